@@ -33,7 +33,7 @@ use crate::maintenance::socket::ControlSocket;
 use crate::options;
 use crate::store::{open_store, surrounded};
 
-/// How long work that nobody waits for any more may take after the server has stopped.
+/// How long detached work may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 
 /// A registry that is ready to serve.
@@ -370,7 +370,7 @@ async fn serve_until_signal(
     Ok(ending)
 }
 
-/// A registry that asks nobody who they are is for this machine, unless somebody insists; one that
+/// A registry without authentication listens on loopback only, unless the operator insists; one that
 /// does is better asked over TLS.
 fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
     let address = settings.listen;

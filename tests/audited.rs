@@ -1,5 +1,5 @@
-//! What `jreg token`, `jreg user`, `jreg gc` and `jreg fsck` write to the audit log, with the real
-//! binary: alone on a folder, and beside the process that serves it.
+//! Audit records of `jreg token`, `jreg user`, `jreg gc` and `jreg fsck`, with the real binary:
+//! alone on a folder, and with a serving process.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -66,7 +66,7 @@ fn own_uid(folder: &Path) -> u32 {
 
 const CREATE: &[&str] = &["token", "create", "--name", "ci", "--allow", "pull,push:team/**"];
 
-/// Makes and revokes a token, and looks at the lines.
+/// Creates and revokes a token, and checks the records.
 fn tokens(scenario: &AuditScenario) {
     let token = out(&scenario.jreg(CREATE));
     let id = token.split('_').nth(1).unwrap().to_owned();
@@ -111,7 +111,7 @@ fn commands_on_a_folder_of_their_own_write_lines() {
     collections(&scenario);
 }
 
-/// The server writes, whatever the settings of the command are.
+/// The serving process writes the record, whatever the command's settings are.
 #[test]
 fn commands_beside_the_process_that_serves_are_written_by_it_once() {
     let scenario = AuditScenario::new();
@@ -172,7 +172,7 @@ fn what_cannot_be_written_down_is_not_done() {
         String::from_utf8_lossy(&listed.stderr).contains("holds no registry"),
         "nothing is made"
     );
-    // A device that takes nothing, as a disk that is full: it is done all the same.
+    // A device that accepts nothing, like a full disk: the command succeeds.
     let added = scenario.run("/dev/full", &["user", "add", "alice"]);
     assert!(out(&added).len() > 10 && scenario.path("users").exists());
     assert!(String::from_utf8_lossy(&added.stderr).contains("the audit log cannot be written"));

@@ -16,7 +16,7 @@ use jreg_testkit::{
 };
 use tempfile::TempDir;
 
-/// What is redirected, where that is on.
+/// Which downloads are redirected.
 const LARGE: usize = 1024 * 1024;
 
 fn assignment(name: &str, value: &str) -> Assignment {
@@ -45,7 +45,7 @@ async fn serve(settings: &Settings) -> TestServer {
     TestServer::start(ServerSpec::with(|its| its.clone_from(settings)).store(store)).await
 }
 
-/// Content of every size that is stored in its own way comes back as it was.
+/// Content of every storage class of size is read back unchanged.
 async fn assert_keeps_content(server: &TestServer) {
     let client = server.client();
     for bytes in [0, 5, 24, 100_000, 17 * 1024 * 1024].map(|size| Rng::new(7).bytes(size)) {
@@ -222,7 +222,7 @@ async fn secrets_are_read_from_files() {
     }
 }
 
-/// Pushes a blob of so many bytes, and gives where it is read.
+/// Pushes a blob of this size, and returns its path.
 async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
     let bytes = Rng::new(11).bytes(size);
     let digest = sha256(&bytes);
@@ -257,7 +257,7 @@ async fn a_large_blob_is_read_from_the_bucket_itself() {
     assert_eq!(followed.header("Content-Type"), Some("application/octet-stream"));
     let read = server.take_requests().pop().unwrap();
     assert_eq!((read.operation, read.header("Authorization")), (S3Operation::GetObject, None));
-    // The address is good for this blob alone.
+    // The URL is valid only for this blob.
     let other = answer.header("Location").unwrap().replacen("blobs/", "links/", 1);
     let other = Response { headers: vec![("Location".to_owned(), other)], ..answer };
     assert_eq!(follow(&server, &other).await.status, 403);
@@ -329,7 +329,7 @@ async fn nothing_but_large_blobs_is_redirected_and_no_client_that_is_excepted() 
     }
 }
 
-/// A bucket behind TLS, with a certificate that an authority of our own vouches for.
+/// A bucket behind TLS, with a certificate of a private CA.
 struct Guarded {
     server: S3Server,
     proxy: TlsProxy,
@@ -337,7 +337,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// With the authority's certificate in the file `ca.pem`.
+    /// The CA's certificate is in `ca.pem`.
     async fn start() -> Self {
         let server = S3Server::start(S3Spec::default()).await;
         let authority = TestCa::new();
@@ -347,7 +347,7 @@ impl Guarded {
         Self { server, proxy, folder }
     }
 
-    /// Settings that trust the certificates in a file of the folder, or the system's only.
+    /// Settings that trust a CA file of the folder, or only the system's.
     fn settings(&self, file: Option<&str>) -> Settings {
         let (bucket, address) = (self.server.bucket(), self.proxy.address());
         let mut url = format!("s3://{bucket}/?endpoint=https://{address}");
@@ -398,7 +398,7 @@ async fn a_file_without_certificates_is_refused_by_name() {
     assert!(bucket.server.take_requests().is_empty());
 }
 
-/// The program itself, with the keys where the AWS tools have theirs.
+/// The real binary, with keys where the AWS tools have theirs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_program_says_why_it_does_not_start() {
     let spec = S3Spec::with(|spec| spec.conditions = Conditions::Ignored);

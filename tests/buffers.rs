@@ -1,4 +1,4 @@
-//! What a server has in memory for its clients at the most, seen from the bucket.
+//! Peak memory of a server for its clients, observed at the bucket.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use jreg_testkit::{
     Client, Process, Request, Rng, ServerSpec, StoreKind, TestServer, Wire, index_of, sha256,
 };
 
-/// Room for three parts of the smallest size, and a piece.
+/// Room for three parts of the minimum size, and a piece.
 const BUDGET_BYTES: u64 = 16 * 1024 * 1024;
 const PARTS_MAX: usize = 3;
 const UPLOADS: usize = 6;
 /// A part, and a piece.
 const BLOB_BYTES: usize = 7 * 1024 * 1024;
 
-/// The longest that others are waited for. Reached only by a test that fails.
+/// Timeout; reached only by a failing test.
 const HANG: Duration = Duration::from_secs(60);
 
-/// What a metric says.
+/// The value of a metric.
 async fn metric(client: &Client, name: &str) -> f64 {
     let metrics = client.get("/metrics").await.body;
     let text = String::from_utf8(metrics.to_vec()).unwrap();
@@ -31,7 +31,7 @@ async fn metric(client: &Client, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
 }
 
-/// Pushes a blob; a client with an odd number does not know its digest yet.
+/// Pushes a blob; clients with odd numbers do not send the digest first.
 async fn push(client: Client, number: usize) {
     let bytes = Rng::new(number as u64).bytes(BLOB_BYTES);
     let digest = sha256(&bytes);
@@ -61,10 +61,10 @@ async fn stall(client: &Client) -> jreg_testkit::Wire {
     wire
 }
 
-/// Every part that is on its way to the bucket, or waits for its answer, is in memory.
+/// Every part in flight to the bucket is in memory.
 #[tokio::test]
 async fn parts_on_their_way_to_a_slow_bucket_fit_the_budget() {
-    /// A quarter of it is for bodies that still grow.
+    /// A quarter of it is for bodies of unknown length.
     const ROOM_BYTES: u64 = 4 * PART_BYTES_MIN;
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let spec = ServerSpec::with(|settings| settings.upload_buffer_bytes = ROOM_BYTES);
@@ -83,7 +83,7 @@ async fn parts_on_their_way_to_a_slow_bucket_fit_the_budget() {
     let answers = async {
         gate.arrived(PARTS_MAX).await;
         assert!(metric(&client, "jreg_upload_buffer_free_bytes").await < PART_BYTES_MIN as f64);
-        // One answer for each part that comes: all wait in turn.
+        // One response per arriving part: all make progress in turn.
         for part in 1..=UPLOADS * BLOB_BYTES.div_ceil(usize::try_from(PART_BYTES_MIN).unwrap()) {
             gate.arrived(part).await;
             gate.pass_one();
@@ -97,7 +97,7 @@ async fn parts_on_their_way_to_a_slow_bucket_fit_the_budget() {
     server.stop().await;
 }
 
-/// Begins a request with a body of this length, and sends so much of it.
+/// Begins a request with this Content-Length, and sends part of the body.
 async fn begin(client: &Client, method: &str, target: &str, sent: &[u8], length: usize) -> Wire {
     let mut wire = client.wire().await;
     let head = Request::new(method, target)
@@ -108,7 +108,7 @@ async fn begin(client: &Client, method: &str, target: &str, sent: &[u8], length:
     wire
 }
 
-/// 32 manifests, or 16 uploads, that were announced and did not come stopped every push.
+/// Regression: 32 manifests, or 16 uploads, with announced but unsent bodies blocked every push.
 #[tokio::test]
 async fn fixed_bodies_that_do_not_come_stop_nobody() {
     const IDLE: usize = 100;
@@ -180,11 +180,11 @@ async fn fixed_manifest_that_finds_no_room_is_refused() {
     server.stop().await;
 }
 
-/// One connection had a request to the bucket open for each stream whose client takes nothing.
+/// Regression: one connection had an open bucket request per unread stream.
 #[tokio::test]
 async fn fixed_streams_that_take_nothing_share_the_connections_slots_at_a_bucket() {
     const STREAMS: usize = 100;
-    /// The connection's own slot, and those that it may have of the shared ones.
+    /// The connection's own slot, and its maximum of shared ones.
     const SLOTS: usize = 32;
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let spec = ServerSpec::default().store(StoreKind::Given(bucket.store()));
@@ -228,12 +228,12 @@ async fn fixed_streams_that_take_nothing_share_the_connections_slots_at_a_bucket
     server.stop().await;
 }
 
-/// Uploads that wait for room in the budget hold next to nothing, also once they have sent: the
-/// process never takes much more than the budget. (It took a part for each upload once.)
+/// Uploads queued for the budget hold almost no memory, even after they have sent: the process
+/// stays near the budget. (Regression: each took a part.)
 #[tokio::test(flavor = "multi_thread")]
 async fn fixed_memory_of_many_uploads_stays_at_the_budget() {
     const UPLOADS: usize = 40;
-    /// Program, threads and what 40 connections read ahead.
+    /// Binary, threads and read-ahead of 40 connections.
     const BESIDE_BYTES: u64 = 64 * 1024 * 1024;
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let start = {

@@ -1,5 +1,5 @@
-//! What an operation costs in store requests, cold, on a store that is shared: a table. Speed is
-//! guarded here by counting, not by a clock: the calls to a store, and the requests to a bucket.
+//! Request budgets: store requests per operation, cold, on a shared store. Performance is guarded
+//! by counting requests to a store and to a bucket, not by a clock.
 
 use std::sync::Arc;
 
@@ -101,7 +101,7 @@ impl Bench {
         self.registry.repository(name.parse().unwrap())
     }
 
-    /// Forgets everything cached, and what was counted.
+    /// Drops all caches, and resets the counts.
     async fn cold(&mut self) {
         self.registry = self.home.open().await;
         self.home.take();
@@ -179,7 +179,7 @@ fn push_of_a_known_digest() {
         bench.costs("the same in another repository", 2);
         bench.cold().await;
         bench.push("a", BLOB).await;
-        // The bytes just stored are removed beside it.
+        // The stored bytes are removed concurrently.
         bench.costs("known digest that is here: bytes, link, that link, its bytes, bytes away", 5);
     });
 }
@@ -308,8 +308,8 @@ fn pushing_manifests() {
     });
 }
 
-/// What a push of a few hundred KiB can make of requests at the most: of an index or a document of an
-/// unknown type that refers to nothing that is there, and of one that refers to more.
+/// Maximum number of requests of a push of a few hundred KiB: of an index or document of an unknown
+/// type whose references are absent, and of one with more references.
 #[test]
 fn amplification_of_pushing_a_manifest() {
     on_each(async |mut bench| {
@@ -338,7 +338,7 @@ fn amplification_of_pushing_a_manifest() {
     });
 }
 
-/// A crowd pushes one manifest by tags of its own.
+/// Many clients push one manifest by different tags.
 #[test]
 fn a_crowd_that_pushes_one_manifest() {
     const CROWD: usize = 64;
@@ -403,8 +403,7 @@ fn deleting() {
     });
 }
 
-/// A push to a folder waits for a sync of the log for each request that writes, and what pushes at
-/// the same time shares it.
+/// A push to a folder waits for one WAL sync per writing request, and concurrent pushes share it.
 #[tokio::test]
 async fn syncs_of_a_push_to_a_folder() {
     let folder = tempfile::tempdir().unwrap();
@@ -429,8 +428,8 @@ async fn syncs_of_a_push_to_a_folder() {
     assert_eq!(streamed.logs - known.logs, 2, "its bytes with its auth, that with its link");
 }
 
-/// What a client may see: everything that does not lie below `hidden/`. In `kept`, tags that begin so may
-/// not be deleted.
+/// Authorization: everything below `hidden/` is hidden. In `kept`, tags with this prefix may not be
+/// deleted.
 #[derive(Debug)]
 struct Hides;
 
@@ -478,13 +477,13 @@ struct Counted {
     server: TestServer,
 }
 
-/// What each endpoint may cost at the worst, however its request is made.
+/// Maximum cost of each endpoint, for any request.
 ///
-/// The scenario of each row is the worst one that is known.
+/// Each row has the worst known scenario.
 struct Worst {
     endpoint: &'static str,
     request: fn(&Content) -> Request,
-    /// The most store requests.
+    /// Maximum number of store requests.
     at_most: usize,
     why: &'static str,
 }
@@ -502,17 +501,17 @@ struct Content {
     unprotected_blob: String,
 }
 
-/// How many keys lie in the way of every list: tombstones in a bucket, records elsewhere.
+/// Number of keys that every listing has to skip: tombstones in a bucket, records elsewhere.
 const IN_THE_WAY: usize = 12_000;
 /// Number of referrers of a subject. None has the requested type.
 const REFERRERS: usize = 400;
-/// How many tags point to the manifest that is deleted.
+/// Number of tags that point to the deleted manifest.
 const TAGS: usize = 8;
-/// How many tags of `kept` may not be deleted, each with a manifest of its own.
+/// Number of tags of `kept` that may not be deleted, each with a manifest of its own.
 const PROTECTING: usize = 2;
-/// How many manifests these refer to.
+/// Number of references of these manifests.
 const BELOW: usize = PROTECTING_RECORDS_MAX - 2 * PROTECTING;
-/// What it costs to find out whether a tag protects what is deleted by digest.
+/// Cost of finding out whether a tag protects content from a delete by digest.
 const PROTECTION: usize = PROTECTION_LISTS + 2 * PROTECTING + 2 * BELOW;
 /// `list_requests_max(PROTECTING_TAGS_MAX)`
 const PROTECTION_LISTS: usize =
@@ -662,7 +661,7 @@ impl Counted {
         };
         let mut spec = ServerSpec::default().authorizer(Hides).store(StoreKind::Given(store));
         spec.settings.gc_interval = None;
-        // Nothing that depends on how fast the machine is.
+        // No time-dependent options.
         spec.settings.s3_hedge_reads = false;
         Self { home, server: TestServer::start(spec).await }
     }
@@ -671,7 +670,7 @@ impl Counted {
         self.server.client().send_unchecked(&request).await.unwrap()
     }
 
-    /// Puts an object into the store below everything that counts or hides.
+    /// Puts an object into the store below all decorators.
     async fn insert(&self, key: &str, bytes: impl Into<Bytes>) {
         match &self.home {
             Home::Memory(store) => {
@@ -699,7 +698,7 @@ impl Counted {
         digest
     }
 
-    /// Repositories, tags and referrers with as much in their way as there can be.
+    /// Repositories, tags and referrers with the maximum number of keys to skip.
     async fn fill(&self) -> Content {
         let image = Image::plain(1);
         for blob in &image.blobs {
@@ -727,8 +726,8 @@ impl Counted {
         Content { blob, image: subject, upload, cancelled, unprotected, unprotected_blob }
     }
 
-    /// Fills `kept` with as much as a delete by digest reads at the most, and returns the manifest and
-    /// the blob to delete.
+    /// Fills `kept` with the maximum that a delete by digest reads; returns the manifest and the
+    /// blob to delete.
     async fn protect(&self) -> (String, String) {
         let put = |tag: &str, manifest: &Manifest| {
             Request::new("PUT", format!("/v2/kept/manifests/{tag}"))
@@ -754,7 +753,7 @@ impl Counted {
         (unprotected.digest(), blob)
     }
 
-    /// An upload of a few bytes that is not closed.
+    /// An unfinished upload of a few bytes.
     async fn begin(&self) -> String {
         let begun = self.must(Request::new("POST", "/v2/a/blobs/uploads/").body(""), 202).await;
         let (_, path) = begun.header("Location").unwrap().split_once("/v2/").unwrap();
@@ -785,7 +784,7 @@ impl Counted {
         }
     }
 
-    /// Follows every `Link` from a first page on, and gives what the pages hold and their number.
+    /// Follows every `Link` from the first page; returns the items and the number of pages.
     async fn follow(&self, first: &str, pointer: &str, at_most: usize) -> (Vec<String>, usize) {
         let (mut items, mut next) = (Vec::new(), Some(first.to_owned()));
         for pages in 0..10_000 {
@@ -802,8 +801,8 @@ impl Counted {
     }
 }
 
-/// Whatever lies in the way, one request leads to a bounded number of requests to the store. Listings
-/// end early then, with a `Link`, and who follows it finds everything once.
+/// However many keys are to be skipped, one request causes a bounded number of store requests.
+/// Listings end early then, with a `Link`, and following it returns everything once.
 #[tokio::test]
 async fn worst_case_of_every_endpoint() {
     for home in [Home::memory(), Home::bucket().await] {

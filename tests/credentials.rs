@@ -1,5 +1,5 @@
-//! Where the program finds the keys of its bucket: each source that docs/s3.md names, from the
-//! environment to a signed request; and that keys which expire are replaced before they do.
+//! Where the binary finds bucket credentials: each source in docs/s3.md, from the environment to a
+//! signed request; expiring credentials are replaced in time.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -97,7 +97,7 @@ impl CredentialScenario {
         assert_eq!(self.keys.issued(), 1);
     }
 
-    /// Starts with keys that end in a few minutes: others are in use long before that.
+    /// Starts with credentials that expire in a few minutes: they are replaced long before that.
     async fn assert_replaced(&self, environment: Environment) {
         let program = self.start(environment).await;
         for _ in 0..LOOKS_MAX {
@@ -190,7 +190,7 @@ async fn keys_of_an_instance_are_replaced_before_they_expire() {
     scenario.assert_replaced(scenario.instance()).await;
 }
 
-/// Until they end the last ones do.
+/// Until they expire the previous ones are used.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_cannot_be_replaced_are_used_until_they_end() {
     let scenario = CredentialScenario::plain(SOON).await;
@@ -207,7 +207,7 @@ async fn keys_that_cannot_be_replaced_are_used_until_they_end() {
     panic!("others were never asked for");
 }
 
-/// Keys that were set are not overruled by what the platform offers besides.
+/// Configured keys take precedence over those of the platform.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_that_were_given_come_before_all_that_are_had_from_somewhere() {
     let scenario = CredentialScenario::plain(HOUR).await;
@@ -219,7 +219,7 @@ async fn keys_that_were_given_come_before_all_that_are_had_from_somewhere() {
     assert_eq!(scenario.keys.issued(), 0);
 }
 
-/// Where nothing is set and the metadata service is silent, as on a machine that is no instance.
+/// Without configuration and with a silent metadata service, as outside of a cloud.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_credentials_it_is_told_what_was_tried() {
     let scenario = CredentialScenario::plain(HOUR).await;

@@ -1,5 +1,5 @@
-//! Bodies that a connection takes from files: the bytes are right whatever surrounds them, and a
-//! file that is not what it was breaks the answer off.
+//! Bodies that the connection sends from files: the bytes are correct, and a changed file
+//! interrupts the response.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Longer than what one placeholder stands for, and than what the sockets take at once.
+/// Longer than a placeholder, and than the socket buffers.
 const LARGE_BYTES: usize = 3 * 1024 * 1024 + 17;
-/// The longest body that is read rather than sent.
+/// Maximum length of a body that is read rather than sent.
 const SMALL_BYTES: usize = 64 * 1024;
 
 struct FolderScenario {
@@ -47,7 +47,7 @@ impl FolderScenario {
         digest
     }
 
-    /// What comes back for requests that are sent at once, until the server closes.
+    /// The responses to pipelined requests, until the server closes.
     async fn pipelined(&self, requests: &[String]) -> Vec<u8> {
         let mut stream = TcpStream::connect(self.client.address()).await.unwrap();
         stream.write_all(requests.concat().as_bytes()).await.unwrap();
@@ -65,7 +65,7 @@ fn get(digest: &Digest, more: &str) -> String {
     format!("GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: a\r\n{more}\r\n")
 }
 
-/// Splits what was received into bodies, by the lengths that the heads tell.
+/// Splits received bytes into bodies by Content-Length.
 fn bodies(mut received: &[u8]) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     while !received.is_empty() {
@@ -141,7 +141,7 @@ async fn a_client_that_reads_slowly_gets_every_byte() {
     scenario.server.stop().await;
 }
 
-/// They are counted where they leave, and a client that takes nothing more still has them in flight.
+/// Bytes are counted when they are sent; a client that stops reading still has them in flight.
 #[tokio::test]
 async fn bytes_in_flight_are_counted_though_they_never_pass_through() {
     let scenario = FolderScenario::with(|settings| settings.rate_limit_bytes_in_flight = 1).await;

@@ -1,5 +1,5 @@
-//! `jreg gc`, `jreg fsck` and `jreg explain` with the real binary: alone on a folder, beside the
-//! process that serves it, and on a bucket; what they print and with which code they end.
+//! `jreg gc`, `jreg fsck` and `jreg explain` with the real binary: alone on a folder, with the
+//! serving process, and on a bucket; their output and exit codes.
 
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -28,14 +28,14 @@ fn complaint(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The objects that `--json` prints, one a line.
+/// The objects that `--json` prints, one per line.
 #[track_caller]
 fn lines(output: &Output) -> Vec<Value> {
     assert!(output.status.success(), "{}", complaint(output));
     text(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Makes every file of a folder look as if it was written so long ago.
+/// Sets the modification time of every file of a folder into the past.
 fn age(folder: &Path, ago: &str) {
     let script =
         format!("find . -mindepth 1 -name '.*' -prune -o -type f -exec touch -d '{ago}' {{}} +");
@@ -43,7 +43,7 @@ fn age(folder: &Path, ago: &str) {
     assert!(aged.unwrap().success());
 }
 
-/// Pushes an image to `contract/app`, and a blob to `loose` that no manifest names.
+/// Pushes an image to `contract/app`, and an unreferenced blob to `loose`.
 async fn fill(client: &Client) -> (Image, String) {
     let (image, loose) = (Image::plain(1), "no manifest names this");
     let mut scenario = Scenario::new("app", client.clone());
@@ -68,7 +68,7 @@ fn a_folder_is_collected_alone_and_beside_the_process_that_serves_it() {
     assert_eq!((&done["event"], &done["links"]["removed"]), (&"done".into(), &1.into()));
     assert!(text(&jreg(folder.path(), &["gc", "--dry-run"])).starts_with("remove link"));
     process.terminate();
-    // Alone now. The bytes go an hour after their last link.
+    // Not served now. The bytes are deleted an hour after their last link.
     let done = lines(&jreg(folder.path(), &["gc", "--json"]));
     let done = done.last().unwrap();
     assert_eq!((&done["links"]["removed"], &done["queued"]), (&1.into(), &1.into()));
@@ -98,7 +98,7 @@ fn the_socket_is_the_owners_and_goes_with_its_process() {
     assert!(!socket.exists());
     Process::start(BINARY, folder.path()).kill();
     assert!(socket.symlink_metadata().is_ok(), "it could not remove it");
-    assert!(jreg(folder.path(), &["gc"]).status.success(), "and nobody minds");
+    assert!(jreg(folder.path(), &["gc"]).status.success(), "and it succeeds");
     let process = Process::start(BINARY, folder.path());
     assert!(jreg(folder.path(), &["gc"]).status.success());
     process.terminate();

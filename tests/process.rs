@@ -1,4 +1,4 @@
-//! The real binary: how it stops, what memory it takes, and what it does when files run short.
+//! The real binary: shutdown, memory, and file descriptor exhaustion.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
 const MIB: usize = 1024 * 1024;
-/// A blob that is several times larger than what a server may need for one.
+/// A blob several times larger than the memory that a server may need for one.
 const LARGE_MIB: usize = 256;
 
 fn block_on<T>(test: impl Future<Output = T>) -> T {
@@ -35,7 +35,7 @@ fn large_digest() -> String {
     format!("sha256:{}", hex(&hash.finalize()))
 }
 
-/// Sends the large blob as the body of a request, a piece at a time.
+/// Sends the large blob as a request body, in pieces.
 async fn send_large(client: &Client, request: Request) -> io::Result<u16> {
     let mut wire = client.wire().await;
     let request = request.header("Content-Length", (LARGE_MIB * MIB).to_string());
@@ -46,7 +46,7 @@ async fn send_large(client: &Client, request: Request) -> io::Result<u16> {
     Ok(wire.response(&request.method).await?.status)
 }
 
-/// Reads the large blob, a piece at a time, and gives its digest.
+/// Reads the large blob in pieces, and returns its digest.
 async fn read_large(wire: &mut Wire) -> String {
     let mut hash = Sha256::new();
     for _ in 0..LARGE_MIB {
@@ -154,7 +154,7 @@ fn a_rotated_audit_log_is_opened_again_at_a_signal() {
     assert_eq!(lines(&path)[0]["rule"], "everything is open");
 }
 
-/// A full or closed standard output is no reason to panic.
+/// A full or closed standard output does not cause a panic.
 #[test]
 fn fixed_output_that_cannot_be_written_is_an_error_or_ignored() {
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

@@ -47,20 +47,20 @@ use jreg_testkit::{Rng, SmallPagesStore};
 const PAGE_ENTRIES: usize = 1000;
 const PAGE: u64 = PAGE_ENTRIES as u64;
 const HOUR: Duration = Duration::from_secs(3600);
-/// From how many links on memory is asserted: below, all else takes more.
+/// Number of links from which memory is asserted: below, other memory dominates.
 const FULL_LINKS: u64 = 1_000_000;
-/// The most memory that a run takes at full size.
+/// Maximum memory of a run at full size.
 const PEAK_BYTES_MAX: u64 = 200 * 1024 * 1024;
 /// When a segment of notes is written.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
 const LINK_NOTE_BYTES: u64 = 28;
 
-/// One of so many links is kept by nothing.
+/// One of this many links is unreferenced.
 const LOOSE: u64 = 100;
-/// One of so many records changes before the third run.
+/// One of this many records changes before the third run.
 const CHANGED: u64 = 100;
 
-/// Whether nothing keeps a link.
+/// Whether a link is unreferenced.
 fn is_loose(link: u64) -> bool {
     Rng::new(link).chance(1, LOOSE)
 }
@@ -69,7 +69,7 @@ fn is_changed(record: u64) -> bool {
     Rng::new(record).below(CHANGED) == CHANGED - 1
 }
 
-/// How much there is: a hundred manifests for each repository.
+/// Size of the store: a hundred manifests per repository.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     links: u64,
@@ -494,7 +494,7 @@ fn requests_and_memory_of_a_collection_follow_from_what_there_is() {
         assert_eq!(second_requests, census.next_to_remove_bytes(&rest, size), "second");
         let changed = third.manifests_read + third.links_read;
         let about = (size.links + size.manifests) / CHANGED;
-        assert!((about / 2..about * 2).contains(&changed), "{changed} were read again");
+        assert!((about / 2..about * 2).contains(&changed), "{changed} were reloaded");
         assert_eq!(third.links.removed, 0);
         assert_eq!(third_requests, rest.next(size, changed), "third");
     });

@@ -1,5 +1,5 @@
-//! Marked secrets go into the real binary by every way there is, and come out by none: not in a log
-//! at any level, an error, an answer, a metric, the help or the audit log.
+//! Secrets are passed to the real binary in every supported way and appear in no output: no log
+//! level, error, response, metric, help or audit log.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -26,7 +26,7 @@ const EXCHANGE: &str = "grant_type=urn:ietf:params:oauth:grant-type:token-exchan
 const TYPE: &str = "urn:ietf:params:oauth:token-type:";
 const JWT: &str = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImsifQ.eyJpc3MiOiJodHRwczovL2NpIn0.MARKED-signature";
 
-/// What no output may have.
+/// Strings that no output may contain.
 #[derive(Debug, Default)]
 struct Marks(BTreeMap<String, &'static str>);
 
@@ -34,7 +34,7 @@ impl Marks {
     /// A secret, by itself and as a part of a header.
     fn add(&mut self, what: &'static str, secret: &str) {
         self.0.insert(secret.to_owned(), what);
-        // Wherever it begins in the encoded text, some of the middle is the same.
+        // Part of the middle is the same at any offset of the encoded text.
         for before in ["", "x", "xx"] {
             let encoded = STANDARD.encode(format!("{before}{secret}"));
             let middle = encoded.get(4..encoded.len() - 4).unwrap();
@@ -52,20 +52,20 @@ impl Marks {
     }
 }
 
-/// Runs a command to its end. Both outputs, and whether it went well.
+/// Runs a command to its end. Returns both outputs, and whether it succeeded.
 fn run(arguments: &[&str], environment: &[(&str, &str)], input: &str) -> (String, String, bool) {
     let mut command = Command::new(PROGRAM);
     command.args(arguments).env_clear().envs(environment.iter().copied());
     let piped = Stdio::piped;
     let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn().unwrap();
-    // Who reads nothing has ended already.
+    // The reader may have closed the pipe.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     let output = child.wait_with_output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (text(&output.stdout), text(&output.stderr), output.status.success())
 }
 
-/// Settings that are wrong around a secret, in each way in which they can be.
+/// Invalid settings next to a secret, of each kind.
 #[test]
 fn wrong_settings_are_told_without_the_secret() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn wrong_settings_are_told_without_the_secret() {
         std::fs::write(&file, &text).unwrap();
         for command in [&["serve"][..], &["gc"], &["token", "list"]] {
             let arguments = [command, &["--config", &path]].concat();
-            // Whatever is taken of the file by mistake, nothing is served: this is wrong, too.
+            // The file is invalid in any case, so nothing is served.
             let (out, error, is_ok) = run(&arguments, &[("JREG_LISTEN", "nowhere")], "");
             assert!(!is_ok && error.contains("jreg.toml"), "{text}: {out}{error}");
             marks.assert_absent(&format!("{out}{error}"), &text);
@@ -139,7 +139,7 @@ fn commands_about_users_do_not_repeat_the_password() {
     marks.assert_absent(&written, "the audit log of user add");
     marks.assert_absent(&format!("{out}{error}"), "user add");
     marks.assert_absent(&std::fs::read_to_string(&users).unwrap(), "the file of users");
-    // A password in the place of a hash is wrong, and told by its line.
+    // An invalid hash is reported by its line number.
     std::fs::write(&users, format!("alice:{PASSWORD}\n")).unwrap();
     let serve = ["serve", "--listen", "127.0.0.1:0", "--storage", "memory:", "--htpasswd", &users];
     let (out, error, is_ok) = run(&serve, &[], "");
@@ -147,7 +147,7 @@ fn commands_about_users_do_not_repeat_the_password() {
     marks.assert_absent(&format!("{out}{error}"), "a file of users that is wrong");
 }
 
-/// A registry that logs everything, in a bucket.
+/// A registry with all logging enabled, in a bucket.
 struct SecretScenario {
     bucket: S3Server,
     folder: TempDir,
@@ -219,7 +219,7 @@ impl SecretScenario {
     }
 }
 
-/// A process, and everything that it says.
+/// A process, and its output.
 struct Serving {
     child: Child,
     said: Arc<Mutex<String>>,
@@ -253,7 +253,7 @@ impl Serving {
         Self { child, said, reader: Some(reader), client }
     }
 
-    /// Everything that it said until its end.
+    /// Its whole output.
     fn end(mut self) -> String {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -265,7 +265,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // Either it has ended already, or now.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -287,7 +287,7 @@ async fn over_http2(client: &Client, target: &str, header: &str) {
     sender.send_request(request).await.unwrap().into_body().collect().await.unwrap();
 }
 
-/// Sends credentials of each kind to everything, and looks at what comes back.
+/// Sends credentials of each kind to every endpoint, and checks the responses.
 async fn try_all(client: &Client, scenario: &SecretScenario) -> Vec<String> {
     let (marks, access_token) = (&scenario.marks, &scenario.access_token);
     let token_target = "/token?offline_token=true&scope=repository:a:pull,push";

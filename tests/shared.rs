@@ -1,5 +1,5 @@
-//! What only shows on a shared store: several servers beside each other on one store, listings
-//! that come in small pages, and many clients after the same thing at the same time.
+//! Behaviour on a shared store: several servers on one store, listings with small pages, and many
+//! concurrent clients on the same content.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use jreg_testkit::{
 };
 use serde_json::{Value, json};
 
-/// A store in memory with the habits of S3.
+/// A memory store with the properties of S3.
 fn shared() -> Arc<dyn Store> {
     let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
     Arc::new(MemoryStore::builder().remote().part_rules(rules).build())
@@ -44,7 +44,7 @@ fn put(target: &str, manifest: &Manifest) -> Request {
         .body(manifest.bytes.clone())
 }
 
-/// An upload may go on at any instance: its state is in the store, and no instance has a secret.
+/// An upload may continue at any instance: its state is in the store.
 #[test]
 fn fixed_upload_goes_on_at_another_server() {
     block_on(two_servers(async |one, other| {
@@ -85,7 +85,7 @@ fn cancelled_upload_is_cancelled_everywhere() {
     }));
 }
 
-/// Tags are read from the store every time, so every server shows a push at once.
+/// Tags are always read from the store, so every server sees a push at once.
 #[test]
 fn push_shows_at_once_everywhere() {
     block_on(two_servers(async |one, other| {
@@ -102,7 +102,7 @@ fn push_shows_at_once_everywhere() {
     }));
 }
 
-/// Everything is listed, and every tag of a deleted manifest goes, however small the store's
+/// Listings are complete, and every tag of a deleted manifest is deleted, however small the store's
 /// pages are.
 #[test]
 fn fixed_page_that_the_store_cuts_is_not_the_last() {
@@ -143,7 +143,7 @@ fn fixed_page_that_the_store_cuts_is_not_the_last() {
     });
 }
 
-/// Sends requests at the same time, and gives their statuses in order of size.
+/// Sends requests concurrently, and returns their sorted status codes.
 async fn statuses(client: &Client, requests: impl IntoIterator<Item = Request>) -> Vec<u16> {
     let answers: Vec<Response> = join_all(requests.into_iter().map(|r| client.send(r))).await;
     let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();

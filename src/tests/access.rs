@@ -1,4 +1,4 @@
-//! No operation happens without its right.
+//! No operation runs without its right.
 #![allow(clippy::unwrap_used)]
 
 mod attacks;
@@ -27,7 +27,7 @@ use crate::app::App;
 
 const CHALLENGE: &str = r#"Basic realm="jreg""#;
 
-/// Grants what the function says, and remembers what was asked.
+/// Grants rights by a function, and records the requested rights.
 #[derive(Debug)]
 struct Clerk {
     grants: fn(&Right) -> bool,
@@ -190,7 +190,7 @@ async fn c21_the_catalog_leaves_out_what_may_not_be_read() {
     assert_eq!(catalog, r#"{"repositories":["open/a"]}"#);
 }
 
-/// The place where a page ends is a name, too.
+/// The cursor at the end of a page is a name, too.
 #[tokio::test]
 async fn c21_no_link_of_the_catalog_names_what_may_not_be_read() {
     let app = app(Clerk::new(no_secrets)).await;

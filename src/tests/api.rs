@@ -1,4 +1,4 @@
-//! Tests of everything that is served, together.
+//! Tests of the whole API.
 #![allow(clippy::unwrap_used)]
 
 use std::io::Write;
@@ -39,7 +39,7 @@ async fn send(app: &App, method: &str, target: &str) -> Response {
     answer(app, request(method, target).body(Body::empty()).unwrap()).await
 }
 
-/// A HEAD says what its GET says, without a body; of a refusal, too.
+/// A HEAD has the headers of its GET, without a body; also for errors.
 #[tokio::test]
 async fn head_has_the_headers_of_its_get_and_no_body() {
     let app = app(Settings::default()).await;
@@ -76,7 +76,7 @@ async fn head_has_the_headers_of_its_get_and_no_body() {
     }
 }
 
-/// Each path refuses other methods alike, and says which it takes.
+/// Each path rejects other methods in the same way, with an `Allow` header.
 #[tokio::test]
 async fn other_methods_are_refused_with_those_that_are_allowed() {
     let app = app(Settings::default()).await;
@@ -270,7 +270,7 @@ async fn answers_without_a_body_have_no_length() {
     }
 }
 
-/// The words that an answer to a failure of the store must not have.
+/// Words that must not occur in the response to a store failure.
 const INSIDE: [&str; 4] = ["links", "fault", "blobs/", "unavailable:"];
 
 #[tokio::test]
@@ -324,7 +324,7 @@ async fn readiness_follows_the_store_and_asks_it_once_a_second() {
     assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
 }
 
-/// A folder store whose system calls a test may hold, and the application over it.
+/// A folder store whose system calls a test can block, and the application on it.
 async fn app_over_held_disk(folder: &std::path::Path) -> (App, Arc<dyn Store>, Arc<SyscallFaults>) {
     let faults = Arc::new(SyscallFaults::default());
     let store = FsStore::open_with(folder, FsOptions::default(), faults.clone()).unwrap();
@@ -443,7 +443,7 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     let _guard = tracing::subscriber::set_default(subscriber);
     // While there is just one subscriber, a line that another test comes by first, on a thread
-    // without it, counts as one that nobody wants. With two, all are asked.
+    // without it, counts as unaccepted. With two, all are asked.
     let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let settings = Settings { cache_bytes: 0, ..Settings::default() };
@@ -505,7 +505,7 @@ async fn read_all(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// A client that writes everything before it reads anything must not find its connection broken.
+/// A client that writes its whole request before reading must not get a connection error.
 #[tokio::test]
 async fn an_http_2_request_has_so_many_headers_and_bytes() {
     let running = serve(Settings::default(), Arc::new(MemoryStore::new())).await;

@@ -1,4 +1,4 @@
-//! Authorities that are away, refuse or lie, and instances that die.
+//! CAs that are unreachable, refuse or misbehave, and instances that crash.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ async fn a_failed_renewal_keeps_the_old_certificate_even_when_it_is_over() {
     scenario.clock.advance(3 * 3600 * SECOND - SECOND);
     instance.acme.look().await;
     assert_eq!(scenario.authority.issued(), 1, "the authority said when");
-    // Long after its end, by the clock of the instance.
+    // Long after it expired, by the instance's clock.
     scenario.clock.advance(60 * DAY);
     scenario.authority.behavior(AcmeBehavior::Refuse("too many certificates", 0));
     instance.acme.look().await;
@@ -70,14 +70,15 @@ async fn a_name_that_leads_elsewhere_is_refused_and_nothing_is_taken() {
     let scenario = AcmeScenario::new().await;
     let instance = scenario.start().await;
     // No server listens there.
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    scenario.authority.look_at(nobody);
+    let closed_port =
+        tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    scenario.authority.look_at(closed_port);
     instance.acme.look().await;
     assert_eq!((scenario.authority.orders(), scenario.authority.issued()), (1, 0));
     let order = scenario.order().await;
     assert_eq!((&order["failures"], &order["holder"]), (&Value::from(1), &Value::Null));
     assert_eq!(order["challenges"], serde_json::json!({}), "what is over is not shown");
-    // With other settings it is tried at once.
+    // With other settings there is no back-off.
     let mut scenario = scenario;
     scenario.settings.acme_domains = vec!["other.test".to_owned()];
     let other = scenario.start().await;
@@ -111,7 +112,7 @@ async fn the_order_of_an_instance_that_died_is_taken_over_after_a_while() {
         let acme = Arc::clone(&first.acme);
         async move { acme.look().await }
     });
-    // It has begun, and waits for an authority that does not look at its name.
+    // The order is in progress: the CA does not validate the name.
     while scenario.authority.orders() == 0 {
         tokio::task::yield_now().await;
     }

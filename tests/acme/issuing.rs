@@ -1,4 +1,4 @@
-//! Certificates that are issued, kept, shared and renewed.
+//! Certificates are issued, stored, shared and renewed.
 
 use std::time::SystemTime;
 
@@ -70,7 +70,7 @@ async fn another_instance_answers_for_an_order_and_shows_its_certificate() {
     let challenges = "jreg_tls_handshakes_total{outcome=\"challenge\"}";
     assert_eq!(scenario.metric(&first, challenges).await, 0.0);
     assert_eq!(scenario.metric(&second, challenges).await, 1.0);
-    // One that comes later has it from the start.
+    // A later instance has it from the start.
     let third = scenario.start().await;
     assert_eq!(scenario.shown(&third).await, shown);
 }
@@ -113,7 +113,7 @@ async fn all_names_are_on_one_certificate_and_a_new_one_leads_to_another() {
     for name in [NAME, "other.test"] {
         assert!(scenario.client().connect_to(name, old.address).await.is_ok(), "{name}");
     }
-    // Who has fewer names is content.
+    // An instance with fewer names keeps the certificate.
     scenario.settings.acme_domains = vec!["other.test".to_owned()];
     scenario.clock.advance(2 * PAUSE);
     let fewer = scenario.start().await;
@@ -125,7 +125,7 @@ async fn all_names_are_on_one_certificate_and_a_new_one_leads_to_another() {
     new.acme.look().await;
     assert_eq!(scenario.authority.orders(), 2);
     assert!(scenario.client().connect_to("third.test", new.address).await.is_ok());
-    // The other does not take its turn at once, whose name is missing now.
+    // The instance whose name is missing does not order at once.
     old.acme.look().await;
     assert_eq!(scenario.authority.orders(), 2);
 }

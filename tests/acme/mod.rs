@@ -1,4 +1,4 @@
-//! Certificates by ACME: instances over one store, and an authority that looks at their names.
+//! Certificates by ACME: instances over one store, and a CA that validates their names.
 
 mod failing;
 mod issuing;
@@ -30,7 +30,7 @@ use tokio_util::task::TaskTracker;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const NAME: &str = "registry.test";
 
-/// An authority, a store, and what instances are started with.
+/// A CA, a store, and the options of instances.
 struct AcmeScenario {
     clock: Arc<ManualClock>,
     authority: AcmeServer,
@@ -39,7 +39,7 @@ struct AcmeScenario {
     settings: Settings,
 }
 
-/// Nothing here has issuers of tokens.
+/// No issuers are configured.
 #[derive(Debug)]
 struct NoJwksFetcher;
 
@@ -80,7 +80,7 @@ impl AcmeScenario {
         App::build_with(self.settings.clone(), store, clock, Arc::new(NoJwksFetcher)).await
     }
 
-    /// An instance that does nothing by itself: it looks after its certificate when a test says so.
+    /// An instance without background jobs: a test triggers each renewal check.
     async fn start(&self) -> Instance {
         let app = self.build().await.unwrap();
         let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
@@ -96,7 +96,7 @@ impl AcmeScenario {
         Instance { address, running, acme: Arc::clone(app.acme().unwrap()) }
     }
 
-    /// An instance to which the names lead, and which has a certificate.
+    /// The instance that the names resolve to, with a certificate.
     async fn started(&self) -> Instance {
         let instance = self.start().await;
         self.authority.look_at(instance.address);
@@ -105,7 +105,7 @@ impl AcmeScenario {
         instance
     }
 
-    /// What the store says of the last order.
+    /// The order record in the store.
     async fn order(&self) -> Value {
         let record = self.store.get(&acme_order()).await.unwrap();
         serde_json::from_slice(&record.bytes).unwrap()
@@ -115,7 +115,7 @@ impl AcmeScenario {
         TlsClient::of(self.authority.issuer())
     }
 
-    /// The certificate that an instance shows, if there is a connection.
+    /// The certificate that an instance serves, if the handshake succeeds.
     async fn shown(&self, instance: &Instance) -> Option<Vec<u8>> {
         let stream = self.client().connect_to(NAME, instance.address).await.ok()?;
         Some(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())

@@ -16,10 +16,10 @@ use tokio::sync::mpsc::Receiver;
 use super::{NAME, get};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
-/// More than it says between two looks at what it says.
+/// More log lines than between two reads.
 const LINES_MAX: usize = 65536;
 
-/// The secrets in the store: what a private key has between its first and last line, and what the
+/// The secrets in the store: the body of the private key in PEM, and the account key.
 /// account has.
 async fn secrets(store: &dyn Store) -> Vec<String> {
     let certificate = store.get(&acme_certificate()).await.unwrap();
@@ -29,7 +29,7 @@ async fn secrets(store: &dyn Store) -> Vec<String> {
     let account = store.get(&acme_account()).await.unwrap();
     let account: Value = serde_json::from_slice(&account.bytes).unwrap();
     let account = account["credentials"]["key_pkcs8"].as_str().unwrap().to_owned();
-    // The beginning is the same for all keys.
+    // The first line is the same for all keys.
     let account = account.get(account.len() - 32..).unwrap().to_owned();
     lines
         .map(str::trim)
@@ -39,18 +39,18 @@ async fn secrets(store: &dyn Store) -> Vec<String> {
         .collect()
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed at the end of its test.
 struct KilledServer(Child);
 
 impl Drop for KilledServer {
     fn drop(&mut self) {
-        // Either it has ended already, or now.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Takes lines up to one with this word, which it gives.
+/// Reads lines up to one that contains this word, and returns it.
 async fn until(lines: &mut Receiver<String>, said: &mut Vec<String>, word: &str) -> String {
     while let Some(line) = lines.recv().await {
         said.push(line.clone());
@@ -81,7 +81,7 @@ async fn it_gets_a_certificate_and_says_no_secret() {
         .unwrap();
     let mut child = KilledServer(child);
     let output = BufReader::new(child.0.stderr.take().unwrap());
-    // All is read at once, so that the process never waits for us.
+    // Reads concurrently, so that the process never blocks on its output.
     let (sender, mut lines) = tokio::sync::mpsc::channel(LINES_MAX);
     let reader = std::thread::spawn(move || {
         for line in output.lines() {

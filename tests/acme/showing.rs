@@ -9,7 +9,7 @@ use jreg_testkit::{TestCa, TlsClient};
 
 use super::{AcmeScenario, DAY, Instance, NAME, get};
 
-/// What a client gets that offers these: what is spoken then, or why there is no connection.
+/// The negotiated protocol for these ALPN offers, or the handshake error.
 async fn asked(
     scenario: &AcmeScenario,
     instance: &Instance,

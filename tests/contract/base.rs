@@ -1,16 +1,16 @@
-//! What is not content: the base of the API, health, methods, unknown paths.
+//! The API version check, health, methods and unknown paths.
 
 use jreg_testkit::{
     Response, ServerSpec, Step, delete, get, head, index_of, patch, post, push_manifest, put,
     sha256,
 };
 
-/// Begins an upload at a server that the client calls so.
+/// Starts an upload with this Host.
 fn begin_at(host: &str) -> Step {
     post("/v2/{repo}/blobs/uploads/").header("Host", host).is(202)
 }
 
-/// How a Location begins. What follows is checked by all rows.
+/// Prefix of a Location. The rest is checked for all rows.
 fn has_location(start: &'static str) -> impl Fn(&Response) -> Result<(), String> {
     move |answer| match answer.header("Location") {
         Some(location) if location.starts_with(start) => Ok(()),
@@ -61,7 +61,7 @@ contract! {
         get("/v2/").method("BREW").is_one_of([405, 501]),
     ];
 
-    /// Over plain HTTP a name may be that of a proxy that ended TLS, and headers may be invented.
+    /// Over plain HTTP the host may be that of a TLS-terminating proxy, and headers may be forged.
     c05_location_is_a_path_where_the_address_is_not_certain: steps![
         begin_at("evil.example")
             .header("X-Forwarded-Host", "evil.example")

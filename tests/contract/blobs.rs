@@ -1,4 +1,4 @@
-//! Blobs: existence, pulling, pushing in one request.
+//! Blobs: existence, pull, monolithic push.
 
 use std::sync::LazyLock;
 
@@ -120,7 +120,7 @@ contract! {
         head(&blob("hallo")).is(404),
     ];
 
-    /// Possession is proven by bytes, also where another repository already holds the content.
+    /// Possession is proven by bytes, even if another repository has the content.
     single_post_of_other_bytes_is_refused_though_content_is_known: steps![
         post(&format!("/v2/second/blobs/uploads/?digest={}", sha256(large()))).body(large()).is(201),
         post(&single_post(large())).body("not these bytes").is(400).code("DIGEST_INVALID"),
@@ -183,7 +183,7 @@ contract! {
     ];
 }
 
-/// How many clients push and delete at the same time, and how often each does.
+/// Number of concurrent clients, and of their iterations.
 const CLIENTS: usize = 10;
 const ROUNDS: usize = 4;
 
@@ -196,7 +196,7 @@ async fn expect(client: &Client, request: Request, status: u16) -> String {
     response.header("Location").unwrap_or_default().to_owned()
 }
 
-/// Pushes a blob in one of the ways in which clients do.
+/// Pushes a blob in one of the ways of clients.
 async fn push_in_some_way(client: &Client, name: &str, bytes: &Bytes, way: usize) {
     let (uploads, digest) = (format!("/v2/{name}/blobs/uploads/"), sha256(bytes));
     if way == 0 {
@@ -215,7 +215,7 @@ async fn push_in_some_way(client: &Client, name: &str, bytes: &Bytes, way: usize
     expect(client, last, 201).await;
 }
 
-/// Pushes an image to a repository of its own, pulls it and deletes all of it again.
+/// Pushes an image to a repository of its own, pulls it, and deletes all of it.
 async fn push_and_delete(client: &Client, name: &str, image: &Image, way: usize) {
     for (index, blob) in image.blobs.iter().enumerate() {
         push_in_some_way(client, name, &blob.bytes, (way + index) % 3).await;
@@ -237,8 +237,8 @@ async fn push_and_delete(client: &Client, name: &str, image: &Image, way: usize)
     }
 }
 
-/// Ephemeral repositories of a CI, which is also the shape of zot's benchmark `zb`: the copy that a
-/// push would share is deleted at any moment, and no request may fail because of it.
+/// Ephemeral CI repositories, also the pattern of zot's benchmark `zb`: the copy that a push would
+/// share is deleted at any time, and no request may fail because of it.
 #[test]
 fn fixed_same_layers_pushed_and_deleted_by_many_clients() {
     let image = ImageSpec { layers: 3, layer_bytes: 300_000, ..ImageSpec::default() }.build();

@@ -1,5 +1,4 @@
-//! What happens below the requests: clients that vanish, stall or send too much, limits,
-//! HTTP/2, and a server that is told to stop.
+//! Connections: clients that disconnect, stall or send too much, limits, HTTP/2, and shutdown.
 
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use jreg_testkit::{
 use crate::contract::blobs::blob;
 use crate::contract::on_each;
 
-/// A limit that is reached at once by a client that does nothing.
+/// A limit that an idle client reaches at once.
 const SHORT: Duration = Duration::from_millis(200);
 
 async fn begin(client: &Client) -> String {
@@ -23,7 +22,7 @@ async fn begin(client: &Client) -> String {
     answer.header("Location").unwrap().to_owned()
 }
 
-/// The offset at which an upload stands.
+/// The current offset of an upload.
 async fn offset(client: &Client, upload: &str) -> u64 {
     let status = client.get(upload).await;
     assert_eq!(status.status, 204, "{status}");
@@ -33,7 +32,7 @@ async fn offset(client: &Client, upload: &str) -> u64 {
     }
 }
 
-/// Sends the head of a chunked request and waits until the server asks for its body.
+/// Sends the headers of a chunked request and waits for 100 Continue.
 async fn started(client: &Client, method: &str, target: &str) -> Wire {
     let mut wire = client.wire().await;
     let request = Request::new(method, target)
@@ -45,8 +44,8 @@ async fn started(client: &Client, method: &str, target: &str) -> Wire {
     wire
 }
 
-/// Sends what is missing of `bytes` where the server says that it stands, until it has them all,
-/// and closes the upload. Answers of 416 say where to go on.
+/// Sends the missing rest of `bytes` from the server's offset until it has them all, and finishes
+/// the upload. A 416 response has the offset.
 async fn resume(client: &Client, upload: &str, bytes: &'static [u8]) {
     for _ in 0..20 {
         let offset = offset(client, upload).await;
@@ -127,7 +126,7 @@ fn connections_are_kept_alive_over_errors() {
     });
 }
 
-/// The refusal must reach a client that is still sending.
+/// A refusal must reach a client that is still sending.
 #[test]
 fn refusals_are_seen_by_clients_in_the_middle_of_a_body() {
     on_each(Default::default, |server| async move {
@@ -226,7 +225,7 @@ fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
     });
 }
 
-/// A byte before each idle timeout kept a body, and its room, for ever.
+/// Regression: one byte per idle timeout kept a body and its reservation forever.
 #[test]
 fn fixed_body_that_trickles_is_ended() {
     let spec = || {
@@ -240,7 +239,7 @@ fn fixed_body_that_trickles_is_ended() {
         let upload = begin(&client).await;
         for (method, target) in [("PATCH", &*upload), ("PUT", "/v2/a/manifests/v1")] {
             let mut wire = started(&client, method, target).await;
-            // It is ended before all is written, or after.
+            // The connection may close before or after everything is written.
             for byte in "hello world, this is slow".split("").filter(|byte| !byte.is_empty()) {
                 let _ = wire.write(format!("1\r\n{byte}\r\n").as_bytes()).await;
                 tokio::time::sleep(SHORT / 10).await;
@@ -279,7 +278,7 @@ fn fixed_body_that_trickles_over_http2_is_ended() {
     });
 }
 
-/// Progress, however slow, is not a stall: there is no total time on a body.
+/// A slow body above the minimum rate has no total timeout.
 #[test]
 fn c19_slow_body_is_not_stalled() {
     crate::contract::block_on(async {
@@ -426,12 +425,12 @@ fn shutdown_does_not_wait_for_idle_connections() {
     });
 }
 
-/// A server that cuts off soon what does not end.
+/// A server with short timeouts.
 fn impatient() -> ServerSpec {
     ServerSpec::with(|settings| settings.shutdown_deadline = Duration::from_secs(5))
 }
 
-/// Half a head is no request that runs.
+/// Half of the headers is no request in flight.
 #[test]
 fn shutdown_does_not_wait_for_half_a_head() {
     on_each(impatient, |server| async move {
@@ -444,7 +443,7 @@ fn shutdown_does_not_wait_for_half_a_head() {
     });
 }
 
-/// What a refused client still sends is no request that runs either.
+/// Neither is the discarded rest of a rejected body.
 #[test]
 fn shutdown_does_not_wait_for_a_refused_body() {
     on_each(impatient, |server| async move {
@@ -496,8 +495,8 @@ async fn push_over_http2(
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), bytes);
 }
 
-/// A newer request for the same upload takes it over; the older one learns of it, and the upload
-/// is neither lost nor mixed.
+/// A newer request for the same upload supersedes the older one, which fails; the upload is neither
+/// lost nor mixed.
 #[test]
 fn two_requests_for_one_upload_do_not_mix() {
     on_each(Default::default, |server| async move {
@@ -516,7 +515,7 @@ fn two_requests_for_one_upload_do_not_mix() {
     });
 }
 
-/// Takes a fresh upload over from its start and finishes it.
+/// Resumes an upload from its start and finishes it.
 async fn resume_over(client: &Client, upload: &str) {
     let chunk = Request::new("PATCH", upload).header("Content-Range", "0-10").body("hello world");
     let answer = client.send(chunk).await;
@@ -554,7 +553,7 @@ fn c19_many_uploads_at_once() {
     });
 }
 
-/// A server that was stopped and started again on the same folder has everything.
+/// A restarted server on the same folder has all content.
 #[test]
 fn folder_is_there_again_after_a_restart() {
     crate::contract::block_on(async {

@@ -1,4 +1,4 @@
-//! Deletes of tags, manifests and blobs, and their being switched off.
+//! Deletes of tags, manifests and blobs, and disabled deletes.
 
 use jreg_testkit::{
     Image, Manifest, ServerSpec, delete, get, head, index_of, post, push_blob, push_image,

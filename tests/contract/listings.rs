@@ -1,4 +1,4 @@
-//! Listings of tags and of repositories, page by page.
+//! Paginated listings of tags and repositories.
 
 use jreg_testkit::{Client, ServerSpec, Step, get, head, index_of, push_manifest, put};
 use serde_json::{Value, json};
@@ -29,10 +29,10 @@ fn repositories(names: &[&str]) -> Vec<Step> {
     names.iter().map(push).collect()
 }
 
-/// Names in byte order, of the kinds that sort differently where `/` is not a plain byte.
+/// Names in byte order that sort differently where `/` is special.
 const ORDERED: [&str; 8] = ["a", "a-b", "a-b/c", "a.b", "a/b", "a0", "a_b", "ab"];
 
-/// Follows `Link` from a first page to the last, and joins the arrays at `pointer`.
+/// Follows `Link` from the first page to the last, and joins the arrays at `pointer`.
 pub(crate) async fn follow(client: &Client, first: &str, pointer: &str) -> (Vec<Value>, usize) {
     const PAGES_MAX: usize = 200;
     let (mut items, mut next) = (Vec::new(), Some(first.to_owned()));

@@ -1,4 +1,4 @@
-//! Manifests: pushing and pulling, by tag and by digest, of every kind that tools produce.
+//! Manifests: push and pull, by tag and by digest, of every kind that tools produce.
 
 use bytes::Bytes;
 use jreg_registry::ReferencePolicy;
@@ -13,7 +13,7 @@ pub(crate) fn manifest(reference: &str) -> String {
     format!("/v2/{{repo}}/manifests/{reference}")
 }
 
-/// What a pull of this manifest must give.
+/// The expected response to a pull of this manifest.
 fn pulls(reference: &str, expected: &Manifest) -> Step {
     get(&manifest(reference))
         .is(200)
@@ -26,7 +26,7 @@ fn image() -> Image {
     Image::plain(1)
 }
 
-/// A manifest of exactly this many bytes, which names nothing.
+/// A manifest of exactly this many bytes, without references.
 fn sized(len: usize) -> Manifest {
     let of = |padding: usize| {
         let annotations = json!({"padding": "x".repeat(padding)});
@@ -78,7 +78,7 @@ fn tag_query(count: usize) -> String {
 }
 
 contract! {
-    /// What a tag points to may become of another type: an image, then an index of it.
+    /// A tag may be moved to a manifest of another type: an image, then its index.
     a_tag_may_change_its_media_type: {
         let image = Image::plain(1);
         let index = index_of(&[image.manifest.descriptor()]);

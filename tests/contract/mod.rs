@@ -1,10 +1,9 @@
 //! The HTTP contract, as rows: request, then status, headers and body. Each row runs on a server
 //! of its own, on the memory store, in a folder and in a bucket.
 //!
-//! A row whose name starts with `cNN_` is line NN of the list of what real clients need; one that
-//! starts with `fixed_` is a mistake that another registry had to fix. The client checks on every
-//! answer what must always hold (see `jreg_testkit::violations`), so rows say only what is
-//! particular to them.
+//! A row whose name starts with `cNN_` is line NN of the list of client requirements; one that
+//! starts with `fixed_` is a bug that another registry had. The client checks invariants on every
+//! response (see `jreg_testkit::violations`), so rows contain only their specifics.
 
 use jreg_testkit::{Scenario, ServerSpec, Step, StoreKind, TestServer};
 

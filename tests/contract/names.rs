@@ -1,5 +1,5 @@
-//! Repository names: every valid one works wherever its components look like endpoints, and
-//! nothing else creates anything.
+//! Repository names: every valid one works even if its components look like endpoints, and others
+//! are rejected.
 
 use jreg_testkit::{
     Image, Request, Step, delete, get, index_of, media, patch, post, push_blob_to, put, sha256,
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::contract::on_each;
 
-/// Pushes and pulls everything in the repository of this name.
+/// Pushes and pulls all kinds of content in this repository.
 fn lives(name: &str) -> Vec<Step> {
     let v2 = format!("/v2/{name}");
     let digest = index_of(&[]).digest();
@@ -82,7 +82,7 @@ contract! {
     ];
 }
 
-/// Names that break the grammar, or try to leave the place where content lives.
+/// Names that violate the grammar, or attempt path traversal.
 const BAD: &[&str] = &[
     "UPPER",
     "a//b",
@@ -176,7 +176,7 @@ fn bad_names_are_refused_and_create_nothing() {
     });
 }
 
-/// Bytes that are not a request target at all may be refused before anything knows of OCI.
+/// Bytes that are no valid request target may be rejected below the API.
 #[test]
 fn targets_that_are_none_are_refused() {
     on_each(Default::default, |server| async move {
@@ -196,7 +196,7 @@ fn targets_that_are_none_are_refused() {
     });
 }
 
-/// A reference that tries to leave its repository.
+/// A reference that attempts path traversal.
 #[test]
 fn bad_references_are_refused_and_create_nothing() {
     on_each(Default::default, |server| async move {

@@ -37,7 +37,7 @@ fn has_parts(expected: &'static [&'static str]) -> impl Fn(&Response) -> Result<
     }
 }
 
-/// A blob in which every part of [`many_ranges`] is different.
+/// A blob in which all parts of [`many_ranges`] differ.
 fn long_text() -> String {
     (0..20_000).map(|number| format!("{number:05}")).collect()
 }
@@ -108,8 +108,8 @@ contract! {
         range("bytes=0-1,20-30").is(206),
     ];
 
-    /// Many small or overlapping ranges cost more to send than the whole: never an error, never
-    /// much more than the blob.
+    /// Many small or overlapping ranges cost more than the whole: never an error, never much more
+    /// than the blob.
     c14_many_ranges_are_bounded: steps![
         push_blob(TEXT),
         range(&format!("bytes={}", vec!["0-"; 1000].join(","))).is_one_of([200, 206, 416]).satisfies(|answer| {
@@ -118,12 +118,13 @@ contract! {
         }),
     ];
 
-    /// Clients of zstd:chunked layers ask for up to 1,024 ranges, and match the parts by their order.
+    /// Clients of zstd:chunked layers request up to 1,024 ranges, and match the parts by their
+    /// order.
     c14_many_ranges_are_parts: steps![
         push_blob(long_text()),
         get(&blob(long_text())).header("Range", &many_ranges(33)).is(206).satisfies(has_many_parts(33)),
         get(&blob(long_text())).header("Range", &many_ranges(1024)).is(206).satisfies(has_many_parts(1024)),
-        // More than any client asks for.
+        // More than any client requests.
         get(&blob(long_text())).header("Range", &many_ranges(2049)).is(200).gives(long_text()),
     ];
 

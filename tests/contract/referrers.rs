@@ -1,4 +1,4 @@
-//! Referrers (end-12): what refers to a manifest.
+//! Referrers of a manifest (end-12).
 
 use jreg_testkit::{
     Image, Manifest, Scenario, ServerSpec, Step, delete, get, head, index_of, media, push_image,
@@ -28,7 +28,7 @@ fn referrer(seed: u64, artifact_type: &'static str) -> Image {
     Image::referrer(seed, &subject(), artifact_type)
 }
 
-/// What a listing shows of a referrer.
+/// The descriptor of a referrer in a listing.
 fn entry(image: &Image, artifact_type: &str) -> Value {
     let content: Value = serde_json::from_slice(&image.manifest.bytes).unwrap();
     let mut entry = image.manifest.descriptor();
@@ -218,8 +218,8 @@ fn c09_pages_of_referrers_lead_to_every_one() {
     );
 }
 
-/// Descriptors repeat the annotations of their manifests, which may be large: a page has so many bytes at
-/// the most, and a `Link` to the rest.
+/// Descriptors contain the annotations of their manifests, which may be large: a page has a maximum
+/// of bytes, and a `Link` to the rest.
 #[test]
 fn c09_pages_of_large_referrers_are_bounded_in_bytes() {
     const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024 + 1024;

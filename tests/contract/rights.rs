@@ -1,5 +1,4 @@
-//! Authorization: what a refusal looks like, and that nothing reveals
-//! what may not be read.
+//! Authorization: responses to refusals, which reveal nothing about unreadable content.
 
 use async_trait::async_trait;
 use jreg_access::{

@@ -1,4 +1,4 @@
-//! Uploads: sessions, chunks, closing, cancelling.
+//! Uploads: sessions, chunks, finish, cancel.
 
 use jreg_testkit::{
     Scenario, Step, delete, get, head, patch, post, push_blob, put, sha256, sha512,
@@ -6,17 +6,17 @@ use jreg_testkit::{
 
 use crate::contract::blobs::blob;
 
-/// Begins an upload whose location is kept as `{up}`.
+/// Starts an upload whose location is kept as `{up}`.
 fn begin() -> Step {
     post("/v2/{repo}/blobs/uploads/").is(202).keep("Location", "up")
 }
 
-/// Closes `{up}` as the blob of these bytes.
+/// Finishes `{up}` as the blob of these bytes.
 fn close(bytes: &str) -> Step {
     put(&format!("{{up}}?digest={}", sha256(bytes)))
 }
 
-/// Sends a chunk with its place.
+/// Sends a chunk with its Content-Range.
 fn chunk(range: &str, bytes: &'static str) -> Step {
     patch("{up}")
         .header("Content-Range", range)
@@ -94,7 +94,7 @@ contract! {
         get(&blob("hello world")).is(200).gives("hello world"),
     ];
 
-    /// Some clients repeat the header of their last chunk where nothing follows.
+    /// Some clients repeat the header of their last chunk without a body.
     closing_without_bytes_ignores_a_content_range: steps![
         begin(),
         chunk("0-4", "hello").is(202).keep("Location", "up"),

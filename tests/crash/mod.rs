@@ -1,6 +1,6 @@
-//! The real process is killed at random moments of concurrent pushes to a folder, and started
-//! again on it: whatever was acknowledged is there, byte for byte; what was acknowledged as
-//! deleted is not; and an upload goes on from at least where it was acknowledged.
+//! The real process is killed at random moments of concurrent pushes to a folder, and restarted on
+//! it: acknowledged content is present byte for byte, acknowledged deletes hold, and an upload
+//! resumes at or after its acknowledged offset.
 
 mod worker;
 
@@ -15,14 +15,13 @@ use worker::Worker;
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
 const WORKERS: usize = 4;
 const ROUNDS: u64 = 12;
-/// How many operations are acknowledged at the most before the process is killed.
+/// Maximum number of acknowledged operations before the process is killed.
 const ACKNOWLEDGED_MAX: u64 = 120;
 
-/// More waits than a round takes, unless every worker has failed.
+/// Maximum number of waits per round, unless every worker has failed.
 const WAITS_MAX: u32 = 60_000;
 
-/// Waits until so many operations are acknowledged, and then a moment that has nothing to do
-/// with what the server is at.
+/// Waits until a number of operations is acknowledged, and then for a random time.
 async fn moment(acknowledged: &AtomicU64, rng: &mut Rng) {
     let until = acknowledged.load(Ordering::Relaxed) + 10 + rng.below(ACKNOWLEDGED_MAX);
     for _ in 0..WAITS_MAX {

@@ -1,5 +1,5 @@
-//! One client that pushes, retags and deletes in a repository of its own, and remembers what it
-//! was promised.
+//! A client that pushes, retags and deletes in a repository of its own, and records what was
+//! acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,18 +12,18 @@ use serde_json::json;
 
 const TAGS: [&str; 3] = ["one", "two", "three"];
 
-/// An upload on its way.
+/// An upload in progress.
 #[derive(Debug)]
 struct Upload {
     location: String,
     bytes: Bytes,
-    /// How many bytes were acknowledged, and how many were ever sent.
+    /// Acknowledged bytes, and bytes sent.
     acknowledged: usize,
     sent: usize,
 }
 
-/// A worker and its ledger. What an unanswered request was about is in doubt, and is in none of
-/// the maps, or may be in several places.
+/// A worker and its ledger. Content of a request without a response is in doubt: it is in none of
+/// the maps, or in several.
 #[derive(Debug)]
 pub(crate) struct Worker {
     repository: String,
@@ -31,10 +31,10 @@ pub(crate) struct Worker {
     rng: Rng,
     acknowledged: Arc<AtomicU64>,
     blobs: BTreeMap<String, Bytes>,
-    /// Loose blobs, which no manifest names and which may be deleted.
+    /// Blobs that no manifest references and that may be deleted.
     loose: Vec<String>,
     manifests: BTreeMap<String, Bytes>,
-    /// Where each tag may be; `None` is absence.
+    /// Possible targets of each tag; `None` is absence.
     tags: BTreeMap<&'static str, BTreeSet<Option<String>>>,
     deleted_blobs: BTreeSet<String>,
     deleted_manifests: BTreeSet<String>,
@@ -58,7 +58,7 @@ impl Worker {
         }
     }
 
-    /// Works until the server does not answer any more.
+    /// Works until the server stops responding.
     pub(crate) async fn run_until_killed(mut self, client: Client) -> Self {
         const OPERATIONS_MAX: u64 = 100_000;
         for _ in 0..OPERATIONS_MAX {
@@ -67,7 +67,7 @@ impl Worker {
             }
             self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
-        panic!("nobody killed the server");
+        panic!("the server was not killed");
     }
 
     async fn operation(&mut self, client: &Client) -> io::Result<()> {
@@ -98,7 +98,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Pushes a blob whose digest is known; mounts it if the neighbour has it.
+    /// Pushes a blob with a known digest; mounts it if the neighbour has it.
     async fn push(&mut self, client: &Client, bytes: Bytes) -> io::Result<()> {
         let digest = sha256(&bytes);
         self.deleted_blobs.remove(&digest);
@@ -126,7 +126,7 @@ impl Worker {
         let upload = self.upload.as_mut().unwrap();
         while upload.acknowledged < upload.bytes.len() {
             let left = upload.bytes.len() - upload.acknowledged;
-            // Not one byte, which `Range: 0-0` does not tell from none.
+            // Not one byte: `Range: 0-0` does not distinguish it from none.
             let len = left.min(2 + usize::try_from(self.rng.below(left as u64)).unwrap());
             let chunk = upload.bytes.slice(upload.acknowledged..upload.acknowledged + len);
             upload.sent = upload.sent.max(upload.acknowledged + len);
@@ -147,7 +147,7 @@ impl Worker {
     }
 
     async fn push_image(&mut self, client: &Client) -> io::Result<()> {
-        // Few seeds, so that images come again and are shared with the neighbour.
+        // Few seeds, so that images repeat and are shared with the neighbour.
         let image = Image::plain(self.rng.below(12));
         for blob in &image.blobs {
             self.push(client, blob.bytes.clone()).await?;
@@ -218,8 +218,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Checks every promise against a server that has just been started, and settles what was in
-    /// doubt.
+    /// Checks every acknowledgement against a restarted server, and resolves what was in doubt.
     pub(crate) async fn verify(&mut self, client: &Client) {
         for (digest, bytes) in &self.blobs {
             let answer = client.get(&self.target(&format!("blobs/{digest}"))).await;
@@ -289,8 +288,8 @@ impl Worker {
             return;
         }
         let status = client.get(&upload.location).await;
-        // A closing request may have been done without its answer; an upload of which nothing
-        // was acknowledged may stand at the start.
+        // A finishing request may have taken effect without a response; an upload without
+        // acknowledged bytes may be empty.
         if status.status == 404 && upload.acknowledged == upload.bytes.len() {
             self.upload = None;
             return;

@@ -1,6 +1,6 @@
-//! Checks beside clients and a collector that do at random what they do, with time passing at random
-//! as well: on a sound store there is no finding but notes, at any moment. Every store call lets
-//! others go first now and then, and listings come in small pages, so that each is many moments.
+//! fsck concurrent with clients and GC at random, with time passing at random: on a sound store the
+//! only findings are notes, at any moment. Every store call yields now and then, and listings have
+//! small pages, so that each has many interleavings.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ const CLIENTS: u64 = 5;
 const NAMES: [&str; 3] = ["a", "a/b", "c"];
 const TAGS: [&str; 2] = ["v1", "v2"];
 
-/// Lets others go first, before and after a call, as a seed says.
+/// Yields before and after store calls, by a seed.
 #[derive(Debug)]
 struct Yields(Mutex<Rng>);
 
@@ -85,10 +85,11 @@ struct DamageScenario {
     registry: Registry,
     clock: Arc<ManualClock>,
     content: Content,
-    /// Time passes between the calls of clients, not while one waits for the store: a push may
+    /// Time passes between the calls of clients, not during a store request: a push may take
+    /// minutes, and is refused after that.
     /// take minutes, and is refused after that.
     time: RwLock<()>,
-    /// The last check is over.
+    /// The last fsck has ended.
     is_over: AtomicBool,
 }
 
@@ -143,8 +144,8 @@ impl DamageScenario {
         }
     }
 
-    /// Pushes what a manifest names, and the manifest. By the time of the manifest a blob may have
-    /// been collected.
+    /// Pushes the references of a manifest, and the manifest. A blob may have been collected
+    /// meanwhile.
     async fn push(&self, repository: &jreg_registry::Repository, rng: &mut Rng) {
         let manifest = rng.pick(&self.content.manifests).clone();
         let text = String::from_utf8_lossy(&manifest.bytes).into_owned();
@@ -200,7 +201,7 @@ impl DamageScenario {
                 ..GcOptions::default()
             };
             match self.registry.collect_garbage(&options, &NoObserver).await {
-                // Time has passed while it moved a link, and it gives up.
+                // The clock advanced while it moved a link, so it gives up.
                 Ok(_) | Err(GcError::Registry(Error::Interrupted { .. })) => {}
                 Err(error) => panic!("{error}"),
             }
@@ -217,7 +218,7 @@ impl DamageScenario {
         }
     }
 
-    /// What a check finds that is no note.
+    /// The findings that are not notes.
     async fn wrong(&self) -> Vec<FsckFinding> {
         let options = FsckOptions { deep: true, ..FsckOptions::default() };
         let found = Findings::default();

@@ -1,7 +1,6 @@
-//! Damage: each kind of object is cut, emptied, overwritten or removed behind the registry's back, in
-//! a folder and in a bucket. Whatever happens to one object, a pull is right or fails, the check
-//! names the damage, a collection takes nothing that is good, and after a repair and another push
-//! all is there again.
+//! Damage: each kind of object is truncated, emptied, overwritten or deleted behind the registry,
+//! in a folder and in a bucket. After damage to one object, a pull is correct or fails, fsck
+//! reports the damage, GC deletes nothing valid, and a repair and another push restore everything.
 
 mod concurrent;
 mod object;
@@ -19,7 +18,7 @@ fn block_on(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 
-/// Keeps what a check found.
+/// Records findings.
 #[derive(Debug, Default)]
 struct Findings(std::sync::Mutex<Vec<FsckFinding>>);
 
@@ -40,7 +39,7 @@ async fn check(scenario: &DamageScenario, repair: bool) -> Vec<FsckFinding> {
     found.0.into_inner().unwrap()
 }
 
-/// The check names the damage, and nothing in the other repository.
+/// fsck reports the damage, and nothing in the other repository.
 async fn is_named(scenario: &DamageScenario, object: Object, damage: Damage, context: &str) {
     let found = check(scenario, false).await;
     let expected = object.finding(damage).map(|(kind, at)| (kind, scenario.key(at)));

@@ -1,11 +1,11 @@
-//! What there is to damage, how, and what must come of it.
+//! The objects, the kinds of damage, and the expected findings.
 
 use jreg_registry::FindingKind;
 
 /// An object of the damaged repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
-    /// The config of the image, pushed whole: the signature has the same.
+    /// The config of the image, pushed in one request: the signature has the same.
     KnownBytes,
     /// The layer of the image.
     StreamedBytes,
@@ -26,23 +26,23 @@ pub(crate) enum Object {
     Catalog,
     /// Of an upload in progress.
     Session,
-    /// What that upload has stored.
+    /// The stored bytes of that upload.
     UploadBytes,
     Marker,
-    /// The tag of the index. Not damaged itself.
+    /// The tag of the index; not damaged.
     IndexTag,
-    /// The hint of that tag. Not damaged itself.
+    /// The hint of that tag; not damaged.
     IndexHint,
 }
 
-/// What is done to an object.
+/// A kind of damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Damage {
     Cut,
     Emptied,
-    /// The first bytes are others.
+    /// The first bytes are changed.
     Start,
-    /// The last bytes are others.
+    /// The last bytes are changed.
     End,
     Removed,
 }
@@ -51,7 +51,7 @@ impl Damage {
     pub(crate) const ALL: [Self; 5] =
         [Self::Cut, Self::Emptied, Self::Start, Self::End, Self::Removed];
 
-    /// What it makes of an object; `None`: nothing is left.
+    /// The damaged bytes; `None`: the object is deleted.
     pub(crate) fn of(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut bytes = bytes.to_vec();
         let others = 3.min(bytes.len());
@@ -72,7 +72,7 @@ impl Damage {
 }
 
 impl Object {
-    /// All that are damaged.
+    /// The damaged objects.
     pub(crate) const ALL: [Self; 13] = [
         Self::KnownBytes,
         Self::StreamedBytes,
@@ -93,7 +93,7 @@ impl Object {
         matches!(self, Self::Manifest | Self::Index | Self::Signature)
     }
 
-    /// Without knowing what a manifest names nothing may go.
+    /// GC must not delete anything while a manifest is unreadable.
     pub(crate) fn stops_collections(self, damage: Damage) -> bool {
         self.is_manifest() && damage != Damage::Removed
     }
@@ -130,7 +130,7 @@ impl Object {
                 return Some((FindingKind::BytesOrphan, Self::UploadBytes));
             }
             Self::Session => FindingKind::SessionUnreadable,
-            // Only once a link names them is it said of which digest they are.
+            // Only a link makes the digest known.
             Self::UploadBytes if damage.keeps_size() => return None,
             Self::UploadBytes => return Some((FindingKind::UploadBytesMissing, Self::Session)),
             Self::Marker if is_gone => FindingKind::FormatMissing,

@@ -1,5 +1,5 @@
-//! A registry in a folder or a bucket, whose time a test commands, with something of everything in
-//! one repository and another repository beside it.
+//! A registry in a folder or a bucket with a manual clock: one repository with every kind of
+//! object, and another repository.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ use crate::damage::object::{Damage, Object};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-/// Where everything is kept.
+/// The storage backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Folder,
@@ -49,7 +49,7 @@ pub(crate) struct DamageScenario {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     content: Content,
-    /// Where each object is.
+    /// The key of each object.
     keys: BTreeMap<&'static str, String>,
     /// The sessions of finished uploads.
     finished: Vec<String>,
@@ -88,7 +88,7 @@ async fn push(repository: &Repository, manifest: &Manifest, tag: Option<&str>) {
     repository.manifest_put(push).await.unwrap();
 }
 
-/// As a client does: what is there is not pushed again.
+/// Like a client: existing content is not pushed again.
 async fn push_blob(repository: &Repository, bytes: &Bytes, streams: bool) {
     let digest = sha256(bytes);
     if repository.blob_stat(&digest, TouchPolicy::IfOld).await.is_ok() {
@@ -115,7 +115,7 @@ impl DamageScenario {
         let (backend, store, clock): (_, Arc<dyn Store>, Arc<dyn Clock>) = match home {
             Backend::Folder => {
                 let (folder, clock) = (TempDir::new().unwrap(), Arc::new(ManualClock::default()));
-                // Nothing here cuts the power.
+                // No test simulates a power failure.
                 let durability = Durability::Relaxed;
                 let options =
                     FsOptions { durability, clock: clock.clone(), ..FsOptions::default() };
@@ -168,7 +168,7 @@ impl DamageScenario {
             if let Some(key) = key {
                 self.keys.insert(name(object), key);
             } else {
-                // A folder keeps what an upload has stored under no key.
+                // A folder stores upload data outside of keys.
                 let is_hidden = object == Object::UploadBytes;
                 let is_folder = matches!(self.backend, BackendHandle::Folder(..));
                 assert!(is_hidden && is_folder, "no {object:?} in {before:#?}");
@@ -176,7 +176,7 @@ impl DamageScenario {
         }
     }
 
-    /// Where an object is among these keys.
+    /// The key of an object among these.
     fn find(&self, object: Object, keys: &[String]) -> Option<String> {
         let Content { image, index, signature, .. } = &self.content;
         let hex = |bytes: &[u8]| sha256(bytes).hex();
@@ -203,7 +203,7 @@ impl DamageScenario {
         keys.iter().find(|key| key.starts_with(&prefix)).cloned()
     }
 
-    /// Where an object is, or was; `None`: there is no such object in this home.
+    /// The key of an object; `None`: this backend has no such object.
     pub(crate) fn key(&self, object: Object) -> Option<&str> {
         self.keys.get(name(object)).map(String::as_str)
     }
@@ -220,7 +220,7 @@ impl DamageScenario {
         (sha256(bytes), bytes.clone())
     }
 
-    /// All keys, but for those of collectors and checks.
+    /// All keys, except those of GC and fsck.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut request = ListRequest::below("");
         let mut keys = Vec::new();
@@ -243,7 +243,7 @@ impl DamageScenario {
         }
     }
 
-    /// Damages an object behind the registry's back, as if it had always been so.
+    /// Damages an object behind the registry, without a new version.
     pub(crate) fn damage(&self, object: Object, damage: Damage) {
         let key = self.key(object).unwrap();
         match &self.backend {
@@ -270,7 +270,7 @@ impl DamageScenario {
         }
     }
 
-    /// Pushes all as a client does that has it.
+    /// Pushes all content like a client that has it.
     pub(crate) async fn push_again(&self) {
         let Content { image, index, signature, good, .. } = &self.content;
         let repository = self.damaged();
@@ -286,8 +286,8 @@ impl DamageScenario {
         push(&self.good(), &good.manifest, Some("v1")).await;
     }
 
-    /// What is answered is what was pushed. Bytes of a blob that are as many as they should be are
-    /// sent as they are: those a client refuses, who knows the digest.
+    /// Responses have the pushed content. Damaged blob bytes of the right length are served: the
+    /// client rejects them by the digest.
     pub(crate) async fn pulls_are_right_or_fail(
         &self,
         object: Object,

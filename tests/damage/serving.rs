@@ -1,4 +1,4 @@
-//! Damaged bytes as a client sees them: an answer that looks whole has as many bytes as the blob.
+//! Damaged content as a client sees it: a complete response has as many bytes as the blob.
 
 use futures::StreamExt;
 use jreg_storage::ByteRange;
@@ -26,7 +26,7 @@ fn bytes_of_another_size_are_never_a_whole_answer() {
             let part = part.header("Range", "bytes=200000-");
             let client = server.client();
             if damage.keeps_size() {
-                // The client would refuse it, as any other does.
+                // The client would reject it by the digest.
                 let whole = client.send_unchecked(&whole.header("Connection", "close")).await;
                 let whole = whole.unwrap();
                 assert_eq!((whole.status, whole.body.len()), (200, right.len()));

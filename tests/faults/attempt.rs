@@ -1,4 +1,4 @@
-//! The operations that faults are tried on, each as a client does it from start to end.
+//! The operations that faults are injected into, each like a client from start to end.
 
 use std::fmt::Debug;
 
@@ -34,7 +34,7 @@ pub(crate) enum Attempt {
     Cancel,
 }
 
-/// Hands every operation, with the name of its test, to a macro.
+/// Passes every operation, with the name of its test, to a macro.
 macro_rules! for_each_attempt {
     ($tests:ident) => {
         $tests! {
@@ -62,7 +62,7 @@ macro_rules! for_each_attempt {
 }
 pub(crate) use for_each_attempt;
 
-/// How many bytes come at a time.
+/// Bytes per piece.
 const PIECE_BYTES: usize = 10_000;
 
 const SMALL: &[u8] = b"a small blob";
@@ -146,7 +146,7 @@ async fn push_image(
     harness.put(name, &image.manifest, Some(tag), &[]).await.unwrap();
 }
 
-/// A deletion that may have been applied by an earlier try: then there is nothing to delete.
+/// A delete that an earlier attempt may have applied: then there is nothing to delete.
 fn gone_is_done(outcome: Result<()>) -> Result<()> {
     match outcome {
         Err(
@@ -157,7 +157,7 @@ fn gone_is_done(outcome: Result<()>) -> Result<()> {
 }
 
 impl Attempt {
-    /// What must be there before.
+    /// The preconditions.
     pub(crate) async fn prepare(self, harness: &mut FaultHarness) {
         match self {
             Self::PushAgain | Self::UploadAgain => push(harness, "a", SMALL.into()).await.unwrap(),
@@ -193,7 +193,7 @@ impl Attempt {
         }
     }
 
-    /// Does it, and notes in the ledger what is acknowledged or in doubt.
+    /// Runs it, and records in the ledger what is acknowledged or in doubt.
     pub(crate) async fn run(self, harness: &mut FaultHarness) -> Result<()> {
         match self {
             Self::PushSmall | Self::PushAgain | Self::PushAfterDelete => {
@@ -228,7 +228,7 @@ impl Attempt {
         }
     }
 
-    /// What must be true once it was acknowledged, beside the ledger.
+    /// What must hold after an acknowledgement, besides the ledger.
     pub(crate) async fn is_done(self, harness: &mut FaultHarness) {
         match self {
             Self::PutReferrer => {
@@ -325,7 +325,7 @@ impl Read {
         Self::MountCandidates,
     ];
 
-    /// Reads, and gives what was read in words.
+    /// Reads, and describes the result.
     pub(crate) async fn run(self, harness: &FaultHarness) -> Result<String> {
         let repository = harness.repository("a");
         let page = PageRequest { limit: 100, last: None };

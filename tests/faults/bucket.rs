@@ -1,7 +1,7 @@
-//! The same in a bucket: every request of every operation is refused, cut off, or loses its
-//! answer. One fault is hardly ever noticed: the store repeats what may be repeated, and looks
-//! what became of the rest. While every request from some point on fails, the operation fails as
-//! one of the store, nothing acknowledged is lost, and doing it again succeeds.
+//! The same in a bucket: every request of every operation is refused, interrupted, or loses its
+//! response. A single fault is hardly noticed: the store retries what may be retried, and checks
+//! the outcome of the rest. While every request from some point on fails, the operation fails with
+//! a store error, nothing acknowledged is lost, and a retry succeeds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use crate::faults::attempt::{Attempt, for_each_attempt};
 use crate::faults::harness::FaultHarness;
 use crate::faults::{block_on, is_of_the_store};
 
-/// More requests than any operation here makes.
+/// More requests than any of these operations makes.
 const REQUESTS_MAX: u64 = 100;
 
 /// More than the smallest part of S3.
 const LARGE_BYTES: usize = 5 * 1024 * 1024 + 100_000;
 
-/// The error of a write that may have happened and been overwritten since.
+/// The error of a write that may have taken effect and been overwritten since.
 const DOUBT: &str = "a response was lost, and another write has come since";
 
 type MakeFault = fn() -> S3Fault;
 
-/// The ways in which one request fails.
+/// The kinds of failure of a request.
 const FAULTS: [(&str, MakeFault); 4] = [
     ("told to slow down", || S3Fault::Refuse(S3Refusal::SlowDown)),
     ("refused", || S3Fault::Refuse(S3Refusal::InternalError)),
@@ -32,7 +32,7 @@ const FAULTS: [(&str, MakeFault); 4] = [
     ("answer lost", || S3Fault::LoseResponse),
 ];
 
-/// A store that gives up soon, so that a test need not wait for it.
+/// A store with short timeouts, to keep the test fast.
 fn store(server: &S3Server) -> Arc<dyn Store> {
     let brief = Duration::from_millis(500);
     let options = S3Options { request_budget: brief, transfer_budget: brief, ..server.options() };
@@ -54,7 +54,7 @@ async fn holds(harness: &mut FaultHarness, attempt: Attempt) {
     attempt.is_done(harness).await;
 }
 
-/// Whether the fault was met at all.
+/// Whether the fault was hit.
 async fn one_fault(attempt: Attempt, fault: S3Fault, n: u64, context: &str) -> bool {
     let server = S3Server::start(S3Spec::default()).await;
     let mut harness = harness(&server, attempt, context).await;
@@ -88,7 +88,7 @@ fn every_request(attempt: Attempt) {
     }
 }
 
-/// Whether the outage was met at all.
+/// Whether the outage was hit.
 async fn one_outage(attempt: Attempt, fault: MakeFault, from: u64, context: &str) -> bool {
     let server = S3Server::start(S3Spec::default()).await;
     let mut harness = harness(&server, attempt, context).await;
@@ -116,7 +116,7 @@ macro_rules! attempts {
             every_request(Attempt::$attempt);
         })*
 
-        /// Every fourth beginning of an outage: each takes the store's whole patience.
+        /// Every fourth start of an outage: each takes the store's whole timeout.
         #[test]
         fn outages() {
             for attempt in [$(Attempt::$attempt),*] {

@@ -1,4 +1,4 @@
-//! A registry over a store that can be made to fail, and a ledger of what was acknowledged.
+//! A registry over a store with injected faults, and a ledger of what was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use tempfile::TempDir;
 pub(crate) enum Shape {
     /// Memory as it is.
     InProcess,
-    /// Memory with the habits of S3: shared, parts of one size.
+    /// Memory with the properties of S3: shared, parts of one size.
     Shared,
     /// A folder.
     Folder,
@@ -36,7 +36,7 @@ impl Shape {
         match self {
             Self::InProcess => Arc::new(MemoryStore::new()),
             Self::Folder => {
-                // Nothing here cuts the power.
+                // No test simulates a power failure.
                 let relaxed = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
                 Arc::new(FsStore::open(folder.path(), relaxed).unwrap())
             }
@@ -45,7 +45,7 @@ impl Shape {
     }
 }
 
-/// The registry under test, and what it has promised.
+/// The registry under test, and its acknowledgements.
 pub(crate) struct FaultHarness {
     pub(crate) faulty: Arc<FaultyStore>,
     registry: Registry,
@@ -58,8 +58,8 @@ pub(crate) struct FaultHarness {
     pub(crate) blobs: BTreeMap<(&'static str, Digest), Bytes>,
     /// Acknowledged manifests, by repository and digest.
     pub(crate) manifests: BTreeMap<(&'static str, Digest), Bytes>,
-    /// Where a tag may point to: one place once it is acknowledged, several while a push or a
-    /// delete of it has failed. `None` is absence.
+    /// Possible targets of a tag: one when acknowledged, several after a failed push or delete.
+    /// `None` is absence.
     pub(crate) tags: BTreeMap<(&'static str, &'static str), BTreeSet<Option<Digest>>>,
 }
 
@@ -95,7 +95,7 @@ impl FaultHarness {
         }
     }
 
-    /// Opens the registry again, as another process would: nothing is cached.
+    /// Reopens the registry like another process: with empty caches.
     pub(crate) async fn reopen(&mut self) {
         self.registry = open(self.faulty.clone()).await;
     }
@@ -108,7 +108,7 @@ impl FaultHarness {
         self.registry.repository(name.parse().unwrap())
     }
 
-    /// Pushes a manifest and notes what may be seen of it: all of it once it is acknowledged.
+    /// Pushes a manifest and records what may be visible: all of it when acknowledged.
     pub(crate) async fn put(
         &mut self,
         name: &'static str,
@@ -139,7 +139,7 @@ impl FaultHarness {
         Ok(())
     }
 
-    /// What must hold at any time.
+    /// The invariants.
     pub(crate) async fn check(&self) {
         for ((name, digest), bytes) in &self.blobs {
             let read = read(&self.repository(name), digest).await;
@@ -168,7 +168,7 @@ impl FaultHarness {
         }
     }
 
-    /// Where a tag points to; no manifest that can be seen lacks a blob.
+    /// The target of a tag; no visible manifest lacks a blob.
     pub(crate) async fn stands_at(&self, name: &str, tag: &str) -> Option<Digest> {
         match self.repository(name).manifest_get(&tag.parse().unwrap(), TouchPolicy::Never).await {
             Ok(manifest) => Some(manifest.digest.clone()),

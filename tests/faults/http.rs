@@ -1,5 +1,5 @@
-//! Faults of the store as a client sees them: always a 5xx that says nothing of the inside, never
-//! an absence, never a short answer that looks whole.
+//! Store faults as a client sees them: always a 5xx without internal details, never absence, never
+//! a truncated response that looks complete.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::faults::block_on;
 async fn server() -> (TestServer, Arc<FaultyStore>) {
     let faulty = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
     let store = StoreKind::Given(faulty.clone());
-    // Nothing is cached, so that each request needs the store.
+    // No caches, so that each request needs the store.
     let spec = ServerSpec::with(|settings| settings.cache_bytes = 0).store(store);
     (TestServer::start(spec).await, faulty)
 }

@@ -1,7 +1,7 @@
-//! Every store call of every operation fails once: before it is applied, or after, so that only
-//! its answer is lost. Whatever happens then, what was acknowledged is readable byte for byte, a
-//! tag that can be seen has its manifest and a manifest its blobs, no failure of the store is
-//! reported as absence, and doing the whole operation again succeeds.
+//! Every store call of every operation fails once: before it is applied, or after, so that only its
+//! response is lost. In every case acknowledged content is readable byte for byte, a visible tag
+//! has its manifest and a manifest its blobs, no store failure is reported as absence, and retrying
+//! the whole operation succeeds.
 
 mod attempt;
 mod bucket;
@@ -15,12 +15,12 @@ use jreg_storage::testing::Fault;
 use attempt::Attempt;
 use harness::{FaultHarness, Shape};
 
-/// More store calls than any operation here makes.
+/// More store calls than any of these operations makes.
 const CALLS_MAX: u64 = 200;
 
 type MakeFault = fn() -> Fault;
 
-/// The ways in which a call fails.
+/// The kinds of failure of a call.
 const FAULTS: [(&str, MakeFault); 3] = [
     ("throttled", || Fault::fail(ErrorKind::Throttled)),
     ("unavailable", || Fault::fail(ErrorKind::Unavailable)),
@@ -50,7 +50,7 @@ fn every_call(attempt: Attempt) {
     }
 }
 
-/// Whether the fault was met at all.
+/// Whether the fault was hit.
 async fn one_fault(attempt: Attempt, shape: Shape, fault: Fault, context: &str) -> bool {
     let mut harness = FaultHarness::new(shape, context).await;
     attempt.prepare(&mut harness).await;
@@ -92,7 +92,7 @@ macro_rules! attempts {
 
 attempt::for_each_attempt!(attempts);
 
-/// A read whose store call fails is an error of the store: never absence, never an empty list.
+/// A read whose store call fails is a store error: never absence, never an empty list.
 #[test]
 fn failed_reads_are_never_absence() {
     for shape in Shape::ALL {

@@ -11,18 +11,17 @@ use jreg_testkit::s3::{
 };
 use jreg_testkit::{Client, ServerSpec, StoreKind, TestServer};
 
-/// How many writes are kept back at the most, each until its sender has long given it up.
+/// Maximum number of delayed writes, each until its sender has long timed out.
 const HELD_MAX: u64 = 16;
-/// What the keys of tags contain.
+/// Substring of the keys of tags.
 const TAG: &str = "/_tags/";
-/// For how long an instance waits for one that is.
+/// Maximum wait for an instance.
 const ATTEMPT_MAX: Duration = Duration::from_millis(700);
-/// How long each instance repeats a request that fails: one hardly at all, so that its clients
-/// see much of what goes wrong.
+/// Retry budget of each instance: one hardly retries, so that its clients see many faults.
 const PATIENCE: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(400), Duration::from_secs(3)];
 
-/// Older than what a referencing write may rely on as it is.
+/// Older than a record may be that a write relies on without touching it.
 const OLD: Duration = Duration::from_secs(2 * 3600);
 
 /// Three instances.
@@ -90,7 +89,7 @@ pub(crate) struct BucketFaults {
 }
 
 impl BucketFaults {
-    /// Lets things go wrong, each at its rate.
+    /// Injects faults at their rates.
     pub(crate) fn begin(bucket: &S3Server, seed: u64) -> Self {
         let gate = S3Gate::closed();
         let put = Some(S3Operation::PutObject);
@@ -122,13 +121,12 @@ impl BucketFaults {
         Self { rules, held, gate, passed: AtomicU64::new(0), clock: bucket.clock().clone() }
     }
 
-    /// Makes everything that is in the bucket so old that it is written again before anything is
-    /// made to depend on it.
+    /// Makes everything in the bucket so old that it is touched before a write relies on it.
     pub(crate) fn age_everything(&self) {
         self.clock.advance(OLD);
     }
 
-    /// Lets one write that was kept back take effect now, if there is one.
+    /// Applies one delayed write, if there is one.
     pub(crate) fn release_one(&self) {
         let held = self.held.hits();
         let next = |passed| (passed < held).then_some(passed + 1);

@@ -1,5 +1,4 @@
-//! The few repositories, blobs, manifests and tags that all clients are after: so few that they
-//! meet.
+//! The few repositories, blobs, manifests and tags that all clients use: so few that they conflict.
 
 use bytes::Bytes;
 use jreg_testkit::{Blob, Manifest, Rng, index_of, media, sha256};
@@ -28,13 +27,13 @@ pub(crate) struct FixtureManifest {
     pub(crate) media_type: String,
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
-    /// The blobs that must be there.
+    /// The referenced blobs.
     pub(crate) needs: Vec<usize>,
-    /// The manifest that it refers to.
+    /// The subject.
     pub(crate) subject: Option<usize>,
 }
 
-/// Everything that operations name by number.
+/// All fixtures; operations refer to them by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Fixtures {
     pub(crate) blobs: Vec<FixtureBlob>,
@@ -77,7 +76,7 @@ impl Fixtures {
         self.manifests.iter().position(|manifest| manifest.bytes == bytes)
     }
 
-    /// The manifests that refer to another, with that.
+    /// The referrers of a manifest.
     pub(crate) fn referrers(&self) -> impl Iterator<Item = (usize, usize)> {
         let with =
             |(number, manifest): (usize, &FixtureManifest)| Some((number, manifest.subject?));

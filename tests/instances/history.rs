@@ -1,37 +1,36 @@
-//! [`History`]: what was asked of one register and what was answered, and whether some order
-//! explains it.
+//! [`History`]: requests and responses of one register, checked for linearizability.
 //!
-//! A register is the smallest thing that is linearizable: a tag, a manifest, a blob in a
-//! repository. Each operation on it took effect at one moment between its begin and its end; one
-//! whose answer was lost or was an error, at one moment after its begin, or never. The check looks
-//! for an order of these moments in which every answer is right. It goes through the history in
-//! time and keeps every state that the register may be in; an operation is given its place only
+//! A register is the smallest linearizable unit: a tag, a manifest, a blob in a repository. Each
+//! operation on it took effect at one moment between its begin and its end; one without a response,
+//! or with an error, at one moment after its begin, or never. The check searches for an order of
+//! these moments in which every response is correct. It goes through the history in time and keeps
+//! every possible state of the register; an operation is ordered only when it ends.
 //! when it ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 
-/// More states than any history of these tests makes possible at the same time.
+/// More states than any history of these tests allows at once.
 const STATES_MAX: usize = 100_000;
 
-/// What a register holds; `None` is nothing.
+/// The content of a register; `None`: nothing.
 pub(crate) type Value = Option<usize>;
 
-/// What an operation does to a register, or says of it.
+/// What an operation does to a register, or observes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Effect {
-    /// It holds this from now on.
+    /// Sets it.
     Write(usize),
-    /// It held something, and holds nothing from now on.
+    /// Removes existing content.
     Remove,
-    /// It does not hold this from now on; anything else it keeps.
+    /// Removes this content; any other stays.
     RemoveFrom(usize),
-    /// It holds this.
+    /// Observes this content.
     Read(Value),
 }
 
 impl Effect {
-    /// What the register holds after it; `None` if the effect is not possible now.
+    /// The content after the effect; `None` if the effect is not possible now.
     fn after(self, value: Value) -> Option<Value> {
         match (self, value) {
             (Self::Write(new), _) => Some(Some(new)),
@@ -43,7 +42,7 @@ impl Effect {
         }
     }
 
-    /// Whether a later write on an older version of the register is void once this has happened.
+    /// Whether this invalidates a later write on an older version of the register.
     fn makes_a_version(self) -> bool {
         matches!(self, Self::Write(_) | Self::Remove)
     }
@@ -52,31 +51,31 @@ impl Effect {
 /// When an operation can have taken effect, in ticks of the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Span {
-    /// In between, without a doubt.
+    /// Between begin and end.
     Certain {
-        /// Before it was sent.
+        /// Begin.
         begun: u64,
-        /// After it was answered.
+        /// End.
         ended: u64,
     },
-    /// In between, or never.
+    /// Between begin and end, or never.
     Possible {
-        /// Before it was sent.
+        /// Begin.
         begun: u64,
-        /// After it was answered.
+        /// End.
         ended: u64,
     },
-    /// It failed: at any time, or never. But what it had sent was sent when it was answered, and
-    /// is void on a register that has got a new version since.
+    /// It failed: at any time, or never. But its store requests were sent by the end, and are
+    /// invalid on a register with a newer version.
     Failed {
-        /// Before it was sent.
+        /// Begin.
         begun: u64,
-        /// After it was answered.
+        /// End.
         answered: u64,
     },
     /// No response was received: it takes effect at any time, or never.
     Unanswered {
-        /// Before it was sent.
+        /// Begin.
         begun: u64,
     },
 }
@@ -113,7 +112,7 @@ impl Span {
 struct Event {
     effect: Effect,
     span: Span,
-    /// It is void once one of these has taken effect.
+    /// It is invalid after one of these took effect.
     void_after: BTreeSet<usize>,
     what: String,
 }
@@ -128,14 +127,14 @@ impl Event {
 #[derive(Debug, Default)]
 pub(crate) struct History(Vec<Event>);
 
-/// Effects that may come at any later time, and how often.
+/// Effects that may still happen, with their counts.
 type Spare = BTreeMap<Effect, u32>;
 
-/// A state that the register may be in.
+/// A possible state of the register.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     value: Value,
-    /// Running operations that have taken effect.
+    /// Operations in progress that have taken effect.
     done: BTreeSet<usize>,
     spare: Spare,
 }
@@ -145,8 +144,8 @@ impl History {
         self.0.push(Event::new(effect, span, what));
     }
 
-    /// For registers whose every change is a new version, made on the one that was read: a write
-    /// that failed is void once a later one was made.
+    /// For registers whose every change is a new version, based on the one that was read: a failed
+    /// write is invalid after a later one.
     pub(crate) fn close_failures(&mut self) {
         let versions = self.0.iter().enumerate().filter_map(|(index, event)| match event.span {
             Span::Certain { begun, ended } if event.effect.makes_a_version() => {
@@ -166,9 +165,8 @@ impl History {
         }
     }
 
-    /// For tags: a push of a manifest under a tag that runs beside a delete of the manifest, at
-    /// another instance, may leave a tag without its manifest. It counts as absent, and whoever
-    /// reads it first removes it.
+    /// For tags: a push of a manifest under a tag, concurrent with a delete of the manifest at
+    /// another instance, may leave a tag without its manifest. It counts as absent.
     pub(crate) fn allow_dangling(&mut self) {
         let mut dangling = Vec::new();
         for delete in &self.0 {
@@ -185,7 +183,7 @@ impl History {
 
     /// # Errors
     ///
-    /// The history and the operation that nothing explains, in words.
+    /// The history and the operation that has no explanation, as text.
     pub(crate) fn check(&self) -> Result<(), String> {
         let start = State { value: None, done: BTreeSet::new(), spare: Spare::new() };
         let mut states = HashSet::from([start]);
@@ -213,7 +211,8 @@ impl History {
         Ok(())
     }
 
-    /// Begins and ends in time. What ends with the operation that makes it void ends before it.
+    /// Begins and ends by time. An end that invalidates another operation's effects comes after
+    /// that operation's end.
     fn moments(&self) -> Vec<(u64, bool, bool, usize)> {
         let mut moments: Vec<_> = self
             .0
@@ -230,7 +229,7 @@ impl History {
         moments
     }
 
-    /// The states that the register may be in once this operation has ended.
+    /// The possible states after the end of this operation.
     fn ends(&self, from: &State, running: &BTreeSet<usize>, index: usize) -> Vec<State> {
         let mut ended = Vec::new();
         let mut seen = HashSet::from([from.clone()]);
@@ -252,7 +251,7 @@ impl History {
         ended
     }
 
-    /// Every state to which one more effect leads.
+    /// The states after one more effect.
     fn steps(&self, state: &State, running: &BTreeSet<usize>) -> Vec<State> {
         let own = running.iter().filter(|index| !state.done.contains(index)).filter_map(|index| {
             let event = &self.0[*index];
@@ -292,7 +291,7 @@ impl History {
     }
 }
 
-/// Leaves out states that allow less than another.
+/// Removes states that are subsumed by others.
 fn without_lesser(states: HashSet<State>) -> HashSet<State> {
     let mut by_core: BTreeMap<(Value, BTreeSet<usize>), Vec<Spare>> = BTreeMap::new();
     for State { value, done, spare } in states {

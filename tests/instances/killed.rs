@@ -1,5 +1,5 @@
-//! Real processes on one bucket, one of which is killed in the middle of uploads: clients go on
-//! at another, and what the dead one left behind is gone once it is too old.
+//! Real processes on one bucket, one of which is killed during uploads: clients continue at
+//! another, and orphans of the killed process are deleted when they are old enough.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +16,14 @@ const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
 const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Three whole parts and a piece.
 const BLOB_BYTES: usize = 3 * PART_BYTES + 1_234_567;
-/// What one PATCH of a client that sends chunks has: a part and a tail.
+/// One PATCH of a client that sends chunks: a part and a tail.
 const CHUNK_BYTES: usize = PART_BYTES + 2_000_000;
-/// Longer than an upload may go on and a write of it be on its way.
+/// Longer than the maximum age of an upload and of a delayed write.
 const EXPIRY: Duration = Duration::from_secs(8 * 24 * 3600);
-/// The names by which uploads are found in the bucket.
+/// Key prefixes of uploads in the bucket.
 const SESSIONS: &str = "uploads/";
 
-/// The ways in which clients send a blob.
+/// The ways of uploading a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     /// `POST ?digest=` with all bytes.
@@ -36,17 +36,17 @@ enum Way {
     Chunks,
 }
 
-/// How many of the dead instance's uploads are sent in PATCHes.
+/// Number of the killed instance's uploads that use PATCH.
 const APPENDING: usize = 2;
 const WAYS: [Way; 4] = [Way::AtOnce, Way::Closing, Way::Stream, Way::Chunks];
 
-/// A client with a blob of its own to push.
+/// A client that pushes a blob of its own.
 struct Pusher {
     way: Way,
-    /// Where it sends to: the first until that breaks off, then the second.
+    /// The target: the first instance until it fails, then the second.
     clients: [Client; 2],
     bytes: Bytes,
-    /// Where an upload stood when it was taken up at the second.
+    /// The offset at which the upload was resumed at the second.
     resumed_at: Option<usize>,
 }
 
@@ -59,8 +59,8 @@ impl Pusher {
         sha256(&self.bytes)
     }
 
-    /// Sends a request to the first, or to the second once the first is gone. Gives the answer,
-    /// and whether it is the second's.
+    /// Sends a request to the first instance, or to the second after the first was killed. Returns
+    /// the response, and whether it is from the second.
     async fn send(&self, request: Request) -> (Response, bool) {
         if let Ok(answer) = self.clients[0].try_send(request.clone()).await {
             return (answer, false);
@@ -92,8 +92,8 @@ impl Pusher {
         self
     }
 
-    /// Sends everything in chunks of at most this size, and goes on where the upload stands if
-    /// one breaks off.
+    /// Sends everything in chunks of at most this size, and resumes at the current offset after a
+    /// failure.
     async fn patch_all(&mut self, chunk_bytes: usize) {
         let upload = self.begin().await;
         let (mut sent, mut client) = (0, self.clients[0].clone());
@@ -138,13 +138,13 @@ fn stands(status: &Response) -> usize {
 
 async fn process(bucket: &Arc<S3Server>) -> Process {
     let bucket = Arc::clone(bucket);
-    // One part of each upload on its way: so it is known how many come to the gate.
+    // One part of each upload in flight, so that the number of requests at the gate is known.
     let flags = ["--part-bytes", "5MiB", "--parts-in-flight", "1"];
     let start = move || Process::start_in_bucket(BINARY, &bucket, &flags);
     tokio::task::spawn_blocking(start).await.unwrap()
 }
 
-/// Kills an instance when so many parts are stored and one of each upload is on its way.
+/// Kills an instance when a number of parts is stored and one of each upload is in flight.
 async fn kill_after(parts: usize) {
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let (victim, survivor) = (process(&bucket).await, process(&bucket).await);
@@ -181,16 +181,15 @@ async fn kill_after(parts: usize) {
     assert!(survivor.terminate().success());
 }
 
-/// What the reaper leaves, once everything is too old to go on, is what links name; and what a
-/// PATCH had stored while it looked for its session, if it was killed before it went on: nobody
-/// has ever heard of that, and the sweep takes it.
+/// After expired uploads are deleted, the remaining objects are linked, or orphans that a PATCH
+/// stored before it had read its session when it was killed: the sweep deletes those.
 async fn assert_no_orphan_survives(bucket: &S3Server) {
     let clock = Arc::new(SystemClock::new());
     let registry = Registry::open(bucket.store(), clock, RegistryOptions::default()).await.unwrap();
     assert_eq!(registry.reap_uploads().await.unwrap().unfinished, 0, "nothing is old yet");
     bucket.clock().advance(EXPIRY);
     let reaped = registry.reap_uploads().await.unwrap();
-    assert_eq!((reaped.unfinished, reaped.failed), (1, 0), "the one whose id nobody was told");
+    assert_eq!((reaped.unfinished, reaped.failed), (1, 0), "the upload without a response");
     assert_eq!(bucket.uploads(), []);
     let keys = bucket.keys();
     let left: Vec<_> = keys.iter().filter(|key| key.starts_with(SESSIONS)).collect();
@@ -211,7 +210,7 @@ async fn assert_no_orphan_survives(bucket: &S3Server) {
         assert_eq!(bucket.object(key).unwrap().bytes.len(), PART_BYTES, "{key}");
     }
     let sweep = GcOptions { sweep_now: true, share_max_percent: 100, ..GcOptions::default() };
-    // The first notes them, one a grace later removes them.
+    // The first run queues them; one a grace period later deletes them.
     registry.collect_garbage(&sweep, &NoObserver).await.unwrap();
     bucket.clock().advance(EXPIRY);
     registry.collect_garbage(&sweep, &NoObserver).await.unwrap();

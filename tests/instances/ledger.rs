@@ -9,7 +9,7 @@ use crate::instances::history::{Effect, History, Span};
 /// The registers, each of which must be linearizable. Numbers refer to the fixtures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Register {
-    /// Where a tag of a repository points to.
+    /// The target of a tag in a repository.
     Tag(usize, usize),
     /// Whether a repository holds a manifest.
     Manifest(usize, usize),
@@ -19,16 +19,16 @@ pub(crate) enum Register {
     Referrer(usize, usize),
 }
 
-/// What an answer says, or may have done.
+/// What a response says, or may have done.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Claim {
     pub(crate) register: Register,
     pub(crate) effect: Effect,
-    /// Whether it is known to have happened.
+    /// Whether it is known to have taken effect.
     pub(crate) certain: bool,
 }
 
-/// That something is there, for registers that hold nothing else.
+/// Existence, for registers without other content.
 pub(crate) const THERE: usize = 0;
 
 impl Claim {
@@ -41,7 +41,7 @@ impl Claim {
     }
 }
 
-/// The histories of all registers, and the clock that they go by.
+/// The histories of all registers, and their clock.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     ticks: AtomicU64,
@@ -49,12 +49,12 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// A moment after all earlier ones.
+    /// A time after all earlier ones.
     pub(crate) fn tick(&self) -> u64 {
         self.ticks.fetch_add(1, Ordering::SeqCst)
     }
 
-    /// Notes what was answered.
+    /// Records a response.
     pub(crate) fn answered(&self, begun: u64, claims: Vec<Claim>, what: &str) {
         let ended = self.tick();
         for Claim { register, effect, certain } in claims {
@@ -66,7 +66,7 @@ impl Ledger {
         }
     }
 
-    /// Notes what may have happened, where there was no answer, or one that tells nothing.
+    /// Records a possible effect without a conclusive response.
     pub(crate) fn unsure(&self, span: Span, claims: Vec<Claim>, what: &str) {
         for Claim { register, effect, .. } in claims {
             if !matches!(effect, Effect::Read(_)) {
@@ -83,7 +83,7 @@ impl Ledger {
         self.histories.lock().unwrap()
     }
 
-    /// Panics unless every history can be explained.
+    /// Panics unless every history is linearizable.
     pub(crate) fn check(&self, seed: u64) {
         for (register, history) in &mut *self.histories() {
             match register {

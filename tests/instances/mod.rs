@@ -1,8 +1,7 @@
-//! Several instances on one bucket while the bucket fails: whatever clients are answered can be
-//! explained, nothing acknowledged is missing, nothing wrong is served; and uploads go on at
-//! another instance when one is killed.
+//! Several instances on one bucket with faults: responses are linearizable, nothing acknowledged is
+//! lost, no wrong bytes are served, and uploads continue at another instance after a crash.
 //!
-//! `JREG_INSTANCES_SEEDS` runs so many seeds more than the usual few.
+//! `JREG_INSTANCES_SEEDS` adds that many seeds to the usual few.
 
 mod cluster;
 mod fixtures;
@@ -29,7 +28,7 @@ const WORKERS: u64 = 6;
 const WATCHERS: u64 = 2;
 const OPERATIONS: u64 = 24;
 
-/// A few seeds, and as many more as the environment asks for.
+/// A few seeds, and those of the environment.
 fn seeds(few: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let more = std::env::var("JREG_INSTANCES_SEEDS").ok().and_then(|n| n.parse().ok());
     few.start..few.end + more.unwrap_or(0)
@@ -40,7 +39,7 @@ fn block_on(test: impl Future<Output = ()>) {
     runtime.worker_threads(2).enable_all().build().unwrap().block_on(test);
 }
 
-/// Every read is of now: nothing is served from memory.
+/// Every read is current: caches are not used.
 fn strict() -> Settings {
     Settings { cache_age_max: Duration::ZERO, log: "off".to_owned(), ..Settings::default() }
 }
@@ -84,7 +83,7 @@ async fn random_mix(seed: u64, settings: Settings, strict: bool) {
     cluster.stop().await;
 }
 
-/// Lets all clients work, and says how much was acknowledged.
+/// Runs all clients; returns the number of acknowledged operations.
 async fn work(shared: &Shared, seed: u64) -> u64 {
     let mut rng = Rng::new(seed);
     let running: Vec<_> = (0..WORKERS)
@@ -111,8 +110,8 @@ async fn work(shared: &Shared, seed: u64) -> u64 {
     acknowledged
 }
 
-/// Reads everything at one instance. What is read goes into the ledger, so that it must follow
-/// from what was acknowledged, and be the same at every instance.
+/// Reads everything at one instance, and records it in the ledger, so that it must follow from what
+/// was acknowledged, and be the same at every instance.
 async fn audit(shared: &Shared, client: Client) {
     let shared = Shared { clients: vec![client.clone()], ..shared.clone() };
     let fixtures = Arc::clone(&shared.fixtures);

@@ -1,5 +1,5 @@
-//! How a client pushes a blob: in one request or in chunks, each at another instance, going on
-//! where the upload stands after whatever went wrong.
+//! How a client pushes a blob: in one request or in chunks, each at another instance, resuming
+//! after any failure.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::instances::history::Effect;
 use crate::instances::ledger::{Claim, Register, THERE};
 use crate::instances::worker::{Reply, Worker, one_of};
 
-/// More requests than any upload needs while things go wrong at their rates.
+/// More requests than any upload needs under faults.
 const STEPS_MAX: u32 = 200;
 
 /// An upload as its client knows it.
@@ -19,24 +19,24 @@ struct Upload {
     location: String,
     digest: String,
     bytes: Bytes,
-    /// How many bytes were acknowledged, and how many were ever sent.
+    /// Acknowledged bytes, and bytes sent.
     acknowledged: usize,
     sent: usize,
-    /// Whether some request was not answered: the upload may stand anywhere up to `sent`.
+    /// Whether a request had no response: the offset may be anything up to `sent`.
     in_doubt: bool,
     register: Register,
 }
 
-/// What a request to an upload came to.
+/// Outcome of a request to an upload.
 enum Step {
     On,
     Done,
-    /// It is no more, for a reason: the client begins again.
+    /// The upload does not exist any more, for a known reason: the client starts again.
     Gone,
 }
 
 impl Worker {
-    /// Pushes a blob in any of the ways that clients have.
+    /// Pushes a blob in any of the ways of clients.
     pub(crate) async fn push_blob(&mut self, repository: usize, blob: usize) {
         match self.rng.below(5) {
             0 => self.push_at_once(repository, blob).await,
@@ -64,8 +64,8 @@ impl Worker {
         one_of(&self.insist(push, |_| held.clone()).await, &[201]);
     }
 
-    /// Mounts a blob from the other repository; what it gives instead, if that does not hold it,
-    /// is an upload.
+    /// Mounts a blob from the other repository; if that does not have it, the response is an
+    /// upload.
     pub(crate) async fn mount(&mut self, repository: usize, blob: usize) -> Option<String> {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let source = 1 - repository;
@@ -119,7 +119,7 @@ impl Worker {
             let left = upload.bytes.len() - upload.acknowledged;
             let step = match left {
                 0 => self.close(upload, Bytes::new()).await,
-                // The closing request may bring the last bytes, or all of them.
+                // The finishing request may have the last bytes, or all.
                 _ if self.rng.chance(1, 5) => {
                     let rest = upload.bytes.slice(upload.acknowledged..);
                     self.close(upload, rest).await
@@ -139,14 +139,14 @@ impl Worker {
     }
 
     async fn patch(&mut self, upload: &mut Upload, left: usize) -> Step {
-        // Not one byte, which `Range: 0-0` does not tell from none.
+        // Not one byte: `Range: 0-0` does not distinguish it from none.
         let most = if self.rng.chance(1, 2) { left } else { left.div_ceil(2) };
         let len = left.min(2 + self.below(most));
         let len = if left - len == 1 { left } else { len };
         let (start, end) = (upload.acknowledged, upload.acknowledged + len);
         upload.sent = upload.sent.max(end);
-        // Always with its place: a chunk without one, whose answer nobody waited for, may be
-        // appended after the one that was sent in its stead.
+        // Always with Content-Range: a chunk without it, whose response was lost, may be appended
+        // after its retry.
         let patch = Request::new("PATCH", &*upload.location)
             .header("Content-Range", format!("{start}-{}", end - 1));
         let chunk = upload.bytes.slice(start..end);
@@ -178,7 +178,7 @@ impl Worker {
         match self.note(&close.body(last), claims).await {
             Some(answer) if answer.status == 201 => Step::Done,
             Some(answer) => self.look_why(upload, &answer).await,
-            // The same again: it may have been done.
+            // A retry: it may have taken effect.
             None => {
                 upload.in_doubt = true;
                 self.pause().await;
@@ -198,7 +198,7 @@ impl Worker {
         }
     }
 
-    /// Asks where an upload stands.
+    /// Reads the offset of an upload.
     async fn look(&mut self, upload: &mut Upload) -> Step {
         upload.in_doubt = true;
         self.pause().await;
@@ -220,7 +220,7 @@ impl Worker {
     }
 }
 
-/// Where an upload stands by its `Range`, which tells none from one byte only by what is known.
+/// The offset by `Range`, which distinguishes none from one byte only by context.
 fn stands(answer: &Response, known: usize) -> usize {
     match answer.header("Range").unwrap() {
         "0-0" => known.min(1),

@@ -1,5 +1,5 @@
-//! One client: random operations, each request at a random instance, sent again elsewhere when
-//! it fails, and everything that is answered noted in the ledger.
+//! A client: random operations, each request at a random instance and retried elsewhere on failure,
+//! with all responses recorded in the ledger.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,20 +13,19 @@ use crate::instances::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::instances::history::{Effect, Span};
 use crate::instances::ledger::{Claim, Ledger, Register, THERE};
 
-/// More attempts than any request needs while things go wrong at their rates.
+/// More attempts than any request needs under faults.
 const ATTEMPTS_MAX: u32 = 60;
-/// One in so many answers to a write is not waited for.
+/// One in this many write responses is not awaited.
 const IMPATIENCE: u64 = 30;
-/// The same for chunks, so that an upload often has two requests at the same time.
+/// The same for chunks, so that uploads often have two concurrent requests.
 const IMPATIENCE_CHUNK: u64 = 8;
 
-/// At one in so many operations a write that was kept back takes effect: seldom, so that much has
-/// come after it.
+/// One in this many operations applies a delayed write: rarely, so that much happens before.
 const RELEASE: u64 = 30;
-/// The most reads of one that watches.
+/// Maximum number of reads of an observer.
 const READS_MAX: u32 = 1000;
 
-/// What all clients share.
+/// State shared by all clients.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) fixtures: Arc<Fixtures>,
@@ -34,15 +33,14 @@ pub(crate) struct Shared {
     pub(crate) faults: Arc<BucketFaults>,
     /// One of each instance.
     pub(crate) clients: Vec<Client>,
-    /// Whether a read must be of now. Otherwise it may be of a while ago, and only its bytes are
-    /// checked.
+    /// Whether reads must be current. Otherwise they may be stale, and only the bytes are checked.
     pub(crate) strict: bool,
 }
 
-/// What came of a request.
+/// Outcome of a request.
 pub(crate) enum Reply {
     Answer(Response),
-    /// An answer that says only that it failed.
+    /// A response that says only that it failed.
     Failed,
     /// No response was received: it may still take effect.
     Unanswered,
@@ -62,7 +60,8 @@ impl Worker {
         Self { shared, rng: Rng::new(seed), abandoned: Vec::new(), acknowledged: 0 }
     }
 
-    /// Makes so many operations and says how much was acknowledged; half way through, `half_way` is called.
+    /// Runs a number of operations and returns how many were acknowledged; calls `half_way` in the
+    /// middle.
     pub(crate) async fn run(
         mut self,
         operations: u64,
@@ -104,7 +103,7 @@ impl Worker {
         }
     }
 
-    /// Reads tags until it is stopped: what is there for a moment only must be seen, too.
+    /// Reads tags until stopped: short-lived states must be seen, too.
     pub(crate) async fn watch(mut self, stopped: Arc<AtomicBool>) {
         for _ in 0..READS_MAX {
             if stopped.load(Ordering::SeqCst) {
@@ -146,8 +145,8 @@ impl Worker {
         }
     }
 
-    /// Sends a request, again if need be, until it is answered. `claims` says what an answer
-    /// means, or what may have been done without one.
+    /// Sends a request with retries until there is a response. `claims` says what a response means,
+    /// or what may have been done without one.
     pub(crate) async fn insist(
         &mut self,
         request: Request,
@@ -162,7 +161,7 @@ impl Worker {
         panic!("{ATTEMPTS_MAX} attempts failed: {request}");
     }
 
-    /// Sends a request once, and notes what came of it.
+    /// Sends a request once, and records the outcome.
     pub(crate) async fn note(
         &mut self,
         request: &Request,
@@ -188,7 +187,7 @@ impl Worker {
         None
     }
 
-    /// A moment before the next attempt, so that faults that come together pass.
+    /// A pause before the next attempt, to outlast a burst of faults.
     pub(crate) async fn pause(&mut self) {
         tokio::time::sleep(Duration::from_millis(self.rng.below(10))).await;
     }
@@ -296,7 +295,7 @@ impl Worker {
         one_of(&self.insist(delete, claims).await, &[202, 404]);
     }
 
-    /// Reads something at a path. `claims` are of an answer with content.
+    /// Reads at a path. `claims` belong to a response with content.
     async fn read(
         &mut self,
         read: Request,
@@ -326,7 +325,7 @@ impl Worker {
         let register = Register::Tag(repository, tag);
         let served = |answer: &Response| {
             let served = fixtures.manifest_of(&answer.body);
-            served.unwrap_or_else(|| panic!("nobody pushed this: {answer}"))
+            served.unwrap_or_else(|| panic!("no client pushed this: {answer}"))
         };
         let get = Request::new("GET", manifest_at(repository, TAGS[tag]));
         let answer = self
@@ -342,7 +341,7 @@ impl Worker {
         (answer.status == 200).then(|| served(&answer))
     }
 
-    /// Whether a manifest is there.
+    /// Whether a manifest exists.
     pub(crate) async fn read_manifest(&mut self, repository: usize, manifest: usize) -> bool {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Manifest(repository, manifest);
@@ -357,7 +356,7 @@ impl Worker {
         answer.status == 200
     }
 
-    /// Whether a blob is there, with the right bytes.
+    /// Whether a blob exists, with the right bytes.
     pub(crate) async fn read_blob(&mut self, repository: usize, blob: usize) -> bool {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Blob(repository, blob);
@@ -379,7 +378,7 @@ impl Worker {
         self.read(head, register, there).await.status == 200
     }
 
-    /// The manifests that are listed under a subject.
+    /// The referrers listed for a subject.
     pub(crate) async fn read_referrers(&mut self, repository: usize, subject: usize) -> Vec<usize> {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let digest = &fixtures.manifests[subject].digest;

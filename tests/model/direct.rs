@@ -1,4 +1,4 @@
-//! Operations on the registry itself, without a server.
+//! Runs operations on the registry, without a server.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ struct Upload {
     offset: usize,
 }
 
-/// A registry over a store that can be opened again.
+/// A registry over a store, which can be reopened.
 pub(crate) struct Direct<F> {
     open: F,
     registry: Option<Registry>,
@@ -261,7 +261,7 @@ fn condition_of(fixtures: &Fixtures, condition: If) -> Option<ReferencePrecondit
     }
 }
 
-/// The specification's word for an error, by which the server and the registry are compared.
+/// The specification's error code, by which server and registry are compared.
 fn code(error: &Error) -> &'static str {
     match error {
         Error::BlobUnknown { .. } => "BLOB_UNKNOWN",

@@ -1,5 +1,4 @@
-//! The few repositories, blobs, manifests and tags that the operations are about. Small numbers
-//! make operations meet.
+//! The few repositories, blobs, manifests and tags that operations use: so few that they conflict.
 
 use bytes::Bytes;
 use jreg_testkit::{Blob, Manifest, Rng, media, sha256, sha512};
@@ -25,24 +24,22 @@ pub(crate) struct FixtureManifest {
     pub(crate) media_type: String,
     pub(crate) bytes: Bytes,
     pub(crate) digest: String,
-    /// The blobs that must be there.
+    /// The referenced blobs.
     pub(crate) needs: Vec<usize>,
-    /// The manifest that it refers to.
+    /// The subject.
     pub(crate) subject: Option<usize>,
-    /// What the list of referrers says of its type.
+    /// Its artifact type in a referrers list.
     pub(crate) artifact_type: Option<&'static str>,
 }
 
-/// Everything that operations name by number.
+/// All fixtures; operations refer to them by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Fixtures {
     pub(crate) blobs: Vec<FixtureBlob>,
     pub(crate) manifests: Vec<FixtureManifest>,
 }
 
-/// How many blobs there are.
 pub(crate) const BLOBS: usize = 6;
-/// How many manifests there are.
 pub(crate) const MANIFESTS: usize = 6;
 
 impl Fixtures {

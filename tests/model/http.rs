@@ -1,4 +1,4 @@
-//! Operations on a server, through the checking client.
+//! Runs operations on a server, through the checking client.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ struct Upload {
     offset: usize,
 }
 
-/// A server in memory.
+/// A server on a memory store.
 pub(crate) struct Http {
     server: TestServer,
     uploads: BTreeMap<usize, Upload>,
@@ -245,7 +245,7 @@ fn append(location: &str, bytes: Bytes, offset: usize, place: Place) -> Request 
     chunk.header("Content-Range", format!("{start}-{}", start + bytes.len() - 1)).body(bytes)
 }
 
-/// What `Range` says. `0-0` is an upload without a byte, since no operation sends just one.
+/// The offset in `Range`. `0-0` is an empty upload, since no operation sends one byte.
 fn offset(range: &str) -> usize {
     match range {
         "0-0" => 0,

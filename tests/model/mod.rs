@@ -1,7 +1,7 @@
-//! Random operations on the registry and on a small reference, compared after each step.
+//! Random operations on the registry and on a small reference model, compared after each step.
 //!
-//! A failure is shrunk to the fewest operations that show it, and then becomes a named test at
-//! the end of this file. `PROPTEST_CASES` runs more cases than the usual few.
+//! A failure is shrunk to the fewest operations, and then becomes a named test at the end of this
+//! file. `PROPTEST_CASES` runs more cases.
 
 mod direct;
 mod fixtures;
@@ -22,7 +22,7 @@ use jreg_testkit::s3::{S3Server, S3Spec};
 use operation::{Driver, Operation, any_operation, audit};
 use reference::Reference;
 
-/// Applies the operations to both, and compares each answer and then everything that can be seen.
+/// Runs the operations on both, and compares each result and then all visible state.
 async fn compare(fixtures: &Fixtures, driver: &mut impl Driver, operations: &[Operation]) {
     let mut reference = Reference::default();
     for (number, operation) in operations.iter().enumerate() {
@@ -77,7 +77,7 @@ fn on_store(operations: &[Operation], store: impl Fn() -> Arc<dyn Store>) {
     });
 }
 
-/// A store with the habits of S3: shared, parts all of one size.
+/// A store with the properties of S3: shared, parts of one size.
 fn shared() -> Arc<dyn Store> {
     let rules = PartRules { part_bytes: 16 * 1024, uniform: true, parts_max: 10_000 };
     Arc::new(MemoryStore::builder().remote().part_rules(rules).build())

@@ -1,4 +1,4 @@
-//! What can be done, what can come of it, and who does it.
+//! Operations, their outcomes, and the trait that runs them.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use crate::model::fixtures::{BLOBS, Fixtures, MANIFESTS, REPOSITORIES, TAGS, TYPES};
 
-/// How many uploads are open at the same time.
+/// Number of concurrent uploads.
 pub(crate) const SLOTS: usize = 3;
 
 /// What a manifest is named by.
@@ -18,7 +18,7 @@ pub(crate) enum By {
     Digest(usize),
 }
 
-/// A condition on where a reference stands.
+/// A precondition on a reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum If {
     Always,
@@ -27,7 +27,7 @@ pub(crate) enum If {
     Is(usize),
 }
 
-/// One operation. Numbers are of the [`Fixtures`]; uploads live in numbered slots.
+/// An operation. Numbers refer to the [`Fixtures`]; uploads have numbered slots.
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     PushBlob {
@@ -57,13 +57,13 @@ pub(crate) enum Operation {
         repository: usize,
         blob: usize,
     },
-    /// Sends the next bytes; `place` says whether with their place, and whether with the right one.
+    /// Sends the next bytes; `place`: with or without Content-Range, valid or not.
     Append {
         slot: usize,
         len: usize,
         place: Place,
     },
-    /// Sends what is left and closes, as the right blob or as another.
+    /// Sends the rest and finishes, with the right digest or another.
     Finish {
         slot: usize,
         right: bool,
@@ -107,7 +107,7 @@ pub(crate) enum Operation {
     Restart,
 }
 
-/// How a chunk says where it belongs.
+/// The Content-Range of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Unsaid,
@@ -115,16 +115,16 @@ pub(crate) enum Place {
     Wrong,
 }
 
-/// What came of an operation.
+/// Outcome of an operation.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
-    /// A mount found nothing.
+    /// The mount found no source.
     Missed,
     Bytes(Bytes),
     Names(Vec<String>),
     Offset(usize),
-    /// Refused, with the specification's code, or the HTTP status where it has none.
+    /// Refused, with the specification's error code, or the HTTP status code.
     Refused(String),
 }
 
@@ -147,7 +147,7 @@ impl Outcome {
     }
 }
 
-/// Something that operations can be applied to.
+/// Runs operations.
 #[allow(async_fn_in_trait)]
 pub(crate) trait Driver {
     async fn apply(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome;
@@ -181,7 +181,7 @@ pub(crate) fn any_operation() -> impl Strategy<Value = Operation> {
     ];
     let uploads = prop_oneof![
         3 => (slot.clone(), repository.clone(), blob).prop_map(|(slot, repository, blob)| Begin { slot, repository, blob }),
-        // Never one byte: `Range: 0-0` would not tell it from none.
+        // Never one byte: `Range: 0-0` does not distinguish it from none.
         4 => (slot.clone(), prop_oneof![Just(0), 2..60_000_usize], any_place()).prop_map(|(slot, len, place)| Append { slot, len, place }),
         3 => (slot.clone(), prop::bool::weighted(0.8)).prop_map(|(slot, right)| Finish { slot, right }),
         1 => slot.clone().prop_map(|slot| Cancel { slot }),
@@ -202,7 +202,7 @@ pub(crate) fn any_operation() -> impl Strategy<Value = Operation> {
     prop_oneof![8 => blobs, 8 => uploads, 10 => manifests, 1 => Just(Restart)]
 }
 
-/// Looks at everything.
+/// Reads all visible state.
 pub(crate) fn audit(fixtures: &Fixtures) -> Vec<Operation> {
     let mut looks = vec![Operation::Catalog { limit: 100, last: None }];
     for repository in 0..REPOSITORIES.len() {

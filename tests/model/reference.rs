@@ -1,4 +1,4 @@
-//! The registry as a few maps: what each operation must give, and what it changes.
+//! The registry as a few maps: the expected outcome and effect of each operation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,7 +41,8 @@ fn page<'a>(
 }
 
 impl Reference {
-    /// What may come of the operation, which is then applied. `None` if it makes no sense now.
+    /// The possible outcomes of the operation, which is then applied. `None` if it is not
+    /// applicable.
     pub(crate) fn apply(
         &mut self,
         fixtures: &Fixtures,
@@ -54,7 +55,7 @@ impl Reference {
             Mount { repository, from, blob } if self.of(*from).blobs.contains(blob) => {
                 self.add_blob(*repository, *blob)
             }
-            // What the destination holds already needs no source.
+            // Existing content in the destination needs no source.
             Mount { repository, blob, .. } if self.of(*repository).blobs.contains(blob) => {
                 vec![Outcome::Done]
             }
@@ -146,12 +147,12 @@ impl Reference {
         let upload = self.uploads.get_mut(&slot)?;
         let (repository, blob) = (upload.repository, upload.blob);
         let Some(offset) = upload.offset.take() else {
-            // Closing again may find what the first closing made; see the contract's rows.
+            // A repeated finish may find the result of the first; see the contract's rows.
             self.uploads.remove(&slot);
             return None;
         };
         if right && offset == 0 {
-            // A blob that came whole with the closing PUT leaves a session only if it was large.
+            // A blob sent whole in the finishing PUT leaves a session only if it was large.
             self.uploads.remove(&slot);
         }
         Some(if right { self.add_blob(repository, blob) } else { refuse(&["DIGEST_INVALID"]) })

@@ -1,5 +1,5 @@
-//! After the last operation: what must be there is there, at every instance, and once collectors
-//! have had their time nothing else is.
+//! After the last operation: all referenced content exists at every instance, and after enough GC
+//! runs nothing else does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use crate::soak::gc::collect_once;
 use crate::soak::ledger::Register;
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// How many more runs there are than any leftover needs to go, one step after the other.
+/// Number of additional GC runs, more than any orphan needs to be deleted step by step.
 const RUNS: usize = 12;
-/// The size of what stands for a deleted record.
+/// The size of a tombstone.
 const TOMBSTONE_BYTES: usize = 24;
 
-/// What each tag leads to: by repository and tag.
+/// The target of each tag, by repository and tag.
 type Tags = BTreeMap<(usize, usize), usize>;
 
 /// Checks everything after the faults have ended.
@@ -44,7 +44,7 @@ pub(crate) async fn audit(shared: &Shared) {
     check_what_is_left(shared, &after).await;
 }
 
-/// Reads everything at every instance. All must say the same.
+/// Reads everything at every instance. All must agree.
 async fn read_all(shared: &Shared) -> Tags {
     let mut reader = Client::new(shared.clone(), 0);
     let mut found = Vec::new();
@@ -76,7 +76,7 @@ async fn everything(store: &Arc<dyn Store>) -> BTreeMap<String, Vec<u8>> {
     loop {
         let page = store.list(&request).await.unwrap();
         for entry in &page.entries {
-            // Of bytes only the key matters, and they may be large.
+            // Of blob bytes only the key matters, and they may be large.
             let is_bytes = entry.key.as_str().starts_with("blobs/");
             let bytes = if is_bytes { Vec::new() } else { record(store, &entry.key).await };
             found.insert(entry.key.to_string(), bytes);
@@ -99,7 +99,7 @@ struct Kept {
     blobs: BTreeSet<(usize, usize)>,
 }
 
-/// What is kept of what is there.
+/// Existing content that is referenced.
 fn kept(fixtures: &Fixtures, tags: &Tags, is_there: impl Fn(usize, usize) -> bool) -> Kept {
     let mut kept = Kept::default();
     let mut next: Vec<_> = tags.iter().map(|((repository, _), to)| (*repository, *to)).collect();
@@ -115,7 +115,7 @@ fn kept(fixtures: &Fixtures, tags: &Tags, is_there: impl Fn(usize, usize) -> boo
     kept
 }
 
-/// Exactly what tags keep is left.
+/// Exactly the referenced content is left.
 async fn check_what_is_left(shared: &Shared, tags: &Tags) {
     let all = everything(&shared.cluster.bare()).await;
     let removes = shared.cluster.removal == Removal::OnVersion;
@@ -149,7 +149,7 @@ async fn check_what_is_left(shared: &Shared, tags: &Tags) {
 fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<String, Vec<u8>>) {
     let fixtures = &shared.fixtures;
     let mut expected = BTreeSet::new();
-    // A push or a delete that broke off leaves a referrer without its entry.
+    // An interrupted push or delete leaves a referrer without its entry.
     let mut possible = BTreeSet::new();
     for (repository, manifest) in &kept.manifests {
         let found = &fixtures.manifests[*manifest];
@@ -194,7 +194,7 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
     }
 }
 
-/// The links, and the bytes that they name.
+/// The links, and the locations that they refer to.
 fn check_blobs(shared: &Shared, kept: &Kept, all: &BTreeMap<String, Vec<u8>>, removes: bool) {
     let mut places: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     let mut live = BTreeSet::new();

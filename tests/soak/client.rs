@@ -1,4 +1,4 @@
-//! [`Client`]: what one client asks of the instances, at random, and what it makes of the answers.
+//! [`Client`]: random requests to the instances, checked against the ledger.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,8 +12,8 @@ use crate::soak::fault_schedule::{FaultSchedule, count};
 use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::soak::ledger::{Ledger, Register, Value, Writing};
 
-/// For how long somebody may rely on what he was told is there: the shortest grace less the age
-/// from which on it is touched.
+/// How long a client may rely on existing content: the minimum grace period less the age from which
+/// on it is touched.
 pub(crate) const RELY: Duration = Duration::from_secs(3600);
 
 /// What all clients share.
@@ -31,13 +31,13 @@ pub(crate) struct Client {
     pub(crate) rng: Rng,
 }
 
-/// What became of a request.
+/// Outcome of a request.
 #[derive(Debug)]
 pub(crate) enum Answer<T> {
     Yes(T),
-    /// A definite no.
+    /// A definite refusal.
     No(Error),
-    /// It failed, or was not answered: it may have happened, or still happen.
+    /// It failed, or had no response: it may have taken effect, or still will.
     Unsure,
 }
 
@@ -62,7 +62,7 @@ impl Client {
         self.below(INSTANCES)
     }
 
-    /// Asks an instance something about a repository.
+    /// Runs a request on a repository at an instance.
     pub(crate) async fn ask<T, F>(
         &mut self,
         repository: usize,
@@ -97,7 +97,7 @@ impl Client {
         }
     }
 
-    /// Notes how a write ended.
+    /// Records the outcome of a write.
     pub(crate) fn settle<T>(&self, writing: Writing, answer: &Answer<T>) {
         let (ledger, now) = (&self.shared.ledger, self.now());
         match answer {
@@ -107,7 +107,7 @@ impl Client {
         }
     }
 
-    /// Works at random.
+    /// Runs random operations.
     pub(crate) async fn run(mut self, operations: u64) {
         for _ in 0..operations {
             count(&self.schedule().counts.operations);
@@ -139,7 +139,7 @@ impl Client {
         }
     }
 
-    /// Points another tag to what a tag points to.
+    /// Points another tag to the target of a tag.
     async fn retag(&mut self, repository: usize, from: usize) {
         let reference = Reference::Tag(Fixtures::tag(from));
         let found = self.ask(repository, |r| async move {
@@ -147,7 +147,7 @@ impl Client {
         });
         let Answer::Yes(found) = found.await else { return };
         let Some(manifest) = self.shared.fixtures.manifest_of(&found.bytes) else {
-            self.schedule().violation("a tag leads to what nobody pushed", &[]);
+            self.schedule().violation("a tag points to a manifest that was not pushed", &[]);
         };
         let to = self.below(TAGS.len());
         self.put_manifest(repository, manifest, Some(to), &[]).await;
@@ -191,7 +191,7 @@ impl Client {
         self.settle(writing, &answer);
     }
 
-    /// Moves a blob to another repository.
+    /// Mounts a blob in another repository.
     async fn mount_and_delete(&mut self, repository: usize, blob: usize) {
         let from = self.below(REPOSITORIES.len());
         if from != repository && self.mount(repository, from, blob).await.is_some() {
@@ -203,7 +203,7 @@ impl Client {
         self.shared.ledger.promise(register, began + RELY);
     }
 
-    /// What an answer says of a register must be possible.
+    /// An observed value of a register must be possible.
     pub(crate) fn check_possible(
         &self,
         values: &std::collections::BTreeSet<Value>,

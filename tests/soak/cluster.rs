@@ -1,4 +1,4 @@
-//! Three instances on one bucket, each of which may crash at any time and comes back at once.
+//! Three instances on one bucket, each of which may crash at any time and restarts at once.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,11 +17,11 @@ use crate::soak::unreliable_store::{InstanceLifetime, UnreliableStore};
 
 pub(crate) const INSTANCES: usize = 3;
 
-/// So that a few bytes are several parts.
+/// Small parts, so that a few bytes are several parts.
 const MEMORY_PARTS: PartRules = PartRules { part_bytes: 64, uniform: true, parts_max: 100 };
-/// So that a listing is several pages.
+/// Small pages, so that a listing has several.
 const PAGE: usize = 9;
-/// How long an upload may go on: a few collections.
+/// Maximum age of an upload: a few GC runs.
 const UPLOAD_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
 /// How long a cached entry is trusted, by instance.
 const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), Duration::ZERO];
@@ -34,14 +34,14 @@ pub(crate) enum Backend {
     Bucket,
 }
 
-/// Whether the store removes the version of a record that is named.
+/// Whether the store supports deletes of a specific version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Removal {
     OnVersion,
     Never,
 }
 
-/// A lifetime of an instance.
+/// An instance between two crashes.
 #[derive(Debug)]
 struct Instance {
     registry: Registry,
@@ -72,7 +72,7 @@ impl Cluster {
         Self { schedule, removal, server, memory, instances }
     }
 
-    /// The store without anything around it: what is really there.
+    /// The store without decorators.
     pub(crate) fn bare(&self) -> Arc<dyn Store> {
         match &self.server {
             None => Arc::clone(&self.memory),
@@ -80,7 +80,7 @@ impl Cluster {
         }
     }
 
-    /// Impatient, so that what is kept back is given up soon.
+    /// Short timeouts, so that delayed requests time out soon.
     fn s3_options(&self, server: &S3Server) -> S3Options {
         S3Options {
             clock: self.schedule.clock.clone(),
@@ -99,7 +99,7 @@ impl Cluster {
             let lifetime = Arc::new(InstanceLifetime::new());
             let (schedule, lived) = (Arc::clone(&self.schedule), Arc::clone(&lifetime));
             let store = UnreliableStore::new(self.bare(), schedule, lived, number);
-            // It must know of the hours that go by: what it sends late would land late.
+            // It needs the simulated clock to detect that a delayed write would arrive late.
             let mut store = TombstoneStore::new(store, jreg_registry::may_come_back)
                 .with_clock(self.schedule.clock.clone());
             if self.removal == Removal::Never {
@@ -118,7 +118,7 @@ impl Cluster {
         }
     }
 
-    /// Does something at an instance; `None`: it died over it.
+    /// Runs an operation at an instance; `None`: the instance crashed.
     pub(crate) async fn at<T, F>(
         &self,
         number: usize,
@@ -151,7 +151,7 @@ fn options(instance: usize) -> RegistryOptions {
     RegistryOptions { cache_trust: TRUST[instance], limits, ..RegistryOptions::default() }
 }
 
-/// A bucket that fails by itself.
+/// A bucket with faults of its own.
 async fn server(removal: Removal, seed: u64) -> S3Server {
     let spec = S3Spec::with(|spec| {
         if removal == Removal::Never {

@@ -1,5 +1,5 @@
-//! Damage: objects of blobs are lost or cut while collectors run. Nothing wrong is served, what is
-//! acknowledged afterwards is there at every instance, and pushing again heals everything.
+//! Damage: blob objects are lost or truncated while GC runs. No wrong bytes are served, later
+//! acknowledged content is present at every instance, and pushing again repairs everything.
 
 use std::time::Duration;
 
@@ -21,14 +21,14 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A repository and a blob, by fixture numbers.
 type Held = (usize, usize);
 
-/// Damages some objects, and heals them by pushing every blob again that a repository has.
+/// Damages some objects, and repairs them by pushing every blob of the repositories again.
 pub(crate) async fn damage_and_heal(shared: &Shared) {
     for round in 0..ROUNDS {
         let held = held(shared).await;
         damage_some(shared).await;
         for instance in 0..INSTANCES {
             for of in &held {
-                // Missing bytes may be an error, and never other ones.
+                // Missing bytes may be an error, but never other bytes.
                 pull(shared, instance, *of).await.ok();
             }
         }
@@ -73,7 +73,7 @@ async fn held(shared: &Shared) -> Vec<Held> {
     held
 }
 
-/// Half of all objects are lost or cut.
+/// Half of all objects are lost or truncated.
 async fn damage_some(shared: &Shared) {
     let (store, schedule) = (shared.cluster.bare(), &shared.cluster.schedule);
     let mut request = ListRequest::below("blobs/");
@@ -97,7 +97,7 @@ async fn damage_some(shared: &Shared) {
     }
 }
 
-/// Reads a blob at an instance: right, or not at all.
+/// Reads a blob at an instance: correctly, or with an error.
 async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Result<(), Error> {
     let right = shared.fixtures.blobs[blob].clone();
     let read = shared.cluster.at(instance, |registry| async move {
@@ -107,7 +107,7 @@ async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Res
         let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
         Ok::<_, Error>(read.concat())
     });
-    let read = read.await.expect("nobody dies any more")?;
+    let read = read.await.expect("no instance crashes any more")?;
     if read != shared.fixtures.blobs[blob].bytes {
         shared
             .cluster
@@ -131,7 +131,7 @@ async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
         repository.upload_append(&id, chunk).await?;
         repository.upload_finish(&id, &found.digest, UploadChunk::empty()).await
     });
-    if let Err(error) = pushed.await.expect("nobody dies any more") {
+    if let Err(error) = pushed.await.expect("no instance crashes any more") {
         shared.cluster.schedule.violation(&format!("{repository} {blob}: {error}"), &[]);
     }
 }

@@ -1,9 +1,9 @@
 //! [`FaultSchedule`]: the simulated clock that all instances share, the delayed writes, and the rate of
 //! faults.
 //!
-//! Time moves only while no request is on its way: what is sent within a writer's window arrives
-//! before anything else can happen to time. But for writes that were given up by whoever sent
-//! them: these may land a quarter of an hour later, as long as a signature lives.
+//! Time advances only while no request is in flight: what is sent within a writer's window arrives
+//! before the clock moves. The exception are writes whose sender has timed out: these may land a
+//! quarter of an hour later, as long as a signature is valid.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,11 +20,11 @@ use tokio::task::JoinHandle;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-/// How late a write may land.
+/// Maximum delay of a write.
 const DELAY_MAX: Duration = Duration::from_secs(15 * 60);
 /// Maximum number of events kept to explain a failure.
 const LINES_MAX: usize = 100_000;
-/// How many requests one phase of the schedule lasts.
+/// Number of requests in one phase of the schedule.
 const PHASE_REQUESTS: u64 = 3000;
 
 /// What has happened.
@@ -78,7 +78,7 @@ impl fmt::Display for SoakCounts {
     }
 }
 
-/// A write that lands when it is let go.
+/// A delayed write.
 #[derive(Debug)]
 pub(crate) struct DelayedWrite {
     pub(crate) sent: SystemTime,
@@ -86,14 +86,14 @@ pub(crate) struct DelayedWrite {
     pub(crate) landing: JoinHandle<()>,
 }
 
-/// How writes land late: in a bucket the server keeps them back.
+/// How writes are delayed: in a bucket the server delays them.
 #[derive(Debug)]
 enum WriteDelays {
     Memory(Mutex<Vec<DelayedWrite>>),
     Bucket { server: Arc<S3Server>, held: AsyncMutex<HeldWrites> },
 }
 
-/// What a bucket keeps back.
+/// The delayed writes of a bucket.
 #[derive(Debug)]
 struct HeldWrites {
     since: SystemTime,
@@ -170,12 +170,12 @@ impl FaultSchedule {
         (self.counts.requests.load(Ordering::Relaxed) / PHASE_REQUESTS).is_multiple_of(3)
     }
 
-    /// To be held while a request is on its way.
+    /// Held while a request is in flight.
     pub(crate) async fn in_flight(&self) -> RwLockReadGuard<'_, ()> {
         self.flight.read().await
     }
 
-    /// Lets as much time pass as comes.
+    /// Advances the clock by a random time.
     pub(crate) async fn jump(&self) {
         let by = {
             let mut rng = self.rng();
@@ -190,7 +190,7 @@ impl FaultSchedule {
         self.advance(by).await;
     }
 
-    /// Lets time pass.
+    /// Advances the clock.
     pub(crate) async fn advance(&self, by: Duration) {
         let _alone = self.flight.write().await;
         self.release_before(self.now() + by).await;
@@ -202,7 +202,7 @@ impl FaultSchedule {
         self.passed.send_replace(());
     }
 
-    /// Does nothing for some hours, as a process that was put to sleep.
+    /// Pauses for some hours, like a suspended process.
     pub(crate) async fn stall(&self) {
         let by = 30 * MINUTE + Duration::from_secs(self.rng().below(5 * HOUR.as_secs()));
         let until = self.now() + by;
@@ -225,12 +225,12 @@ impl FaultSchedule {
         }
     }
 
-    /// Whether this is the one who makes writes late, and not a server.
+    /// Whether the schedule itself delays writes, instead of a server.
     pub(crate) fn delays_writes(&self) -> bool {
         matches!(self.delays, WriteDelays::Memory(_))
     }
 
-    /// Lets one late write go.
+    /// Applies one delayed write.
     pub(crate) async fn release_one(&self) {
         match &self.delays {
             WriteDelays::Memory(writes) => {
@@ -243,7 +243,7 @@ impl FaultSchedule {
         }
     }
 
-    /// What may not be on its way any more at `then` lands.
+    /// Applies the writes that cannot be in flight any more at `then`.
     async fn release_before(&self, then: SystemTime) {
         let is_due = |sent: SystemTime| then > sent + DELAY_MAX;
         match &self.delays {
@@ -299,7 +299,7 @@ impl FaultSchedule {
     }
 }
 
-/// Writes that a bucket will keep back: few, since each keeps its sender waiting.
+/// Writes that a bucket will delay: few, since each blocks its sender.
 fn hold(server: &S3Server, since: SystemTime, seed: u64) -> HeldWrites {
     let gate = S3Gate::closed();
     let of = |operation, part: &str, out_of| {

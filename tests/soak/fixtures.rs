@@ -1,12 +1,11 @@
-//! The few repositories, tags, blobs and manifests that all clients are after: so few that they
-//! meet.
+//! The few repositories, tags, blobs and manifests that all clients use: so few that they conflict.
 
 use bytes::Bytes;
 use jreg_oci::{Algorithm, Digest, MediaType, RepositoryName, Tag};
 use jreg_testkit::{Blob, Manifest, Rng, index_of, media};
 use serde_json::{Value, json};
 
-/// Repository names. None of them is written in another way in a key.
+/// Repository names that need no encoding in a key.
 pub(crate) const REPOSITORIES: [&str; 3] = ["one", "three", "two"];
 /// Tags, in byte order.
 pub(crate) const TAGS: [&str; 3] = ["edge", "stable", "v1"];
@@ -24,15 +23,15 @@ pub(crate) struct FixtureManifest {
     pub(crate) media_type: MediaType,
     pub(crate) bytes: Bytes,
     pub(crate) digest: Digest,
-    /// The blobs that must be there.
+    /// The referenced blobs.
     pub(crate) needs: Vec<usize>,
-    /// The manifests that it lists.
+    /// The listed manifests.
     pub(crate) children: Vec<usize>,
-    /// The manifest that it refers to.
+    /// The subject.
     pub(crate) subject: Option<usize>,
 }
 
-/// Everything that operations name by number.
+/// All fixtures; operations refer to them by number.
 #[derive(Clone, Debug)]
 pub(crate) struct Fixtures {
     pub(crate) blobs: Vec<FixtureBlob>,
@@ -78,7 +77,7 @@ impl Fixtures {
         self.manifests.iter().position(|manifest| manifest.bytes == bytes)
     }
 
-    /// The manifests that refer to another.
+    /// The referrers of a manifest.
     pub(crate) fn referrers(&self, subject: usize) -> Vec<usize> {
         let refers = |number: &usize| self.manifests[*number].subject == Some(subject);
         (0..self.manifests.len()).filter(refers).collect()

@@ -1,4 +1,4 @@
-//! Collectors that never stop, at every instance, with the shortest grace that there is.
+//! GC that runs continuously at every instance, with the minimum grace period.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use jreg_registry::{
 use crate::soak::cluster::Cluster;
 use crate::soak::fault_schedule::{FaultSchedule, count};
 
-/// How manifests that nothing keeps are collected.
+/// Options of the GC runs.
 pub(crate) fn options(untagged: Duration) -> GcOptions {
     GcOptions {
         grace: GRACE_MIN,
@@ -25,7 +25,7 @@ pub(crate) fn options(untagged: Duration) -> GcOptions {
     }
 }
 
-/// Notes what a run does.
+/// Records the actions of a run.
 #[derive(Debug)]
 struct GcRunObserver {
     schedule: Arc<FaultSchedule>,
@@ -51,7 +51,7 @@ impl GcObserver for GcRunObserver {
     }
 }
 
-/// Collects once at an instance; `None`: it was cut off.
+/// Runs GC once at an instance; `None`: it was interrupted.
 pub(crate) async fn collect_once(
     cluster: &Cluster,
     instance: usize,
@@ -74,7 +74,7 @@ pub(crate) async fn collect_once(
     }
 }
 
-/// Collects again and again.
+/// Runs GC repeatedly.
 pub(crate) async fn collect_until_stopped(
     cluster: Arc<Cluster>,
     instance: usize,

@@ -1,21 +1,21 @@
-//! [`Ledger`]: what was acknowledged, and what may therefore be where.
+//! [`Ledger`]: acknowledged operations, and the resulting possible content.
 //!
-//! Each tag, manifest and blob of a repository is a *register*. What it may hold follows from
-//! what clients asked and were answered: an acknowledged write rules out all that came before it,
-//! one that failed may have happened or not, and of those at the same time any may be the last.
-//! Collectors change no tag; what else they may take is for whoever reads to reckon with.
+//! Each tag, manifest and blob of a repository is a *register*. Its possible content follows from
+//! requests and responses: an acknowledged write rules out all earlier ones, a failed one may have
+//! taken effect or not, and of concurrent ones any may be the last. GC changes no tag; what else it
+//! may delete is considered by the readers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-/// For how long a delete whose answer was lost may still happen: B.
+/// How long a delete without a response may still take effect.
 const LINGERS: Duration = Duration::from_secs(20 * 60);
 
 /// By fixture numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Register {
-    /// Where a tag of a repository points to.
+    /// The target of a tag in a repository.
     Tag(usize, usize),
     /// Whether a manifest was pushed to a repository and not deleted.
     Manifest(usize, usize),
@@ -23,13 +23,13 @@ pub(crate) enum Register {
     Blob(usize, usize),
 }
 
-/// The number of a manifest for a tag, [`THERE`] for all else; `None`: nothing.
+/// The number of a manifest for a tag, [`THERE`] for others; `None`: nothing.
 pub(crate) type Value = Option<usize>;
 
 pub(crate) const THERE: Value = Some(0);
 
-/// A parent that keeps a child for as long as it is there: a manifest of a repository, and one
-/// that it lists or that refers to it.
+/// A parent that references a child while it exists: a manifest of a repository, and one that it
+/// lists or that refers to it.
 pub(crate) type Bond = (usize, usize, usize);
 
 /// A write in flight.
@@ -48,16 +48,16 @@ pub(crate) struct Reading {
     fresh_until: SystemTime,
 }
 
-/// What a register may have held at some moment of a read.
+/// Possible content of a register during a read.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) values: BTreeSet<Value>,
-    /// Until when what was promised before the read must be there, referenced or not.
+    /// Until when content promised before the read must exist, referenced or not.
     pub(crate) fresh_until: SystemTime,
 }
 
 impl Seen {
-    /// Whether it held this from the beginning to the end.
+    /// Whether it had this content from the beginning to the end.
     pub(crate) fn is_surely(&self, value: Value) -> bool {
         self.values.len() == 1 && self.values.contains(&value)
     }
@@ -71,7 +71,7 @@ impl Seen {
 #[derive(Debug)]
 struct State {
     possible: BTreeSet<Value>,
-    /// With what else was written meanwhile.
+    /// With concurrent writes.
     running: BTreeMap<u64, (Value, BTreeSet<Value>)>,
     reading: BTreeMap<u64, BTreeSet<Value>>,
     lingering: Vec<(Value, SystemTime)>,
@@ -152,7 +152,7 @@ impl Ledger {
         state.possible.extend(state.lingering.iter().map(|(value, _)| *value));
     }
 
-    /// A delete of `target` was acknowledged that removes all tags that point there.
+    /// A delete of `target` was acknowledged, including all tags that point to it.
     pub(crate) fn removed_from(&self, writing: Writing, target: usize) {
         let mut book = self.book();
         let state = book.state(writing.register);
@@ -171,13 +171,13 @@ impl Ledger {
             return;
         }
         state.possible.insert(writing.value);
-        // All else is a new version of its record by the time that it is acknowledged.
+        // All others are new versions of their records when they are acknowledged.
         if matches!(writing.register, Register::Blob(..)) && writing.value.is_none() {
             state.lingering.push((None, now + LINGERS));
         }
     }
 
-    /// The same of a delete of `target` that removes all tags that point there.
+    /// The same for a delete of `target` with all tags that point to it.
     pub(crate) fn in_doubt_if(&self, writing: Writing, target: usize) {
         let mut book = self.book();
         let state = book.state(writing.register);
@@ -187,7 +187,7 @@ impl Ledger {
         }
     }
 
-    /// It did not happen.
+    /// It did not take effect.
     pub(crate) fn refused(&self, writing: Writing) {
         self.book().state(writing.register).running.remove(&writing.number);
     }
@@ -209,7 +209,7 @@ impl Ledger {
         Reading { register, number, fresh_until }
     }
 
-    /// What was so far possible since a read began.
+    /// The possible content since a read began.
     pub(crate) fn so_far(&self, reading: &Reading) -> Seen {
         let mut book = self.book();
         let values = book.state(reading.register).reading.get(&reading.number).cloned();
@@ -223,7 +223,7 @@ impl Ledger {
         seen
     }
 
-    /// What a register may hold now.
+    /// The possible content now.
     pub(crate) fn possible(&self, register: Register) -> BTreeSet<Value> {
         self.book().state(register).now()
     }
@@ -232,14 +232,15 @@ impl Ledger {
         self.book().bonds.insert(bond);
     }
 
-    /// A manifest is about to be written or deleted: what it keeps, and what keeps it, is open.
+    /// A manifest is about to be written or deleted: its references, in both directions, are
+    /// undetermined.
     pub(crate) fn unbind(&self, repository: usize, manifest: usize, as_child_too: bool) {
         self.book().bonds.retain(|(there, parent, child)| {
             *there != repository || (*parent != manifest && !(as_child_too && *child == manifest))
         });
     }
 
-    /// What a manifest keeps.
+    /// The references of a manifest.
     pub(crate) fn bound_to(&self, repository: usize, parent: usize) -> BTreeSet<usize> {
         let book = self.book();
         let of_parent = |bond: &&Bond| bond.0 == repository && bond.1 == parent;

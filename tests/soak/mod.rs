@@ -1,11 +1,10 @@
-//! A soak: three instances in one bucket with collectors that never stop, under random clients,
-//! crashes and faults, while hours pass between one request and the next. The grace is the
-//! shortest there is, and time runs so fast that everything continually becomes old. Whatever is
-//! acknowledged and still referenced stays, byte for byte; afterwards exactly that is left. At the end
-//! objects lose their bytes, and pushing again heals them.
+//! Soak test: three instances in one bucket with continuous GC, random clients, crashes and faults,
+//! while hours pass between requests. The grace period is minimal, and the clock runs so fast that
+//! everything becomes old. Acknowledged referenced content stays, byte for byte; afterwards nothing
+//! else is left. At the end objects lose their bytes, and pushing again repairs them.
 //!
-//! On a store in memory, with a fault schedule of its own, and on the emulator of S3, which fails by
-//! itself; each also as a store that cannot remove the version of a record that is named.
+//! Runs on a memory store with a fault schedule, and on the S3 emulator with its own faults; each
+//! also as a store that cannot delete a specific version of a record.
 //!
 //! `JREG_SOAK_SEEDS` runs so many seeds more than the usual few, `JREG_SOAK_OPERATIONS` says how
 //! many operations each client makes, and `JREG_SOAK_FIRST` with which seed to begin.
@@ -35,16 +34,16 @@ use fixtures::Fixtures;
 
 const CLIENTS: u64 = 5;
 
-/// So that in parts of 64 bytes some are one part, and some several.
+/// Sizes of one part and of several, in parts of 64 bytes.
 const MEMORY_BLOBS: [usize; 8] = [5, 60, 64, 10, 100, 200, 1, 30];
-/// One of two parts of the smallest size that S3 takes.
+/// Two parts of the minimum size of S3.
 const BUCKET_BLOBS: [usize; 8] = [5, 60, 64, 10, 100, 5 * 1024 * 1024 + 100, 1, 30];
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
-/// A few seeds, and as many more as the environment asks for.
+/// A few seeds, and those of the environment.
 fn seeds(few: u64) -> std::ops::Range<u64> {
     let first = variable("JREG_SOAK_FIRST").unwrap_or(1);
     first..first + few + variable("JREG_SOAK_SEEDS").unwrap_or(0)
@@ -102,7 +101,7 @@ async fn soak(place: Backend, removal: Removal, seed: u64, operations: u64) {
     println!("  {}, in {days} days ({:?})", cluster.schedule.counts, began.elapsed());
 }
 
-/// Lets all clients work while collectors do.
+/// Runs all clients concurrently with GC.
 async fn work(shared: &Shared, operations: u64) {
     let cluster = &shared.cluster;
     let stop = Arc::new(AtomicBool::new(false));
@@ -119,7 +118,7 @@ async fn work(shared: &Shared, operations: u64) {
     let mut collecting = try_join_all(gc);
     tokio::select! {
         worked = working => worked.unwrap(),
-        // They stop only for a failure.
+        // They stop only on a failure.
         collected = &mut collecting => collected.unwrap(),
     };
     stop.store(true, Ordering::SeqCst);

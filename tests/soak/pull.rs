@@ -1,4 +1,4 @@
-//! How clients pull, and what must be there when they do.
+//! How clients pull, and what must exist when they do.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,28 +16,27 @@ use crate::soak::fault_schedule::count;
 use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::soak::ledger::{Reading, Register};
 
-/// For how long a reader may hold on to where he has seen bytes: they wait an hour before they
-/// go, of which caches take a minute.
+/// How long a reader may use a location: bytes are kept for an hour, of which caches take a minute.
 const READ_MAX: Duration = Duration::from_secs(50 * 60);
 
-/// A pull of all that a tag leads to.
+/// A pull of everything that a tag leads to.
 struct Pull {
     repository: usize,
     instance: usize,
-    /// Whether the tag led there from the beginning to the end.
+    /// Whether the tag had this target from the beginning to the end.
     tag: Reading,
     blobs: Vec<Reading>,
     manifests: Vec<Reading>,
 }
 
 impl Client {
-    /// Pulls what a tag leads to, at any instance.
+    /// Pulls the target of a tag, at any instance.
     pub(crate) async fn pull(&mut self, repository: usize, tag: usize) {
         let instance = self.any_instance();
         self.pull_at(instance, repository, tag).await;
     }
 
-    /// The same at one; says what the tag led to, if there was an answer.
+    /// The same at one instance; returns the target, if there was a response.
     pub(crate) async fn pull_at(
         &mut self,
         instance: usize,
@@ -91,7 +90,7 @@ impl Client {
         }
     }
 
-    /// The manifest, what it lists, what refers to it, and all blobs.
+    /// The manifest, its children, its referrers, and all blobs.
     async fn pull_tree(&mut self, pull: &Pull, manifest: usize) {
         let fixtures = Arc::clone(&self.shared.fixtures);
         self.pull_blobs(pull, manifest, manifest).await;
@@ -126,7 +125,8 @@ impl Client {
         }
     }
 
-    /// Whether the tag led to the parent all the while, and the parent still keeps the child.
+    /// Whether the tag had the parent as its target all the while, and the parent still references
+    /// the child.
     fn is_still_bound(&self, pull: &Pull, parent: usize, child: usize) -> bool {
         let ledger = &self.shared.ledger;
         ledger.so_far(&pull.tag).is_surely(Some(parent))
@@ -157,7 +157,7 @@ impl Client {
         }
     }
 
-    /// The blobs of a manifest that is there because the tag leads to `root`.
+    /// The blobs of a manifest that exists because the tag leads to `root`.
     async fn pull_blobs(&mut self, pull: &Pull, root: usize, manifest: usize) {
         let fixtures = Arc::clone(&self.shared.fixtures);
         for blob in &fixtures.manifests[manifest].needs {
@@ -184,7 +184,7 @@ impl Client {
         root == manifest || seen.is_surely(crate::soak::ledger::THERE)
     }
 
-    /// Whether there is no such blob. If there is, it must be the right one.
+    /// Whether the blob is absent. If it exists, it must be the right one.
     async fn pull_blob(&mut self, instance: usize, repository: usize, blob: usize) -> bool {
         let found = self.shared.fixtures.blobs[blob].clone();
         let (digest, began) = (found.digest.clone(), self.now());
@@ -224,7 +224,7 @@ impl Client {
                     Answer::Yes(number)
                 }
                 None => {
-                    self.schedule().violation(&format!("{reference} is nobody's manifest"), &[])
+                    self.schedule().violation(&format!("{reference} is an unknown manifest"), &[])
                 }
             },
             Answer::No(error) => Answer::No(error),

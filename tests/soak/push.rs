@@ -1,4 +1,4 @@
-//! How clients push: blobs in all forms, and the manifests that name them.
+//! How clients push: blobs in all forms, and the manifests that reference them.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -11,7 +11,7 @@ use crate::soak::client::{Answer, Client, RELY};
 use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
 use crate::soak::ledger::{Reading, Register, THERE};
 
-/// How often a client tries to push a blob.
+/// Maximum attempts to push a blob.
 const TRIES: usize = 4;
 
 /// Content that a response promised, and since when it is checked.
@@ -24,7 +24,7 @@ pub(crate) struct Relied {
 }
 
 impl Client {
-    /// Pushes a manifest with all that it names, and points a tag to it.
+    /// Pushes a manifest with everything that it references, and points a tag to it.
     pub(crate) async fn push(&mut self, repository: usize, manifest: usize, tag: Option<usize>) {
         let Some(relied) = self.ensure_content(repository, manifest).await else { return };
         self.put_manifest(repository, manifest, tag, &relied).await;
@@ -45,7 +45,7 @@ impl Client {
         Some(relied)
     }
 
-    /// Makes sure of an image that an index is going to list.
+    /// Ensures that an image exists which an index will list.
     async fn ensure_child(&mut self, repository: usize, child: usize) -> Option<Relied> {
         let register = Register::Manifest(repository, child);
         let digest = self.shared.fixtures.manifests[child].digest.clone();
@@ -70,7 +70,7 @@ impl Client {
         None
     }
 
-    /// Makes sure of a blob: by looking, by mounting it, or by pushing it.
+    /// Ensures that a blob exists: by HEAD, by mounting, or by pushing.
     pub(crate) async fn ensure_blob(&mut self, repository: usize, blob: usize) -> Option<Relied> {
         let register = Register::Blob(repository, blob);
         let digest = self.shared.fixtures.blobs[blob].digest.clone();
@@ -96,7 +96,7 @@ impl Client {
         Some(Relied { digest, register, reading, began })
     }
 
-    /// HEAD, as a client asks that will not push what is there.
+    /// HEAD, like a client that will not push existing content.
     async fn look(&mut self, repository: usize, blob: usize) -> Option<SystemTime> {
         let register = Register::Blob(repository, blob);
         let digest = self.shared.fixtures.blobs[blob].digest.clone();
@@ -276,7 +276,7 @@ impl Client {
         if !matches!(first, Answer::Unsure) || self.rng.chance(1, 3) {
             return first;
         }
-        // Again, as clients do that were not answered.
+        // A retry, like a client without a response.
         let closing = (id.clone(), digest.clone());
         let again = self.ask(repository, |r| async move {
             let (id, digest) = closing;
@@ -295,7 +295,7 @@ impl Client {
         }
     }
 
-    /// Pushes a manifest. What the client relies on must not be refused.
+    /// Pushes a manifest. Content that the client relies on must not be refused.
     pub(crate) async fn put_manifest(
         &mut self,
         repository: usize,
@@ -365,13 +365,13 @@ impl Client {
         (0..TAGS.len()).map(of).collect()
     }
 
-    /// Whether one of the tags led to a manifest all the while.
+    /// Whether one of the tags had the manifest as its target all the while.
     fn some_tag_led_to(&self, tags: Vec<Reading>, manifest: usize) -> bool {
         let seen = tags.into_iter().map(|tag| self.shared.ledger.seen(tag));
         seen.filter(|seen| seen.is_surely(Some(manifest))).count() > 0
     }
 
-    /// What follows from the answer to a push.
+    /// The conclusions from the response to a push.
     fn pushed(
         &self,
         repository: usize,

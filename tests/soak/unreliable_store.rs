@@ -26,7 +26,7 @@ impl InstanceLifetime {
         Self(watch::Sender::new(false))
     }
 
-    /// Returns once it is over.
+    /// Returns when it has crashed.
     pub(crate) async fn ended(&self) {
         self.0.subscribe().wait_for(|is_over| *is_over).await.unwrap();
     }
@@ -41,7 +41,7 @@ impl InstanceLifetime {
 }
 
 /// A bucket refuses a request that was signed longer ago than this (RequestTimeTooSkewed). So a
-/// process that slept with one in its hands does not get it through, however long it slept.
+/// suspended process cannot complete an old request, however long it was suspended.
 const SIGNATURE_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// The fault of a request.
@@ -145,7 +145,7 @@ impl UnreliableStore {
         }
     }
 
-    /// Lets others go first, and the clock of the machine tick.
+    /// Yields, and advances the clock a little.
     async fn yield_to_others(&self) {
         let times = self.schedule.rng().below(4);
         for _ in 0..times {
@@ -178,7 +178,7 @@ impl UnreliableStore {
         answer
     }
 
-    /// A write; `again` makes it from the store that it goes to.
+    /// A write; `again` creates it for the target store.
     async fn tell<T, F>(
         &self,
         name: &'static str,
@@ -240,7 +240,7 @@ impl UnreliableStore {
     }
 }
 
-/// A key, and of a record that names bytes what it says.
+/// A key, and for a record with a location its content.
 fn shown(key: &Key, bytes: &Bytes) -> String {
     match key.as_str() {
         name if name.starts_with("links/")

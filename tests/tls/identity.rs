@@ -1,4 +1,4 @@
-//! Who gets in by a client certificate, and what becomes of it beside other credentials.
+//! Client certificates as identities, alone and with other credentials.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ repositories = ["team/**"]
 actions = ["pull", "push"]
 
 [[rule]]
-name = "whoever has a certificate lists"
+name = "certificates may list"
 subjects = ["certificate"]
 actions = ["list"]
 
@@ -37,7 +37,7 @@ actions = ["pull"]
 
 const PUSH: &str = "/v2/team/app/blobs/uploads/";
 
-/// A registry with these rules, and a user whose password is `secret`.
+/// A registry with this policy, and a user whose password is `secret`.
 struct MutualTlsServer {
     scenario: TlsScenario,
     clients: TestCa,
@@ -73,7 +73,7 @@ impl MutualTlsServer {
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// A token for pushing, as whoever shows a certificate or other credentials.
+    /// A token for pushing, with a client certificate or other credentials.
     async fn token(&self, who: Option<&CertificateAndKey>, headers: &str) -> String {
         let path = "/token?service=jreg&scope=repository:team/app:pull,push";
         let answer = self.ask(who, &request("GET", path, headers)).await;
@@ -153,7 +153,7 @@ async fn a_challenge_sends_clients_on_by_https() {
     let answer = registry.ask(None, &request("GET", "/v2/", "")).await;
     let challenge = "www-authenticate: Bearer realm=\"https://registry.test/token\",";
     assert!(answer.contains(challenge), "{answer}");
-    // Over HTTP/2, too, where the host is in another place.
+    // Also over HTTP/2, where the host is in `:authority`.
     let stream = registry.scenario.client().protocols(&["h2"]);
     let stream = stream.connect(registry.server.address).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);

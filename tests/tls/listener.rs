@@ -1,4 +1,4 @@
-//! What is spoken over TLS, and what becomes of connections on which it is not.
+//! Protocols over TLS, and connections without TLS.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::{Server, TlsScenario, exchange, is_taken, read_all, request};
 
-/// Longer than what one part of a file is, and than what the sockets take at once.
+/// Longer than a placeholder, and than the socket buffers.
 const LARGE_BYTES: usize = 24 * 1024 * 1024;
 
 /// Pushes a blob over HTTP/2, and gives the target to pull it from.
@@ -42,7 +42,7 @@ async fn http_1_and_2_push_and_pull() {
     let server = scenario.serve().await;
     let bytes = Rng::new(1).bytes(LARGE_BYTES);
     let target = push(&scenario, &server, &bytes).await;
-    // In a folder, plain HTTP/1.1 would be sent the file itself.
+    // From a folder, plain HTTP/1.1 would use sendfile.
     let mut stream =
         scenario.client().protocols(&["http/1.1"]).connect(server.address).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
@@ -61,7 +61,7 @@ async fn http_1_and_2_push_and_pull() {
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), bytes);
 }
 
-/// A client ends the connection if there is one (RFC 9113 section 8.1.1).
+/// A client closes such a connection (RFC 9113 section 8.1.1).
 #[tokio::test]
 async fn fixed_a_head_has_no_body_over_http_2() {
     let scenario = TlsScenario::new();
@@ -116,7 +116,7 @@ async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_nobody() {
     drop(TcpStream::connect(server.address).await.unwrap());
     assert!(scenario.get(&server, "/livez").await.starts_with("HTTP/1.1 200 "));
     for stream in [&mut silent, &mut half, &mut garbage] {
-        // At most an alert comes; with bytes unread it may be reset, too.
+        // At most an alert arrives; unread bytes may cause a reset, too.
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer).await;
         assert!(answer.len() < 16, "{answer:?}");
@@ -171,7 +171,7 @@ async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
     idle.read_exact(&mut [0; 12]).await.unwrap();
     let _half = TcpStream::connect(server.address).await.unwrap();
     let ending = tokio::spawn(server.running.shutdown());
-    // An idle connection ends as TLS should, not cut off.
+    // An idle connection ends with close_notify.
     read_all(&mut idle).await;
     busy.read_to_end(&mut answer).await.unwrap();
     assert!(answer.ends_with(&bytes));

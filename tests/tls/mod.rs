@@ -1,4 +1,4 @@
-//! TLS: what is spoken over it, with which files, and who gets in by a certificate.
+//! TLS: protocols, certificate files, and client certificates.
 
 mod identity;
 mod listener;
@@ -20,7 +20,7 @@ use jreg_testkit::{CertificateAndKey, TestCa, TlsClient, TlsStream};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// A folder with the files of TLS, for a server on loopback.
+/// A folder with TLS files, for a server on loopback.
 struct TlsScenario {
     authority: TestCa,
     folder: TempDir,
@@ -44,7 +44,7 @@ impl TlsScenario {
         scenario
     }
 
-    /// A world in which `clients` vouches for the clients.
+    /// A scenario with `clients` as the CA bundle of client certificates.
     fn asking(clients: &TestCa) -> Self {
         let mut scenario = Self::new();
         scenario.write("clients.pem", clients.pem());
@@ -82,7 +82,7 @@ impl TlsScenario {
         TlsClient::of(&self.authority)
     }
 
-    /// The answer to a GET on a connection of its own.
+    /// The response to a GET on a new connection.
     async fn get(&self, server: &Server, path: &str) -> String {
         let stream = self.client().connect(server.address).await.unwrap();
         exchange(stream, &request("GET", path, "")).await
@@ -106,7 +106,7 @@ fn request(method: &str, path: &str, headers: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: registry.test\r\nconnection: close\r\n{headers}\r\n")
 }
 
-/// Sends a request, and reads to the end of the connection.
+/// Sends a request, and reads until the connection closes.
 async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> String {
     stream.write_all(request.as_bytes()).await.unwrap();
     read_all(&mut stream).await
@@ -118,7 +118,7 @@ async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Whether a server takes a client; with TLS 1.3 that shows only after the handshake.
+/// Whether a server accepts a client; with TLS 1.3 that shows only after the handshake.
 async fn is_taken(client: &TlsClient, address: SocketAddr) -> bool {
     let Ok(mut stream): std::io::Result<TlsStream> = client.connect(address).await else {
         return false;

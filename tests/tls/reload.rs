@@ -1,4 +1,4 @@
-//! The files of TLS: what is wrong ends a start, and never replaces what was right.
+//! TLS files: invalid ones prevent a start, and never replace valid ones.
 
 use std::error::Error;
 use std::fs;
@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Server, TlsScenario, is_taken};
 
-/// The certificate that the server shows.
+/// The certificate that the server presents.
 async fn shown(scenario: &TlsScenario, server: &Server) -> Vec<u8> {
     let stream = scenario.client().connect(server.address).await.unwrap();
     certificate_of(&stream)
@@ -102,6 +102,6 @@ async fn a_metric_says_when_the_certificate_expires() {
     let scenario = TlsScenario::new();
     let server = scenario.serve().await;
     let at = scenario.metric(&server, "jreg_tls_certificate_expiry_timestamp_seconds").await;
-    // The year 4096, until which certificates of the test kit are good.
+    // The year 4096: test certificates expire then.
     assert!(at > 60e9, "{at}");
 }

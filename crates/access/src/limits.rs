@@ -2,7 +2,7 @@
 //! bytes in flight and uploads of an identity.
 //!
 //! Rates are the generic cell rate algorithm (ITU-T I.371), which keeps one number for each client. How
-//! many clients are remembered is bounded; whoever is forgotten begins anew. Each instance counts for
+//! many clients are remembered is bounded; an evicted client starts with a full bucket. Each instance counts for
 //! itself.
 
 mod bytes;
@@ -54,7 +54,7 @@ pub struct ClientLimits {
     metrics: Arc<Metrics>,
 }
 
-/// Who is counted: somebody by their name, nobody in particular by their address.
+/// Who is counted: an identity by its name, an anonymous client by its network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LimitedClient {
     Named(Box<str>),
@@ -107,7 +107,7 @@ impl ClientLimits {
         self.counted("address", rates.count(address, self.clock.monotonic()))
     }
 
-    /// Counts a request of somebody.
+    /// Counts a request of an identity.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl ClientLimits {
         self.counted("identity", rates.count(client, self.clock.monotonic()))
     }
 
-    /// Counts an upload of somebody for as long as the returned value lives.
+    /// Counts an upload of an identity for as long as the returned value lives.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl ClientLimits {
         self.counted("uploads", uploads.begin(client)).map(Some)
     }
 
-    /// What the bodies of somebody's request are counted to; `None`: they are not.
+    /// The account that the bodies of a request are counted to; `None`: they are not counted.
     pub fn account(&self, identity: &Identity, address: Option<Network>) -> Option<ByteAccount> {
         self.bytes.as_ref().map(|bytes| bytes.account(identity, address, &self.metrics))
     }
@@ -155,7 +155,7 @@ impl ClientLimits {
 }
 
 impl LimitedClient {
-    /// `None`: nobody in particular, from nowhere.
+    /// `None`: an anonymous client without an address.
     fn of(identity: &Identity, address: Option<Network>) -> Option<Self> {
         match identity.name() {
             Some(name) => Some(Self::Named(name.into())),

@@ -1,18 +1,18 @@
-//! [`Network`]: whom an address stands for, where clients are counted by their addresses.
+//! [`Network`]: the unit by which clients are counted by their addresses.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// How much of an IPv6 address says whose it is: everybody gets a /64 at the least, and can take
+/// Length of the prefix of an IPv6 address that identifies a client: a site gets at least a /64, and can use
 /// any address in it (RFC 4291 section 2.5.4).
 const IPV6_PREFIX_BITS: u32 = 64;
 
-/// Whom an address stands for: an IPv4 address by itself, an IPv6 address with all of its /64.
+/// What an address is counted as: an IPv4 address by itself, an IPv6 address with all of its /64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network(IpAddr);
 
 impl Network {
-    /// Whom an address stands for. An IPv4 address counts as such in either form.
+    /// The network of an address. An IPv4 address counts as such in either form.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(address) => Self(IpAddr::V4(address)),

@@ -1,4 +1,4 @@
-//! Who the client is: nobody, a name and a password, or the holder of tokens that a server gives
+//! The identity of the client: anonymous, a name and a password, or the holder of tokens that a server gives
 //! for these (the token flow of the distribution specification, as docker and containerd do it).
 
 use std::collections::HashMap;

@@ -153,7 +153,7 @@ impl LoadDriver<'_> {
         }
     }
 
-    /// Connects before the time runs. Whoever cannot will find out when it does.
+    /// Connects before the measurement starts. A failure shows when it runs.
     async fn connect(&mut self) {
         join_all(self.workers.iter_mut().map(async |worker: &mut LoadWorker| {
             worker.client.connect().await.ok();

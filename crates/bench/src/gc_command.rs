@@ -39,7 +39,7 @@ impl GcCommand {
 
     /// Waits until the run that is in flight has ended; it is ended itself after some time.
     pub(crate) async fn stop(self, timeout: Duration) -> Result<GcRuns, BenchError> {
-        // If nobody listens, it has ended.
+        // If the receiver is gone, the run has ended.
         self.stop.send(()).ok();
         let abort = self.runs.abort_handle();
         match tokio::time::timeout(timeout, self.runs).await {

@@ -23,7 +23,7 @@ const PULLS_AT_A_TIME: usize = 3;
 /// How many layers of one image are sent at a time: docker's default.
 const PUSHES_AT_A_TIME: usize = 5;
 
-/// Somebody who does one operation after the other.
+/// A worker that performs one operation after the other.
 #[derive(Debug)]
 pub(crate) struct LoadWorker {
     /// Does everything but the layers of an image that are moved beside each other.

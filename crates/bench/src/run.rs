@@ -57,7 +57,7 @@ fn run_workloads(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BenchError::Start)?;
     let measured = runtime.block_on(measure(args.plan(url), &mut |line| {
-        // It is measured also when nobody reads of it.
+        // It is measured also if the progress output cannot be written.
         let _ = writeln!(aside, "{line}");
     }))?;
     match json.as_deref() {

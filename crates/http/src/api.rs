@@ -159,7 +159,7 @@ fn is_in_memory(endpoint: &Endpoint) -> bool {
     )
 }
 
-/// Tells somebody that they are not let in.
+/// Responds to a request that is not allowed.
 async fn refuse(
     context: &Context,
     exchange: &ObservedRequest,

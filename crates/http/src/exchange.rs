@@ -95,7 +95,7 @@ impl ObservedRequest {
         &self.client
     }
 
-    /// Whom its address stands for.
+    /// The network of its address.
     pub(super) fn network(&self) -> Option<Network> {
         self.client.address.map(|address| Network::of(address.ip()))
     }
@@ -133,7 +133,7 @@ impl ObservedRequest {
         let _ = self.limited.set(limit);
     }
 
-    /// Counts the bytes of its answer for as long as anybody has this exchange.
+    /// Counts the bytes of the response until this is dropped.
     pub(super) fn answers_with(&self, moving: Option<BytesInFlight>) {
         if let Some(moving) = moving {
             // There is one answer.

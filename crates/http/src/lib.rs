@@ -87,9 +87,9 @@ pub struct HttpOptions {
     pub drain_bytes_max: u64,
     /// When to try again.
     pub retry_after: Duration,
-    /// Which blobs are read from the store itself, and by whom.
+    /// Which blobs are redirected to the store, and for which clients.
     pub redirects: Redirects,
-    /// Who is believed of whom a request comes from.
+    /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
 }
 

@@ -77,7 +77,7 @@ pub struct Peer(pub SocketAddr);
 /// A request's connection is TLS. The server puts it among the request's extensions.
 #[derive(Clone, Debug)]
 pub struct Secured {
-    /// What the client's certificate says, if it showed one that names somebody.
+    /// The client's certificate, if it has one with an identity.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 

@@ -435,7 +435,7 @@ impl AcmeService {
         (status, challenge)
     }
 
-    /// Looks at a name before it answers, so that nobody has to wait for it.
+    /// Validates a name before it responds, so that tests need not wait.
     async fn challenge(
         &self,
         order: usize,

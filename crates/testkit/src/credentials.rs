@@ -125,7 +125,7 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, issuer: Arc<Temporar
     match tls {
         None => serve_on(stream, issuer).await,
         Some(tls) => {
-            // Whoever does not trust the certificate has gone.
+            // A client that does not trust the certificate has disconnected.
             if let Ok(stream) = tls.accept(stream).await {
                 serve_on(stream, issuer).await;
             }

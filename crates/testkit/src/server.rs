@@ -42,7 +42,7 @@ pub struct ServerSpec {
 }
 
 impl Default for ServerSpec {
-    /// In memory, with the default settings, open to everybody.
+    /// In memory, with the default settings, without authentication.
     fn default() -> Self {
         Self {
             settings: Settings::default(),

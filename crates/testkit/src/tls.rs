@@ -74,7 +74,7 @@ impl TestCa {
         self.issue(params)
     }
 
-    /// What somebody asked for by a signing request: the certificate, and its issuer's (PEM).
+    /// The result of a signing request: the certificate, and its issuer's (PEM).
     pub(crate) fn sign(
         &self,
         mut request: CertificateSigningRequestParams,

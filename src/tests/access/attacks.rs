@@ -184,7 +184,7 @@ async fn the_keys_of_an_issuer_rotate_and_outlive_its_outage() {
     assert_eq!(fetches(), 3);
     registry.forge.rotate();
     for _ in 0..10 {
-        assert_eq!(status(&registry, &token()).await, 401, "a key that nobody can know");
+        assert_eq!(status(&registry, &token()).await, 401, "an unknown key");
     }
     assert_eq!(fetches(), 3, "invented keys do not make it ask all the time");
     registry.clock.advance(JWKS_OUTAGE_MAX);
@@ -194,8 +194,8 @@ async fn the_keys_of_an_issuer_rotate_and_outlive_its_outage() {
     assert_eq!(status(&registry, &token()).await, 200);
 }
 
-/// Tokens with invented key ids make the registry ask the issuer, which may be slow. Tokens whose
-/// keys are known do not wait for that.
+/// Tokens with invented key ids cause a fetch of the issuer's keys, which may be slow. Tokens whose
+/// keys are cached do not wait for it.
 #[tokio::test]
 async fn fixed_invented_key_ids_do_not_stall_known_ones() {
     let registry = registry().await;
@@ -277,8 +277,8 @@ async fn fixed_invented_access_tokens_have_to_wait() {
     assert_eq!(status("10.0.0.1", &bearer(&registry.revoked)).await, 401);
 }
 
-/// A token that a certificate was exchanged for is good with that certificate only, whatever the
-/// rules are about.
+/// A token obtained with a client certificate is valid only with that certificate, whatever the
+/// policy says.
 #[tokio::test]
 async fn fixed_the_token_of_a_certificate_is_good_only_with_it() {
     for subject in [
@@ -305,7 +305,7 @@ async fn fixed_the_token_of_a_certificate_is_good_only_with_it() {
     }
 }
 
-/// The real client of key sets, on loopback: a redirect is an answer that is no key set.
+/// The real JWKS client, on loopback: a redirect is not followed.
 #[tokio::test]
 async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
     use jreg_access::{HttpJwksFetcher, JwksFetchError, JwksFetcher};
@@ -324,7 +324,7 @@ async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
             let mut head = vec![0; 4096];
             let read = stream.read(&mut head).await.unwrap();
             asked.push(String::from_utf8_lossy(&head[..read]).lines().next().unwrap().to_owned());
-            // The client may have heard enough.
+            // The client may have closed the connection.
             stream.write_all(answer.as_bytes()).await.ok();
             stream.shutdown().await.ok();
         }
@@ -339,7 +339,7 @@ async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
     assert_eq!(serving.await.unwrap(), vec!["GET /keys HTTP/1.1"; 4]);
 }
 
-/// A name reaches a rule only if it is one, and as it was decoded, once.
+/// A name reaches the policy only if it is valid, decoded once.
 #[tokio::test]
 async fn no_spelling_of_a_name_gets_around_a_rule() {
     let rules = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['**']\nactions = ['pull']\n\
@@ -382,7 +382,7 @@ async fn no_spelling_of_a_name_gets_around_a_rule() {
     }
 }
 
-/// Rules change under requests: each is decided by the old ones or the new ones, whole.
+/// The policy is reloaded under load: each request is decided by the old or the new one as a whole.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_change_during_requests() {
     let registry = std::sync::Arc::new(registry().await);
@@ -431,7 +431,8 @@ async fn rules_that_are_wrong_never_replace_those_that_were_right() {
     registry.clock.advance(Duration::from_secs(1));
 }
 
-/// A registry that lists `open/**` and `tail/**` for everyone, with so many other repositories.
+/// A registry whose catalog lists `open/**` and `tail/**` for everyone, with many other
+/// repositories.
 async fn registry_with_hidden(hidden: usize, change: impl FnOnce(&mut Settings)) -> Registry {
     let rules = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['open/**', 'tail/**']\n\
                  actions = ['pull', 'list']\n";
@@ -444,8 +445,9 @@ async fn registry_with_hidden(hidden: usize, change: impl FnOnce(&mut Settings))
     registry
 }
 
-/// However many repositories a client may not see, a page of the catalog looks at a bounded number of
-/// names. The next page begins among them, and its `Link` names none: another instance can read it.
+/// However many repositories are hidden from a client, a catalog page examines a bounded number of
+/// names. The next page begins at a hidden name, and its `Link` does not reveal it: another
+/// instance can decrypt it.
 #[tokio::test]
 async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
     const HIDDEN: usize = 2 * jreg_access::CATALOG_NAMES_EXAMINED_MAX + 10;

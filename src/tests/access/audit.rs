@@ -1,4 +1,4 @@
-//! What the audit log says of requests.
+//! Audit records of requests.
 
 use std::path::PathBuf;
 
@@ -216,8 +216,8 @@ async fn no_secret_is_in_a_line() {
     }
 }
 
-/// What a line says that the request does not: the digest that a tag was pushed to, and the tags
-/// that went with a manifest.
+/// Fields that the request does not contain: the digest of a pushed tag, and the tags deleted with
+/// a manifest.
 #[tokio::test]
 async fn c22_a_line_says_what_became_of_tags() {
     let audited = Audited::new(false).await;
@@ -240,7 +240,7 @@ async fn c22_a_line_says_what_became_of_tags() {
     );
 }
 
-/// Tags that went before a delete failed are in its line, too.
+/// Tags deleted before the operation failed are recorded.
 #[tokio::test]
 async fn a_line_says_which_tags_a_failed_delete_removed() {
     let audited = Audited::new(false).await;
@@ -261,7 +261,7 @@ async fn a_line_says_which_tags_a_failed_delete_removed() {
     );
 }
 
-/// A proxy that is trusted says no port: there is none to write down.
+/// The trusted proxy sends no port, so none is recorded.
 #[tokio::test]
 async fn fixed_the_client_of_a_proxy_has_no_port_and_the_proxy_is_named() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! A guarded registry in a value: users, access tokens, issuers, and a clock that a test turns.
+//! A registry with users, access tokens, issuers and a manual clock.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,12 +28,12 @@ pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, bytes)
 }
 
-/// A header with a name and a password.
+/// A Basic `Authorization` header.
 pub(crate) fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
-/// A header with a token.
+/// A Bearer `Authorization` header.
 pub(crate) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
@@ -42,11 +42,11 @@ pub(crate) fn bearer(token: &str) -> String {
 #[derive(Debug)]
 pub(crate) struct Forge {
     keys: Mutex<Vec<(String, EcdsaKeyPair)>>,
-    /// What the address of the keys answers, if not the keys.
+    /// The status code of the JWKS URL, instead of the keys.
     pub(crate) outage: Mutex<Option<u16>>,
     /// Number of key fetches.
     pub(crate) fetches: AtomicUsize,
-    /// Holds every fetch for as long as a test has it for writing.
+    /// Blocks fetches while a test holds the write lock.
     pub(crate) slow: tokio::sync::RwLock<()>,
 }
 
@@ -63,7 +63,7 @@ impl Forge {
         Self { keys, outage, fetches, slow }
     }
 
-    /// Signs with another key from now on, and publishes that alone.
+    /// Replaces the signing key, and publishes only the new one.
     pub(crate) fn rotate(&self) {
         let mut keys = self.keys.lock().unwrap();
         let kid = format!("k{}", keys.len());
@@ -102,7 +102,7 @@ impl JwksFetcher for Forge {
     }
 }
 
-/// What the registry answered.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -132,16 +132,16 @@ pub(crate) async fn send(app: &App, request: Request<Body>) -> Answer {
     Answer { status: parts.status, headers: parts.headers, body }
 }
 
-/// Three instances of a registry that ask who it is.
+/// Three instances of a registry with authentication.
 pub(crate) struct Registry {
     pub(crate) apps: Vec<App>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) forge: Arc<Forge>,
     pub(crate) folder: TempDir,
-    /// An access token that may do everything below `open` and `closed`.
+    /// An access token with all rights below `open` and `closed`.
     pub(crate) access_token: String,
-    /// One that was revoked.
+    /// A revoked access token.
     pub(crate) revoked: String,
     /// A token of the issuer `ci`.
     pub(crate) workload: String,
@@ -150,7 +150,7 @@ pub(crate) struct Registry {
 const INSTANCES: usize = 3;
 
 impl Registry {
-    /// Two issuers: one says who it is, one what they may do.
+    /// Two issuers: one for identities, one external token service.
     pub(crate) fn issuers() -> String {
         let issuer = |name: &str, more: &str| {
             format!(
@@ -161,12 +161,12 @@ impl Registry {
         issuer("ci", "identity = '{repository}'") + &issuer("hub", "access = 'claim'")
     }
 
-    /// With alice, whose password is `secret`, and these rules.
+    /// With the user alice, whose password is `secret`, and this policy.
     pub(crate) async fn with_policy(rules: &str) -> Self {
         Self::with(Some(rules), |_| {}).await
     }
 
-    /// The same with other settings; without rules if there are none.
+    /// The same with other settings; `None`: no policy.
     pub(crate) async fn with(rules: Option<&str>, change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let users = folder.path().join("users");
@@ -204,7 +204,7 @@ impl Registry {
         Self { apps, store, clock, forge, folder, access_token, revoked, workload }
     }
 
-    /// A token of the token service `hub`.
+    /// A token of the external token service `hub`.
     pub(crate) fn access(&self, name: &str, actions: &[String]) -> String {
         let access = json!([
             { "type": "repository", "name": name, "actions": actions },
@@ -276,7 +276,7 @@ impl Registry {
         send(&self.apps[instance], request.body(Body::from(form.to_owned())).unwrap()).await
     }
 
-    /// A token from the first instance, or the status of its refusal.
+    /// A token from the first instance, or the status code of the refusal.
     pub(crate) async fn token(&self, header: Option<&str>, scope: &str) -> Result<String, u16> {
         let answer = self.send("GET", &token_target(scope), header).await;
         match answer.json()["token"].as_str() {
@@ -285,7 +285,7 @@ impl Registry {
         }
     }
 
-    /// What a file of this registry is to say from now on.
+    /// Changes the content of a configuration file.
     pub(crate) fn write(&self, file: &str, text: &str) {
         let path = self.folder.path().join(file);
         let new = path.with_extension("new");
@@ -294,7 +294,7 @@ impl Registry {
         self.reload();
     }
 
-    /// Lets every instance look at its files.
+    /// Reloads the files of every instance.
     pub(crate) fn reload(&self) {
         self.apps.iter().for_each(|app| app.guard().unwrap().reload());
     }
@@ -309,7 +309,7 @@ pub(crate) fn token_target(scope: &str) -> String {
     format!("/token?{scopes}")
 }
 
-/// The claims of a token of an issuer, good for ten minutes, with more.
+/// Claims of an issuer's token, valid for ten minutes, with further ones.
 pub(crate) fn claims(issuer: &str, clock: &dyn Clock, more: &Value) -> Value {
     let now = seconds(clock.now());
     let mut claims =
@@ -327,7 +327,7 @@ pub(crate) fn seconds(time: SystemTime) -> u64 {
 const INDEX: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
 
-/// Something to pull, in what is open and what is not.
+/// Content in an open and in a closed repository.
 async fn seed(store: &Arc<dyn Store>) {
     let app = App::build(Settings::default(), Arc::clone(store)).await.unwrap();
     for name in ["open/app", "closed/app", "always/open"] {

@@ -1,4 +1,4 @@
-//! One client gets so much, and the others theirs.
+//! Rate and size limits per client.
 
 use std::time::Duration;
 
@@ -130,7 +130,7 @@ async fn an_identity_has_so_many_uploads_at_a_time() {
     assert_eq!(last_answer.await, 202, "what is over does not count");
 }
 
-/// Gets something from an address, without taking the body of the answer.
+/// Sends a GET from an address, without reading the response body.
 async fn begin_pull(registry: &Registry, from: [u8; 4], header: Option<&str>) -> Response<Body> {
     let request = Request::builder().uri(MANIFEST).header("Host", "test");
     let request = request.extension(Peer((from, 1234).into()));
@@ -159,7 +159,7 @@ async fn an_identity_has_so_many_bytes_in_flight() {
     let head = registry.send("HEAD", MANIFEST, Some(&alice)).await;
     assert_eq!(head.status, 200, "the answer to HEAD has no body");
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
-    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "nobody in particular");
+    assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "anonymous");
     for route in jreg_http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
         assert_eq!(status(&registry, "10.0.0.1", route.path, None).await, 200, "{}", route.path);
     }
@@ -206,7 +206,7 @@ async fn bytes_that_are_uploaded_count_as_they_come_and_until_they_are_stored() 
         for _ in 0..3 {
             upload.send(Bytes::from(vec![0; 40])).await.unwrap();
         }
-        // Of those, two were taken for certain.
+        // At least two of them were accepted.
         assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&alice)).await, 429);
         assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
         upload.send(Bytes::from(vec![0; 400])).await.unwrap();

@@ -1,6 +1,6 @@
-//! Every operation, asked by every kind of identity, allowed and not, against the answer that is
-//! due. Neither is written out: an operation or kind that is added has to be added here, or this
-//! does not compile.
+//! Every operation for every kind of identity, allowed and denied, against the expected response.
+//! Both lists are exhaustive matches: a new operation or kind that is missing here does not
+//! compile.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::guarded::{Registry, hash_of, send, token_target};
 use super::tokens::turns_during;
 use crate::app::App;
 
-/// Who asks.
+/// The kinds of identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Anonymous,
@@ -36,7 +36,7 @@ enum Who {
 }
 
 impl Who {
-    /// Each kind, with the one after it: so that none is forgotten.
+    /// Each kind with its successor, so that the list is complete.
     fn all() -> Vec<Self> {
         let mut all = vec![Self::Anonymous];
         loop {
@@ -60,7 +60,7 @@ impl Who {
         }
     }
 
-    /// Whether they show a certificate.
+    /// Whether they have a client certificate.
     fn has_certificate(self) -> bool {
         matches!(self, Self::Certificate | Self::CertificateToken)
     }
@@ -73,7 +73,7 @@ impl Who {
         )
     }
 
-    /// Whether their credentials are good.
+    /// Whether their credentials are valid.
     fn is_good(self) -> bool {
         !matches!(self, Self::WrongPassword | Self::RevokedAccessToken)
     }
@@ -134,7 +134,7 @@ fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
     }
 }
 
-/// The request that is read as an operation.
+/// The request of an operation.
 fn request_of(endpoint: &Endpoint) -> (&'static str, String) {
     let info = Endpoint::ALL.iter().find(|info| info.id == endpoint.id()).unwrap();
     let name = endpoint.name().map(ToString::to_string).unwrap_or_default();
@@ -160,10 +160,10 @@ fn action_of(right: &Right) -> &'static str {
     }
 }
 
-/// What is due. `None`: whatever the operation answers once it is let in.
+/// The expected response. `None`: that of the operation itself.
 fn due(who: Who, right: &Right, granted: bool) -> Option<u16> {
     let within = match right {
-        // This one token is for nothing.
+        // The scope of this token is empty.
         Right::Enter => true,
         _ => who != Who::NarrowToken,
     };
@@ -227,8 +227,8 @@ async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<
     }
 }
 
-/// The access_token and the other token service grant by themselves, whatever the rules allow: what is
-/// closed is closed to them by a rule that denies.
+/// Access tokens and the external token service carry their own grants, whatever the policy allows:
+/// closed repositories are closed to them by a deny rule.
 fn denying(name: &str, action: &str) -> String {
     format!(
         "[[rule]]\nname = 'closed'\neffect = 'deny'\nsubjects = ['everyone']\nrepositories = \
@@ -243,7 +243,7 @@ async fn c11_every_operation_answers_every_kind_as_is_due() {
     let mut cells = 0;
     for action in ["list", "pull", "push", "delete"] {
         for granted in [true, false] {
-            // What is listed has no repository that could be closed.
+            // Listings have no repository that could be closed.
             let rules = match (action, granted) {
                 ("list", true) => policy(action, &Registry::issuers()),
                 ("list", false) => policy("mount", &Registry::issuers()) + &denying("**", "list"),
@@ -273,7 +273,7 @@ async fn c11_every_operation_answers_every_kind_as_is_due() {
                             let challenged = answer.headers.contains_key("www-authenticate");
                             assert_eq!(challenged, due == 401, "{context}");
                         }
-                        // What is there to be pulled is pulled.
+                        // Existing content is served.
                         None if action == "pull" => {
                             assert_eq!(status, StatusCode::OK, "{context}: {}", answer.text());
                         }
@@ -294,7 +294,7 @@ async fn c11_every_operation_answers_every_kind_as_is_due() {
     assert_eq!(cells, endpoints(&open).len() * 2 * Who::all().len());
 }
 
-/// What the rows of [`c13_a_tag_that_may_not_be_deleted_protects_what_it_needs`] are about.
+/// Fixtures of [`c13_a_tag_that_may_not_be_deleted_protects_what_it_needs`].
 struct Content {
     app: App,
     name: &'static str,
@@ -399,7 +399,7 @@ async fn c13_a_tag_that_may_not_be_deleted_protects_what_it_needs() {
     }
 }
 
-/// Rules of which a tag may fulfil any.
+/// A policy that may match any tag.
 fn releases_by_many_rules(rules: usize) -> String {
     let rule = |number: usize| {
         format!(
@@ -410,7 +410,7 @@ fn releases_by_many_rules(rules: usize) -> String {
     RELEASES.to_owned() + &(0..rules).map(rule).collect::<String>()
 }
 
-/// One request has one budget for the conditions of all tags, and others get a turn meanwhile.
+/// A request has one budget for the conditions of all tags, and yields in between.
 #[tokio::test]
 async fn c13_conditions_of_a_delete_by_digest_are_bounded() {
     const RULES: usize = 900;

@@ -1,4 +1,4 @@
-//! What proxies say, in rules and challenges; and what others say who would like to be one.
+//! Forwarded headers of trusted and untrusted proxies, in policy and challenges.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -66,7 +66,7 @@ async fn rules_see_the_client_of_a_trusted_proxy() {
     ] {
         let answer = pull(&registry, peer, &[("X-Forwarded-For", forwarded)]).await;
         assert_eq!(answer.status.as_u16(), expected, "{peer} {forwarded:?}");
-        // A header that the proxy does not send, and passes on as the client wrote it.
+        // A header that the proxy does not set, and passes on unchanged.
         let other = [("X-Forwarded-For", forwarded), ("Forwarded", "for=192.0.2.5")];
         let answer = pull(&registry, peer, &other).await;
         assert_eq!(answer.status.as_u16(), expected, "{peer} {forwarded:?}, and Forwarded");

@@ -83,7 +83,7 @@ async fn a_token_says_what_it_is_for_and_no_more() {
     for target in ["/token?service=other", "/token?service=jreg%22"] {
         assert_eq!(registry.send("GET", target, Some(&alice())).await.status, 400);
     }
-    assert_eq!(registry.send("GET", "/token", None).await.status, 401, "a login needs somebody");
+    assert_eq!(registry.send("GET", "/token", None).await.status, 401, "a login needs credentials");
     assert!(registry.send("GET", "/token", None).await.challenge().starts_with("Basic "));
 }
 
@@ -230,8 +230,7 @@ async fn an_access_token_stays_within_its_scope_and_time() {
     assert_eq!(status("GET", MANIFEST).await, 401);
 }
 
-/// Every instance takes what any of them issued, before, while and after the keys change, and
-/// nothing is refused meanwhile.
+/// Every instance accepts tokens of all others before, during and after a key rotation.
 #[tokio::test]
 async fn keys_rotate_without_a_failed_request() {
     let registry = without_policy().await;
@@ -246,7 +245,7 @@ async fn keys_rotate_without_a_failed_request() {
         )
         .unwrap();
         kids.insert(header["kid"].as_str().unwrap().to_owned());
-        // Only one of them sees in time that a new key is due; the others learn it from the store.
+        // Only one instance rotates the key; the others read it from the store.
         if step % 8 == 0 {
             registry.apps[step % 3].guard().unwrap().refresh_keys().await;
         }
@@ -298,7 +297,7 @@ async fn c11_anonymous_pull_goes_through_an_anonymous_token_and_without_one() {
     let push = registry.send("POST", "/v2/open/app/blobs/uploads/", Some(&token)).await;
     assert_eq!(push.status, 401);
     let denied = registry.token(None, "repository:open/app:push").await;
-    assert_eq!(denied, Err(401), "nothing of it is for everybody");
+    assert_eq!(denied, Err(401), "no part of it is public");
     assert_eq!(
         registry.token(Some(&basic("alice", "wrong")), "repository:open/app:pull").await,
         Err(401)
@@ -334,7 +333,7 @@ async fn another_token_service_is_named_and_believed() {
     assert_eq!(registry.send("GET", "/token", Some(&pull)).await.status, 404);
 }
 
-/// Marked secrets go in by every way there is, and come out by none.
+/// Secrets that are sent in every supported way appear in no output.
 #[tokio::test]
 async fn no_secret_is_shown() {
     let registry = without_policy().await;
@@ -371,7 +370,7 @@ async fn no_secret_is_shown() {
     }
 }
 
-/// One client: gets a token from an instance and uses it at every one. The key that signed it.
+/// A client: gets a token from one instance and uses it at all. Returns the id of the signing key.
 async fn log_in_and_pull(registry: Arc<Registry>, issuer: usize) -> String {
     let scope = "/token?scope=repository:open/app:pull";
     let body = registry.send_to(issuer, "GET", scope, Some(&alice())).await.json();
@@ -383,7 +382,7 @@ async fn log_in_and_pull(registry: Arc<Registry>, issuer: usize) -> String {
     token.split('.').next().unwrap().to_owned()
 }
 
-/// Clients get tokens and use them everywhere while keys come, begin to sign and go.
+/// Clients get and use tokens while keys are created, start to sign and expire.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keys_rotate_under_load_without_a_failed_request() {
     const ROUNDS: usize = 30;
@@ -453,7 +452,7 @@ async fn c23_a_refusal_names_the_identity_the_action_and_the_repository() {
     }
 }
 
-/// Counts how often others get a turn while something is done, on the one thread of a test.
+/// Counts how often other tasks run during an operation on the single thread of a test.
 pub(super) async fn turns_during<T>(work: impl Future<Output = T>) -> (T, usize) {
     let turns = Arc::new(AtomicUsize::new(0));
     let counting = tokio::spawn({
@@ -470,7 +469,7 @@ pub(super) async fn turns_during<T>(work: impl Future<Output = T>) -> (T, usize)
     (done, turns.load(Ordering::Relaxed))
 }
 
-/// Rules with conditions on everything, so that each decision costs something.
+/// A policy with conditions in every rule, so that each decision costs CPU time.
 fn conditioned_rules() -> String {
     let rule = |number: usize| {
         format!(

@@ -18,7 +18,7 @@ async fn registry() -> Registry {
     Registry::with_policy(&(Registry::issuers() + rule)).await
 }
 
-/// A form with these parameters besides the grant; those without a value are left out.
+/// A form with these parameters besides the grant type; those without a value are omitted.
 fn form(parameters: &[(&str, &str)]) -> String {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", GRANT);
@@ -28,7 +28,7 @@ fn form(parameters: &[(&str, &str)]) -> String {
     form.finish()
 }
 
-/// One that is right, with more.
+/// A valid request with further parameters.
 fn right(token: &str, more: &[(&str, &str)]) -> String {
     let kind = format!("{TYPE}id_token");
     let mut all = vec![("subject_token", token), ("subject_token_type", &kind), ("scope", SCOPE)];
@@ -36,7 +36,7 @@ fn right(token: &str, more: &[(&str, &str)]) -> String {
     form(&all)
 }
 
-/// Refused in the words of RFC 6749 section 5.2 and in those of the distribution specification.
+/// Refused with an RFC 6749 section 5.2 error and a distribution error.
 fn refused(answer: &Answer, error: &str, why: &str) {
     assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{why}: {}", answer.text());
     assert_eq!(answer.headers["cache-control"], "no-store", "{why}");

@@ -45,7 +45,7 @@ fn the_client_is_the_first_from_the_right_that_is_no_proxy() {
         (&["[2001:db8::7]:4711, fd00::1"], Some("[2001:db8::7]:4711")),
         (&["203.0.113.7, ::ffff:10.0.0.1"], Some("203.0.113.7")),
         (&["203.0.113.7, ,, 10.0.0.1, "], Some("203.0.113.7")),
-        // Beyond what cannot be understood nobody is believed.
+        // Nothing beyond an entry that cannot be parsed is trusted.
         (&["203.0.113.7, garbage, 10.0.0.1"], Some("10.0.0.1")),
         (&["203.0.113.7, unknown"], None),
         (&["203.0.113.7, 10.0.0.1:99999"], None),

@@ -43,7 +43,7 @@ async fn guarded(realm: String) -> FakeRegistry {
         let scope = scope(asked);
         let good = |shown: &str| {
             let decoded = shown.replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
-            // Whoever may push may pull.
+            // Push implies pull.
             decoded.starts_with("Bearer for service=fake&scope=")
                 && decoded.contains(scope.trim_end_matches(",push"))
                 && (!scope.ends_with("push") || decoded.ends_with("pull,push"))

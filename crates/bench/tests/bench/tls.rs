@@ -27,7 +27,7 @@ fn a_registry_is_trusted_by_the_authorities_that_were_given() {
             assert_eq!((measured.operations, measured.errors.len()), (4, 0), "{measured:?}");
         }
         let error = measure(plan(&url), &mut |_| {}).await.unwrap_err();
-        assert!(matches!(error, BenchError::Unreachable(_)), "nobody vouches for it: {error:?}");
+        assert!(matches!(error, BenchError::Unreachable(_)), "an untrusted CA: {error:?}");
     });
 }
 

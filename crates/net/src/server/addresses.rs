@@ -52,7 +52,7 @@ impl Addresses {
         true
     }
 
-    /// Whom an address stands for; `None`: for many clients, because it is a trusted proxy.
+    /// The network of an address; `None`: a trusted proxy, which is many clients.
     pub(super) fn network(&self, address: IpAddr) -> Option<Network> {
         let is_trusted = |proxies: &IpNet| proxies.contains(&address.to_canonical());
         (!self.trusted.iter().any(is_trusted)).then(|| Network::of(address))

@@ -104,7 +104,7 @@ fn a_state_of_something_else_is_refused() {
     assert!(Hasher::resume(&state).is_ok());
 }
 
-/// Even a state whose checksum is right, which nobody but us makes, must not break the counters.
+/// Even a state whose checksum is right, which only jreg makes, must not break the counters.
 #[test]
 fn a_forged_state_is_refused_if_its_counters_are_wrong() {
     for algorithm in Algorithm::ALL {

@@ -289,7 +289,7 @@ fn the_media_type_is_the_headers_or_the_bodys_or_guessed() {
 
 #[test]
 fn what_is_not_one_json_object_is_refused() {
-    // Also where nobody looks: every reader of a manifest must get through it.
+    // Also in fields that are not used: every reader of a manifest must get through it.
     let deep = format!("{}{}", "{\"a\":".repeat(200), "1".to_owned() + &"}".repeat(200));
     let refused: [&[u8]; 16] = [
         b"",
@@ -484,7 +484,7 @@ fn documents_of_two_kinds_are_refused() {
     let bare = without(image(&[layer("1")]), "mediaType");
     is_refused(media_type::OCI_ARTIFACT_MANIFEST, &bare);
     is_refused(media_type::OCI_ARTIFACT_MANIFEST, &list);
-    assert!(parse(&both).is_err(), "also where nobody says what it is");
+    assert!(parse(&both).is_err(), "also without a media type");
     let null = with(image(&[layer("1")]), "manifests", Value::Null);
     assert!(parse(&null).is_ok(), "null is absent");
 }

@@ -42,7 +42,7 @@ fn check_links(view: &StoreView) -> CheckResult {
     Ok(())
 }
 
-/// What a manifest references is there, and whoever asks for the referrers of its subject finds it.
+/// What a manifest references is there, and the referrers of its subject include it.
 fn check_manifests(view: &StoreView, records: &LedgerRecords) -> CheckResult {
     for ((name, of), manifest) in &view.manifests {
         let own = PushedContent::Manifest(name.clone(), of.clone());

@@ -2,7 +2,7 @@
 
 use jreg_storage::testing::Stopped;
 
-/// One thing that can happen next, and how much it deviates from the plainest run, in which whoever
+/// One thing that can happen next, and how much it deviates from the plainest run, in which the actor that
 /// has begun continues to his end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScheduleStep {
@@ -86,7 +86,7 @@ impl StepChooser for ExhaustiveSearch {
 #[derive(Debug)]
 pub(crate) struct RandomChooser {
     state: u64,
-    /// How often of a hundred whoever went last continues.
+    /// Percentage of steps in which the last actor continues.
     staying_percent: u64,
 }
 

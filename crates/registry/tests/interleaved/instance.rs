@@ -43,7 +43,7 @@ impl TestInstance {
         self.clock.monotonic()
     }
 
-    /// Time passes, for everybody.
+    /// Advances the clock of all instances.
     pub(crate) fn pass(&self, by: Duration) {
         self.clock.advance(by);
     }

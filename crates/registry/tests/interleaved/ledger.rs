@@ -1,6 +1,6 @@
 //! [`RunLedger`]: what was asked and what was acknowledged, in which order.
 //!
-//! What was acknowledged must be there afterwards, unless somebody deleted just that: a delete
+//! What was acknowledged must be there afterwards, unless a client deleted just that: a delete
 //! excuses what was pushed before it, or while it ran, and nothing that was begun after it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use jreg_oci::Digest;
 use jreg_registry::{Error, GRACE_MIN};
 
-/// For how long content that nothing names stays after somebody was told that it is there: the
+/// For how long content that nothing names stays after a response said that it exists: the
 /// grace less the age from which a push makes young again.
 pub(crate) const KEPT: Duration = Duration::from_secs(GRACE_MIN.as_secs() - 3600);
 
@@ -22,7 +22,7 @@ pub(crate) enum PushedContent {
     Tag(String, String),
 }
 
-/// Somebody asked that something be there, or asked whether it is.
+/// A request that content exist, or whether it does.
 #[derive(Clone, Debug)]
 pub(crate) struct PushRecord {
     pub(crate) thing: PushedContent,
@@ -34,7 +34,7 @@ pub(crate) struct PushRecord {
     pub(crate) is_acked: bool,
 }
 
-/// Somebody asked that something be gone.
+/// A request that content be deleted.
 #[derive(Clone, Debug)]
 struct DeleteRecord {
     thing: PushedContent,
@@ -75,7 +75,7 @@ impl LedgerRecords {
         last.is_some_and(|push| push.is_acked)
     }
 
-    /// What somebody was told is there, and is to stay for a while at least.
+    /// Content that a response said exists, and that must stay for a while at least.
     pub(crate) fn acked(&self) -> impl Iterator<Item = &PushRecord> {
         self.pushes.iter().filter(|push| push.is_acked)
     }
@@ -104,7 +104,7 @@ impl LedgerRecords {
         self.step
     }
 
-    /// A push found missing what somebody was told a short while ago.
+    /// A push found content missing that a recent response said exists.
     fn check_missing(&mut self, repository: &str, missing: &[Digest], now: Duration) {
         for digest in missing {
             let blob = PushedContent::Blob(repository.to_owned(), digest.clone());

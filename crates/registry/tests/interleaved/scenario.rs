@@ -24,7 +24,7 @@ use crate::view::StoreView;
 /// Small, so that a few bytes are several parts.
 pub(crate) const PART: usize = 8;
 
-/// How long a signed request may travel, and be repeated by whoever sent it: with the window of a
+/// How long a signed request may travel, and be retried by its sender: with the window of a
 /// writer this is the format's bound of 20 minutes.
 const TRAVEL_MAX: Duration = Duration::from_secs(16 * 60);
 
@@ -179,7 +179,7 @@ pub(crate) struct InterleavedScenario {
     /// Whether a GC run's own notes, which nothing depends on, are stops.
     pub(crate) stops_notes: bool,
     pub(crate) broken: Option<Rule>,
-    /// Whether no request may be answered that somebody interfered with it.
+    /// Whether no request may fail because of a conflict.
     pub(crate) is_calm: bool,
     /// A referrer that stays for as long as its subject.
     pub(crate) referrer: Option<(String, String, String)>,

@@ -301,7 +301,7 @@ pub(crate) async fn move_of_blob(broken: Option<Rule>, stays: bool) -> Interleav
     InterleavedScenario::new(start.await, vec![mover, collects()])
 }
 
-/// A signature is pushed again that is as old as what it signs, and nobody else keeps.
+/// A signature is pushed again that is as old as what it signs, and that nothing else references.
 pub(crate) async fn stray_signature_again(stays: bool) -> InterleavedScenario {
     let start = InitialStore::new(stays, async |instance| {
         instance.push_blob("app", &bytes(6)).await;

@@ -348,7 +348,7 @@ async fn fixed_short_chunks_after_long_tails_fit_the_budget() {
     }
 }
 
-/// Whoever waits for more room than there is would wait for ever, and all others behind it.
+/// A request for more room than there is would wait for ever, and all others behind it.
 #[tokio::test(start_paused = true)]
 async fn fixed_upload_with_parts_above_the_budget_does_not_stop_the_others() {
     const MIB: u64 = 1024 * 1024;

@@ -72,7 +72,7 @@ async fn delete_everything(bench: &Bench) {
     }
 }
 
-/// What a GC run leaves of a store that nobody has pushed to for long.
+/// What a GC run leaves of a store without recent pushes.
 async fn collect_everything(bench: &Bench) {
     delete_everything(bench).await;
     let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
@@ -172,7 +172,7 @@ async fn an_upload_that_finishes_during_fsck_is_no_finding() {
     }
 }
 
-/// A repair loses to whoever writes between its look and its write.
+/// A repair loses to a writer between its read and its write.
 #[tokio::test]
 async fn a_repair_never_reverts_a_push() {
     let bench = healthy().await;

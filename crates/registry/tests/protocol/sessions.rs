@@ -503,7 +503,7 @@ async fn record_that_cannot_be_read_is_damage_not_absence() {
 }
 
 /// A client that waits to be asked for its bytes (`Expect: 100-continue`) is asked at once, before
-/// anything is searched for: how long that takes must not say whether somebody holds the blob.
+/// anything is searched for: how long that takes must not say whether a repository has the blob.
 #[tokio::test]
 async fn fixed_bytes_are_requested_before_the_digest_is_looked_up() {
     for is_held in [true, false] {

@@ -33,7 +33,7 @@ async fn protection_of(
     repository.find_protection(digest, kept).await
 }
 
-/// Writers of one tag in a process take turns; whoever writes another does not wait for them, or a
+/// Writers of one tag in a process take turns; writers of other tags do not wait for them, or a
 /// busy instance would do no more than a few tags at a time.
 #[tokio::test(start_paused = true)]
 async fn fixed_writers_of_other_tags_do_not_wait() {
@@ -316,7 +316,7 @@ async fn media_type(repository: &jreg_registry::Repository) -> MediaType {
     repository.manifest_get(&by_digest(), TouchPolicy::Never).await.unwrap().media_type.clone()
 }
 
-/// Whoever may push and not delete does not change what a tag of others is.
+/// A client that may push and not delete does not change what a tag of others is.
 #[tokio::test]
 async fn a_manifest_keeps_its_media_type_until_it_is_deleted() {
     let bench = Bench::new().await;
@@ -382,7 +382,7 @@ async fn a_push_makes_the_cache_forget_what_was_there() {
     assert_eq!(media_type(&repository).await, other);
 }
 
-/// A crowd that pushes one manifest by tags of its own, to one instance and to several: whoever finds
+/// A crowd that pushes one manifest by tags of its own, to one instance and to several: a push that finds
 /// that another has written it since need not write it again.
 #[tokio::test]
 async fn a_crowd_pushes_one_manifest() {
@@ -420,7 +420,7 @@ async fn a_crowd_pushes_one_manifest() {
     }
 }
 
-/// A delete removes the tags of a manifest several at a time, and whoever pushes meanwhile does not
+/// A delete removes the tags of a manifest several at a time, and a concurrent push does not
 /// wait for that; what was tagged meanwhile goes as well, or the manifest stays.
 #[tokio::test]
 async fn tags_of_a_manifest_are_removed_together() {

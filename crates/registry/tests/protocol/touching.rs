@@ -179,7 +179,7 @@ async fn push_onto_an_old_link_makes_it_young() {
     assert_ne!(etag(&bench, "links/").await, before);
 }
 
-/// A backup may be restored in two steps, and a bucket replicated in any order: whoever pulls
+/// A backup may be restored in two steps, and a bucket replicated in any order: a client that pulls
 /// meanwhile must not make it worse.
 #[tokio::test]
 async fn reading_a_tag_whose_manifest_is_absent_changes_nothing() {

@@ -118,7 +118,7 @@ impl S3Client {
         request.header("Authorization", value)
     }
 
-    /// A request with its signature in the query: anybody may send it for so many seconds.
+    /// A request with its signature in the query: anyone may send it for so many seconds.
     pub fn presigned(&self, request: Request, expires_s: u32) -> Request {
         let time = amz_time(SystemTime::now());
         let credential = format!("{}/{}", self.access_key, scope(&time));

@@ -35,7 +35,7 @@ pub(crate) struct RequestFront {
     pub(crate) latency_us: AtomicU64,
     /// Maximum bytes of a response in a second.
     pub(crate) answer_bytes_per_second: Option<u64>,
-    /// How many requests are being served, with or without somebody who waits for the response.
+    /// How many requests are being served, with or without a client that waits for the response.
     pub(crate) serving: watch::Sender<usize>,
     pub(crate) stopping: watch::Receiver<()>,
 }

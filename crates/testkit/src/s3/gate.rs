@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-/// The longest that anybody is waited for. Reached only by a test that fails.
+/// Maximum time to wait. Reached only by a test that fails.
 const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 
 /// A gate, closed at first; clones are of the same gate.

@@ -114,7 +114,7 @@ pub(crate) struct JournalEntry {
 }
 
 impl JournalEntry {
-    /// Adds to the record, if nobody has taken it away.
+    /// Adds to the record, if it has not been taken.
     pub(crate) fn note(&self, add: impl FnOnce(&mut RecordedRequest)) {
         if let Some(recorded) = self.journal.entries().kept.get_mut(&self.number) {
             add(recorded);

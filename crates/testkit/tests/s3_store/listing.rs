@@ -67,7 +67,7 @@ async fn pages_by_the_book_are_taken() {
     assert_eq!((names(&page), names_of(&page.prefixes)), (vec!["a/c"], vec![]));
 }
 
-/// Whoever pages by the last key misses nothing, and ends.
+/// Paging by the last key misses nothing, and ends.
 #[tokio::test]
 async fn a_server_that_skips_folders_or_claims_more_is_listed_whole() {
     for listings in [Listings::FolderSkipped, Listings::MoreClaimed] {

@@ -133,7 +133,7 @@ async fn a_conflict_of_requests_is_a_conflict_once_another_has_won() {
     assert_eq!(kind(create(&store, "1").await), ErrorKind::AlreadyExists);
 }
 
-/// Ours may have been there for a moment, and been seen: nobody may act as if it never was.
+/// Ours may have been there for a moment, and been seen: no caller may act as if it never existed.
 #[tokio::test]
 async fn a_lost_response_that_another_write_has_covered_is_no_definite_conflict() {
     let server = server().await;

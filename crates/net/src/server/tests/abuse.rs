@@ -206,7 +206,7 @@ async fn responses_that_are_not_taken_keep_nobody_from_reading() {
         assert!(body.frame().await.unwrap().unwrap().into_data().is_ok());
     }
     assert!(server.get("/").await.ends_with("here"));
-    assert!(server.events.dropped.try_recv().is_err(), "nobody was cut off");
+    assert!(server.events.dropped.try_recv().is_err(), "no connection was cut off");
 }
 
 #[test]
