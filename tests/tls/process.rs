@@ -45,5 +45,5 @@ fn it_does_not_start_without_what_it_needs() {
     let (code, text) = start(&flags(&scenario));
     assert_eq!(code, Some(1), "{text}");
     let path = scenario.path("key.pem").display().to_string();
-    assert!(text.contains(&format!("cannot speak TLS: {path}: it has no private key")), "{text}");
+    assert!(text.contains(&format!("cannot set up TLS: {path}: it has no private key")), "{text}");
 }

@@ -91,7 +91,7 @@ async fn what_is_wrong_at_the_start_is_said_with_its_file() {
             chain += &format!(": {error}");
             source = error.source();
         }
-        assert!(chain.starts_with("cannot speak TLS: "), "{chain}");
+        assert!(chain.starts_with("cannot set up TLS: "), "{chain}");
         assert!(chain.contains(&scenario.path(name).display().to_string()), "{chain}");
         assert!(chain.contains(why), "{chain}");
     }
