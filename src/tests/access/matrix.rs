@@ -425,7 +425,8 @@ async fn c13_conditions_of_a_delete_by_digest_are_bounded() {
             image = Some(content.image(Some(&format!("dev-{tag}")), "layer").await.0);
         }
         let target = format!("/v2/{name}/manifests/{}", image.unwrap());
-        let (answer, turns) = turns_during(registry.send("DELETE", &target, Some(&alice))).await;
+        let (answer, turns) =
+            Box::pin(turns_during(registry.send("DELETE", &target, Some(&alice)))).await;
         assert_eq!(answer.status.as_u16(), due, "{name}: {}", answer.text());
         let is_refused = answer.text().contains("20000 conditions");
         assert_eq!(is_refused, due == 403, "{name}: {}", answer.text());

@@ -487,7 +487,7 @@ fn conditioned_rules() -> String {
 async fn fixed_decisions_for_many_repositories_leave_turns_to_others() {
     let registry = Registry::with_policy(&conditioned_rules()).await;
     let scopes: Vec<String> = (0..64).map(|i| format!("repository:r{i}:pull,push")).collect();
-    let (token, turns) = turns_during(registry.token(None, &scopes.join(" "))).await;
+    let (token, turns) = Box::pin(turns_during(registry.token(None, &scopes.join(" ")))).await;
     assert_eq!(claims_of(&token.unwrap())["access"].as_array().unwrap().len(), 64);
     assert!(turns >= 64, "{turns}");
     let index = registry.send("GET", MANIFEST, None).await.body;
@@ -498,7 +498,7 @@ async fn fixed_decisions_for_many_repositories_leave_turns_to_others() {
         let pushed = send(&app, request.body(Body::from(index.clone())).unwrap()).await;
         assert_eq!(pushed.status, 201);
     }
-    let (catalog, turns) = turns_during(registry.send("GET", "/v2/_catalog", None)).await;
+    let (catalog, turns) = Box::pin(turns_during(registry.send("GET", "/v2/_catalog", None))).await;
     assert_eq!(catalog.json()["repositories"].as_array().unwrap().len(), 64 + 3);
     assert!(turns >= 8, "{turns}");
 }
