@@ -75,7 +75,7 @@ impl CredentialSources {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there are no credentials for the bucket; tried, in this order: {tried}: {why}; files such as \
-     ~/.aws/credentials are not read (docs/s3.md, S3Credentials)"
+     ~/.aws/credentials are not read (docs/s3.md, Credentials)"
 )]
 pub(super) struct NoCredentials {
     tried: String,

@@ -3,7 +3,7 @@
 //! tells it to, and can be a server that lies about conditions.
 //!
 //! ```
-//! use jreg_testkit::s3::{Fault, Gate, Operation, Rule, S3Server, S3Spec};
+//! use jreg_testkit::s3::{FaultRule, S3Fault, S3Gate, S3Operation, S3Server, S3Spec};
 //!
 //! # tokio::runtime::Runtime::new().unwrap().block_on(async {
 //! let server = S3Server::start(S3Spec::default()).await;
@@ -11,8 +11,8 @@
 //! let put = |bytes: &'static str| client.send(client.request("PUT", "k", &[]).body(bytes));
 //!
 //! // The first write arrives, and takes effect when the second is long done.
-//! let gate = Gate::closed();
-//! server.inject(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutObject).nth(1));
+//! let gate = S3Gate::closed();
+//! server.inject(FaultRule::new(S3Fault::Hold(gate.clone())).on(S3Operation::PutObject).nth(1));
 //! let (late, ()) = tokio::join!(put("late"), async {
 //!     gate.arrived(1).await;
 //!     put("newer").await.unwrap();

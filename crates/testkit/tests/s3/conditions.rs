@@ -69,5 +69,5 @@ async fn winners(client: &S3Client, write: Request, what: &str) -> usize {
         let client = client.clone();
         writers.spawn(async move { ask(&client, write).await });
     }
-    writers.join_all().await.iter().filter(|emulated_body| emulated_body.status == 200).count()
+    writers.join_all().await.iter().filter(|response| response.status == 200).count()
 }

@@ -52,13 +52,13 @@ async fn the_condition_of_a_delete_can_be_ignored_or_refused() {
         let (server, client) = start_with(|spec| spec.conditional_delete = form).await;
         put(&client, "k", "v").await;
         let delete = request(&client, "DELETE", "k").header("If-Match", "\"other\"");
-        let emulated_body = ask(&client, delete).await;
-        (emulated_body, server.keys().len())
+        let response = ask(&client, delete).await;
+        (response, server.keys().len())
     };
     let (ignored, left) = delete(ConditionalDelete::Ignored).await;
     assert_eq!((ignored.status, left), (204, 0));
-    let (emulated_body, left) = delete(ConditionalDelete::Refused).await;
-    refused(&emulated_body, 501, "NotImplemented");
+    let (response, left) = delete(ConditionalDelete::Refused).await;
+    refused(&response, 501, "NotImplemented");
     assert_eq!(left, 1);
 }
 

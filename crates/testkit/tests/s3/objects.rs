@@ -95,10 +95,10 @@ async fn headers_of_a_put_are_kept_and_given_again() {
     assert_eq!(stored.header("x-amz-acl"), None);
     assert_eq!((&*stored.bytes, &*stored.etag), (&b"v"[..], "9e3669d19b675bd57058fd4664205d2a"));
     for read in ["GET", "HEAD"] {
-        let emulated_body = ask(&client, request(&client, read, "k")).await;
+        let response = ask(&client, request(&client, read, "k")).await;
         for (name, value) in sent {
             assert_eq!(stored.header(name), Some(value), "{name}");
-            assert_eq!(emulated_body.header(name), Some(value), "{read} {name}");
+            assert_eq!(response.header(name), Some(value), "{read} {name}");
         }
     }
 }
@@ -118,9 +118,9 @@ async fn a_wrong_checksum_is_refused() {
     assert!(server.keys().is_empty());
     let put = request(&client, "PUT", "k").body("123456789");
     let put = put.header("x-amz-checksum-crc64nvme", "rosUhgp5mIg=");
-    let emulated_body = ask(&client, put).await;
-    assert_eq!(emulated_body.status, 200);
-    assert_eq!(emulated_body.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
+    let response = ask(&client, put).await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
     let asked = request(&client, "HEAD", "k").header("x-amz-checksum-mode", "ENABLED");
     let head = ask(&client, asked).await;
     assert_eq!(head.header("x-amz-checksum-crc64nvme"), Some("rosUhgp5mIg="));
@@ -134,9 +134,9 @@ async fn many_are_deleted_at_once_and_said_unless_quiet() {
         put(&client, "b", "v").await;
         put(&client, "kept", "v").await;
         let xml = format!(
-            "<Delete><Quiet>{quiet}</Quiet><S3Object><Key>a</Key><ETag>{etag}</ETag></S3Object>\
-             <S3Object><Key>b</Key></S3Object><S3Object><Key>missing</Key></S3Object>\
-             <S3Object><Key>kept</Key><ETag>\"other\"</ETag></Object></Delete>"
+            "<Delete><Quiet>{quiet}</Quiet><Object><Key>a</Key><ETag>{etag}</ETag></Object>\
+             <Object><Key>b</Key></Object><Object><Key>missing</Key></Object>\
+             <Object><Key>kept</Key><ETag>\"other\"</ETag></Object></Delete>"
         );
         let delete = client.request("POST", "", &[("delete", "")]).body(xml);
         let deleted = ask(&client, delete).await;
@@ -187,8 +187,8 @@ async fn a_body_without_its_length_is_refused() {
     let (_server, client) = start().await;
     let mut put = request(&client, "PUT", "k").body("v");
     put.body = Body::Chunked(vec!["v".into()]);
-    let emulated_body = ask(&client, put).await;
-    refused(&emulated_body, 411, "MissingContentLength");
+    let response = ask(&client, put).await;
+    refused(&response, 411, "MissingContentLength");
 }
 
 #[tokio::test]

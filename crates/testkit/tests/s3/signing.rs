@@ -25,8 +25,8 @@ async fn an_unknown_access_key_is_refused() {
 #[tokio::test]
 async fn a_request_without_signature_is_refused() {
     let (_server, client) = start().await;
-    let emulated_body = client.send_unsigned(request(&client, "GET", "k")).await.unwrap();
-    refused(&emulated_body, 403, "AccessDenied");
+    let response = client.send_unsigned(request(&client, "GET", "k")).await.unwrap();
+    refused(&response, 403, "AccessDenied");
 }
 
 #[tokio::test]
@@ -34,8 +34,8 @@ async fn a_body_other_than_the_signed_one_is_refused() {
     let (server, client) = start().await;
     let mut put = client.signed(request(&client, "PUT", "k").body("signed"));
     put = put.body("sent!!");
-    let emulated_body = client.send_unsigned(put).await.unwrap();
-    refused(&emulated_body, 400, "XAmzContentSHA256Mismatch");
+    let response = client.send_unsigned(put).await.unwrap();
+    refused(&response, 400, "XAmzContentSHA256Mismatch");
     assert!(server.keys().is_empty());
 }
 
@@ -46,14 +46,14 @@ async fn a_presigned_get_needs_no_keys_and_says_the_type_it_was_signed_with() {
     assert_eq!(ask(&client, stored).await.status, 200);
     let query = [("response-content-type", "application/vnd.x+json")];
     let presigned = client.presigned(client.request("GET", "a b", &query), 60);
-    let emulated_body = client.send_unsigned(presigned.clone()).await.unwrap();
-    assert_eq!((emulated_body.status, &*emulated_body.body), (200, &b"v"[..]));
-    assert_eq!(emulated_body.header("Content-Type"), Some("application/vnd.x+json"));
-    assert_eq!(emulated_body.header_all("Content-Type").count(), 1);
+    let response = client.send_unsigned(presigned.clone()).await.unwrap();
+    assert_eq!((response.status, &*response.body), (200, &b"v"[..]));
+    assert_eq!(response.header("Content-Type"), Some("application/vnd.x+json"));
+    assert_eq!(response.header_all("Content-Type").count(), 1);
     let mut other = presigned;
     other.target = other.target.replace("vnd.x", "vnd.y");
-    let emulated_body = client.send_unsigned(other).await.unwrap();
-    refused(&emulated_body, 403, "SignatureDoesNotMatch");
+    let response = client.send_unsigned(other).await.unwrap();
+    refused(&response, 403, "SignatureDoesNotMatch");
 }
 
 #[tokio::test]
@@ -62,8 +62,8 @@ async fn a_presigned_get_expires() {
     put(&client, "k", "v").await;
     // Signed for nothing, it is too late whenever it comes.
     let presigned = client.presigned(request(&client, "GET", "k"), 0);
-    let emulated_body = client.send_unsigned(presigned).await.unwrap();
-    refused(&emulated_body, 403, "AccessDenied");
+    let response = client.send_unsigned(presigned).await.unwrap();
+    refused(&response, 403, "AccessDenied");
 }
 
 #[tokio::test]
@@ -74,6 +74,6 @@ async fn a_presigned_get_expires_by_the_servers_clock_too() {
     server.clock().advance(Duration::from_secs(590));
     assert_eq!(client.send_unsigned(presigned.clone()).await.unwrap().status, 200);
     server.clock().advance(Duration::from_secs(20));
-    let emulated_body = client.send_unsigned(presigned).await.unwrap();
-    refused(&emulated_body, 403, "AccessDenied");
+    let response = client.send_unsigned(presigned).await.unwrap();
+    refused(&response, 403, "AccessDenied");
 }
