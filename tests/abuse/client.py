@@ -145,8 +145,9 @@ class Innocent:
         self.kept = None
 
     def prepare(self):
-        """Pushes the image that is pulled even where pushes are refused."""
-        self.kept = self._push()
+        """Pushes the image that is pulled even where pushes are refused. It has a tag of its own: zot
+        deletes a manifest with its last tag."""
+        self.kept = self._push("kept")
         if self.kept is None:
             raise Failure("the first push, before the attack, was refused")
 
@@ -162,7 +163,7 @@ class Innocent:
         self._pull()
         self.pull_seconds.append(time.monotonic() - began)
 
-    def _push(self):
+    def _push(self, tag="v1"):
         layer, config = os.urandom(100_000), b"{}"
         manifest = image_manifest(config, [layer])
         for data in (config, layer):
@@ -177,7 +178,7 @@ class Innocent:
             if self._send("PUT", with_digest(path_of(sent.headers["location"]), data), wanted=201, body=b"") is None:
                 return None
         media_type = {"Content-Type": OCI_IMAGE}
-        put = self._send("PUT", f"/v2/{self.REPOSITORY}/manifests/v1", 201, manifest, media_type)
+        put = self._send("PUT", f"/v2/{self.REPOSITORY}/manifests/{tag}", 201, manifest, media_type)
         return put and (manifest, config, layer)
 
     def _pull(self):
