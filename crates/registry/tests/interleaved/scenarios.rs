@@ -174,7 +174,7 @@ pub(crate) async fn manifest_twice_again(stays: bool) -> InterleavedScenario {
 }
 
 /// A manifest is pushed as another media type, by which it refers to nothing, while a GC run
-/// searches for what nothing refers to. Where it could be changed before, it was.
+/// searches for unreferenced content. Where it could be changed before, it was.
 pub(crate) async fn manifest_as_another_type(changed: bool, stays: bool) -> InterleavedScenario {
     const OTHER: Option<&str> = Some("application/vnd.example+json");
     let broken = changed.then_some(Rule::KeepType);
@@ -315,7 +315,7 @@ pub(crate) async fn stray_signature_again(stays: bool) -> InterleavedScenario {
     InterleavedScenario::new(start.await, vec![pusher, collects_untagged()])
 }
 
-/// A signature that nothing keeps but what it signs, which is pushed again.
+/// A signature that only its subject references, which is pushed again.
 pub(crate) async fn signed_image_again(stays: bool) -> InterleavedScenario {
     let (subject, signature) = (image(&bytes(5)), referrer(&image(&bytes(5)), &bytes(6)));
     let start = InitialStore::new(stays, async |instance| {
