@@ -21,15 +21,15 @@ use super::Context;
 use super::error::ApiError;
 use super::exchange::{self, ObservedRequest};
 
-/// What all responses in memory have, unless manifests may be very large.
+/// Budget of all in-memory responses, unless that is fewer than this many of the largest manifests.
 const RESPONSES_BYTES_MAX: u64 = 128 * 1024 * 1024;
 const RESPONSES_MANIFESTS_MIN: u64 = 4;
-/// What a request takes beside its head, and a header beside its name and value.
+/// Memory of a request beyond its head, and of a header beyond its name and value.
 const REQUEST_BYTES: usize = 8 * 1024;
 const HEADER_BYTES: usize = 128;
 /// Smaller responses are not counted.
 const RESPONSE_BYTES_MIN: u64 = 4 * 1024;
-/// How much more a form takes at a time.
+/// Step in which memory for a form is reserved.
 const FORM_STEP_BYTES: u32 = 8 * 1024;
 
 /// The budget that all in-memory responses share.

@@ -191,7 +191,7 @@ where
                     tracing::debug!(client = %address, "connection closed: its receive windows are needed");
                     return;
                 }
-                ConnectionFate::Stay => window.is_to_go(&shared.windows, activity.idle()),
+                ConnectionFate::Stay => window.is_reclaimable(&shared.windows, activity.idle()),
                 ConnectionFate::Leave => true,
                 ConnectionFate::Cut => {
                     shared.parts.metrics.count_cut("stalled");

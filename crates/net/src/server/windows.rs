@@ -1,9 +1,9 @@
 //! [`ReceiveWindows`]: which HTTP/2 connections have large receive windows.
 //!
-//! hyper sets the windows of a connection for good at its beginning, so that a client has them before it
-//! has logged in. They are for connections that begin HTTP/2, not for those that say nothing; one address
-//! has a quarter of them. Once there are no more, connections give theirs back that are idle, or have
-//! had no authorized request: they get GOAWAY, and clients with something to send connect again.
+//! hyper fixes the windows of a connection when it starts, so a client has them before it is authenticated.
+//! Only connections that begin HTTP/2 get large ones; one address may have a quarter of them. When none are
+//! free, connections that are idle, or have had no authorized request, are closed with GOAWAY, which returns
+//! theirs; clients with requests to send reconnect.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,26 +16,26 @@ use tokio::time::Instant;
 use super::AuthorizedBefore;
 use super::address_budget::{AddressBudget, AddressReservation};
 
-/// What an HTTP/2 client may send on one stream, and over all, before we have read it. Small windows
-/// would let one round trip limit the speed of an upload.
+/// Maximum bytes that a client may have sent on one stream, and on all of a connection, before they are
+/// read. Small windows would limit the speed of an upload by the round-trip time.
 pub(super) const STREAM_BYTES: u32 = 1024 * 1024;
 pub(super) const CONNECTION_BYTES: u32 = 2 * 1024 * 1024;
-/// Both of the other connections: the least that HTTP/2 allows (RFC 9113 section 6.9.2).
+/// Both windows of the other connections: the HTTP/2 default (RFC 9113 section 6.9.2).
 pub(super) const BYTES_MIN: u32 = 65_535;
-/// How long a connection may keep large windows that it does not need while others want them.
+/// Maximum time that a connection may keep unused large windows while others need them.
 const KEPT_MAX: Duration = Duration::from_secs(1);
-/// For how long they are wanted after a connection had to take small ones.
+/// How long large windows count as needed after a connection got small ones.
 const WANTED_MAX: Duration = Duration::from_secs(15);
-/// How long the requests of a connection that had no authorized one may take after its GOAWAY.
+/// Maximum duration, after GOAWAY, of the requests of a connection without an authorized request.
 const FAREWELL_MAX: Duration = Duration::from_secs(10);
-/// What HTTP/2 begins with and no HTTP/1.1 request does.
+/// The start of the HTTP/2 preface, with which no HTTP/1.1 request starts.
 const PREFACE: &[u8] = b"PRI";
 
 /// The large windows of all connections.
 #[derive(Debug)]
 pub(super) struct ReceiveWindows {
     budget: Arc<AddressBudget>,
-    /// When a connection last had to take small windows because all large ones were taken.
+    /// When a connection last got small windows because no large ones were free.
     wanted: Mutex<Option<Instant>>,
 }
 
@@ -105,14 +105,14 @@ impl ReceiveWindow {
         self.taken.is_some()
     }
 
-    /// Whether the connection is to end so that others get its windows. `idle`: how long it has been
+    /// Whether to close the connection so that others get its windows. `idle`: how long it has been
     /// without a request.
-    pub(super) fn is_to_go(&self, windows: &ReceiveWindows, idle: Option<Duration>) -> bool {
+    pub(super) fn is_reclaimable(&self, windows: &ReceiveWindows, idle: Option<Duration>) -> bool {
         let unused = if self.authorized.get() { idle } else { Some(self.since.elapsed()) };
         self.is_large() && unused.is_some_and(|time| time >= KEPT_MAX) && windows.is_wanted()
     }
 
-    /// Whether requests that are in flight, so long after the GOAWAY, need not be waited for.
+    /// Whether to cut the connection although requests are in flight, so long after the GOAWAY.
     pub(super) fn is_overdue(&self, left: Instant) -> bool {
         self.is_large() && !self.authorized.get() && left.elapsed() >= FAREWELL_MAX
     }
