@@ -20,7 +20,7 @@ const MANIFESTS: usize = 64;
 /// How many layers they name.
 const MANIFEST_LAYERS: usize = 5;
 /// How many bytes of blobs of one size are read in turns, at most.
-const BLOBS_BYTES_MAX: usize = 256 * 1024 * 1024;
+const BLOBS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How many blobs of one size are read in turns, at most.
 const BLOBS_MAX: usize = 64;
 /// How many images of one kind are pulled in turns.

@@ -277,7 +277,7 @@ pub(crate) const COST: ReportMeasure = ReportMeasure {
 
 pub(crate) const MEMORY: ReportMeasure = ReportMeasure {
     title: "Memory of the server",
-    about: "Megabytes at the peak; less is better.",
+    about: "Megabytes at the peak, with what the process kept of the workloads before; less is better.",
     unit: |_| "MB",
     value: |_, cell| cell.peak_megabytes,
     more_is_better: false,
