@@ -68,6 +68,12 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 pub trait RequestHandler: fmt::Debug + Send + Sync + 'static {
     /// Begins to respond to one.
     fn handle(&self, request: Request) -> ResponseFuture;
+
+    /// A handler for the requests of one new connection, which may keep what they share. `None`: this
+    /// one.
+    fn for_connection(&self) -> Option<Arc<dyn RequestHandler>> {
+        None
+    }
 }
 
 /// The other end of a request's connection. The server puts it among the request's extensions.

@@ -116,8 +116,9 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         return;
     }
     let authorized = AuthorizedBefore::default();
+    let handler = &shared.parts.handler;
     let mut service = ConnectionService {
-        handler: Arc::clone(&shared.parts.handler),
+        handler: handler.for_connection().unwrap_or_else(|| Arc::clone(handler)),
         peer: Peer(address),
         secured: None,
         activity: Arc::default(),
