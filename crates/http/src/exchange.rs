@@ -296,7 +296,6 @@ impl ResponseWatch {
         let exchange = &*self.exchange;
         let none = RequestSubject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
-        let client = exchange.client.shown();
         let proxy = exchange.client.proxy.map(tracing::field::display);
         let who = exchange.identity.get();
         macro_rules! line {
@@ -320,7 +319,7 @@ impl ResponseWatch {
                     received_bytes = exchange.received_bytes(),
                     sent_bytes = self.sent_bytes,
                     duration_ms = millis(exchange.started.elapsed()),
-                    client,
+                    client = exchange.client.shown(),
                     proxy,
                     user_agent = exchange.user_agent,
                     aborted = (!whole).then_some(true),
