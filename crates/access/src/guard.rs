@@ -21,6 +21,7 @@ use jreg_telemetry::metrics::Metrics;
 use super::access_tokens::AccessTokenStore;
 use super::challenge::{Scheme, TokenFault};
 use super::credential_cache::{CachedPrincipal, ConnectionEntry, CredentialCache, TRUST_MAX};
+use super::credential_kind::{is_like_jwt, kind_of, throttled_name};
 use super::cursor::CatalogCursors;
 use super::issuer_keys::{IssuerKeys, JwksFetcher};
 use super::login_throttle::{FailedLogin, LoginThrottle, LoginThrottled};
@@ -863,38 +864,6 @@ fn with_certificate(
 
 fn wrong_password() -> AuthError {
     AuthError::invalid("unknown user or wrong password")
-}
-
-/// Whether it has three parts, of which the first is base64url of the beginning of a JSON object.
-fn is_like_jwt(password: &str) -> bool {
-    password.starts_with("eyJ") && password.bytes().filter(|byte| *byte == b'.').count() == 2
-}
-
-/// The name under which failed logins with these credentials are counted.
-fn throttled_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a str> {
-    match credentials {
-        Credentials::Basic { user, password } => {
-            let password = password.reveal();
-            let is_token = AccessTokenText::is_like(password)
-                || (is_like_jwt(password) && !policy.issuers().is_empty());
-            (!is_token).then_some(user)
-        }
-        Credentials::Bearer(_) => None,
-    }
-}
-
-/// The kind of credentials, for the metrics.
-fn kind_of(credentials: &Credentials) -> &'static str {
-    match credentials {
-        Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret)
-            if AccessTokenText::is_like(secret.reveal()) =>
-        {
-            "access_token"
-        }
-        Credentials::Basic { password, .. } if is_like_jwt(password.reveal()) => "issuer_token",
-        Credentials::Basic { .. } => "password",
-        Credentials::Bearer(_) => "token",
-    }
 }
 
 fn outcome(found: &Result<VerifiedIdentity, AuthError>) -> &'static str {

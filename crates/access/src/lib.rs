@@ -13,6 +13,7 @@
 mod access_tokens;
 mod challenge;
 mod credential_cache;
+mod credential_kind;
 mod cursor;
 mod guard;
 mod handle;
