@@ -193,6 +193,7 @@ pub(super) fn request_info(parts: &Parts, exchange: &ObservedRequest) -> Request
         secure: client.secure,
         certificate: client.certificate.clone(),
         tags: Vec::new(),
+        connection: exchange.credentials().cloned(),
     }
 }
 

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
+use jreg_access::ConnectionCredentials;
 use jreg_access::limits::BytesInFlight;
 use jreg_auth::Network;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
@@ -48,6 +49,7 @@ pub(super) struct ObservedRequest {
     method: Method,
     path: String,
     client: Client,
+    credentials: Option<Arc<ConnectionCredentials>>,
     user_agent: Option<String>,
     subject: OnceLock<RequestSubject>,
     code: OnceLock<ErrorCode>,
@@ -69,7 +71,11 @@ struct RequestSubject {
 }
 
 impl ObservedRequest {
-    pub(super) fn new(request: &Request, proxies: &Proxies) -> Self {
+    pub(super) fn new(
+        request: &Request,
+        proxies: &Proxies,
+        credentials: Option<Arc<ConnectionCredentials>>,
+    ) -> Self {
         let user_agent = request.headers().get(header::USER_AGENT);
         Self {
             request_id: RequestId::of(request.headers()),
@@ -77,6 +83,7 @@ impl ObservedRequest {
             method: request.method().clone(),
             path: shortened(request.uri().path(), PATH_BYTES_MAX),
             client: proxies.client(request),
+            credentials,
             user_agent: user_agent.map(|value| {
                 shortened(&String::from_utf8_lossy(value.as_bytes()), USER_AGENT_BYTES_MAX)
             }),
@@ -93,6 +100,11 @@ impl ObservedRequest {
     /// Where it comes from.
     pub(super) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// What its connection remembers of credentials.
+    pub(super) fn credentials(&self) -> Option<&Arc<ConnectionCredentials>> {
+        self.credentials.as_ref()
     }
 
     /// The network of its address.
@@ -204,10 +216,11 @@ impl RequestSubject {
 /// Observes a request and its answer.
 pub(super) async fn observed<A: Future<Output = Response>>(
     context: &Arc<Context>,
+    credentials: Option<Arc<ConnectionCredentials>>,
     request: Request,
     answer: impl FnOnce(Arc<ObservedRequest>, Request) -> A,
 ) -> Response {
-    let exchange = Arc::new(ObservedRequest::new(&request, &context.options.proxies));
+    let exchange = Arc::new(ObservedRequest::new(&request, &context.options.proxies, credentials));
     let head = request.method() == Method::HEAD;
     let mut watch = ResponseWatch::new(context, &exchange);
     let span = tracing::info_span!("request", request_id = %exchange.request_id);
@@ -283,7 +296,6 @@ impl ResponseWatch {
         let exchange = &*self.exchange;
         let none = RequestSubject::default();
         let subject = exchange.subject.get().unwrap_or(&none);
-        let client = exchange.client.shown();
         let proxy = exchange.client.proxy.map(tracing::field::display);
         let who = exchange.identity.get();
         macro_rules! line {
@@ -307,7 +319,7 @@ impl ResponseWatch {
                     received_bytes = exchange.received_bytes(),
                     sent_bytes = self.sent_bytes,
                     duration_ms = millis(exchange.started.elapsed()),
-                    client,
+                    client = exchange.client.shown(),
                     proxy,
                     user_agent = exchange.user_agent,
                     aborted = (!whole).then_some(true),

@@ -38,7 +38,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use jreg_access::limits::ClientLimits;
-use jreg_access::{AccessGuard, RegistryGate};
+use jreg_access::{AccessGuard, ConnectionCredentials, RegistryGate};
 use jreg_net::server::{AddressBudget, Body, Request, RequestHandler, Response, ResponseFuture};
 use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
@@ -153,20 +153,24 @@ pub struct Context {
 
 /// Everything that is served, from a request to its response: the server and every test use this.
 #[derive(Clone, Debug)]
-pub struct Api(Arc<Context>);
+pub struct Api {
+    context: Arc<Context>,
+    /// Of the connection that this serves, if it serves one.
+    credentials: Option<Arc<ConnectionCredentials>>,
+}
 
 impl Api {
     /// What is served with these parts.
     pub fn new(context: Arc<Context>) -> Self {
-        Self(context)
+        Self { context, credentials: None }
     }
 
     /// Responds to a request.
     pub async fn respond(&self, request: Request) -> Response {
-        let context = &self.0;
+        let Self { context, credentials } = self;
         let is_head = request.method() == Method::HEAD;
         let answer = |exchange, request| async move { route(context, &exchange, request).await };
-        let mut response = exchange::observed(context, request, answer).await;
+        let mut response = exchange::observed(context, credentials.clone(), request, answer).await;
         // A HEAD without it would not say how long its GET is.
         add_length(&mut response);
         // HTTP/2 would send the body of a refusal, which ends the connection.
@@ -178,6 +182,13 @@ impl RequestHandler for Api {
     fn handle(&self, request: Request) -> ResponseFuture {
         let api = self.clone();
         Box::pin(async move { api.respond(request).await })
+    }
+
+    fn for_connection(&self) -> Option<Arc<dyn RequestHandler>> {
+        Some(Arc::new(Self {
+            context: Arc::clone(&self.context),
+            credentials: Some(Arc::default()),
+        }))
     }
 }
 

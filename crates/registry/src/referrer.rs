@@ -130,17 +130,17 @@ impl Repository {
             let entries = listing.entries.get(..fitting).unwrap_or_default();
             let read = self.core.referrer_entries(entries, &mut reading).await?;
             for (index, (listed, entry)) in entries.iter().zip(read).enumerate() {
-                found.next = keys::last(&listed.key).map(str::to_owned);
                 // One that is gone by now was deleted while we read.
                 let wanted = |entry: &Referrer| artifact_type.is_none_or(|kind| entry.is_of(kind));
                 found.items.extend(entry.filter(wanted));
                 if found.items.len() == limit {
                     let more = index + 1 < listing.entries.len() || listing.next.is_some();
-                    found.next = found.next.filter(|_| more);
+                    found.next = name_of(listed).filter(|_| more);
                     return Ok(found);
                 }
             }
             if fitting < listing.entries.len() {
+                found.next = entries.last().and_then(name_of).or(found.next);
                 return Ok(found);
             }
             let Some(next) = listing.next else { return Ok(ResultPage { next: None, ..found }) };
@@ -152,6 +152,11 @@ impl Repository {
         }
         Ok(found)
     }
+}
+
+/// What a page that ends with this entry names as the last.
+fn name_of(listed: &Listed) -> Option<String> {
+    keys::last(&listed.key).map(str::to_owned)
 }
 
 impl Core {

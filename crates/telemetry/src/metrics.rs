@@ -27,6 +27,17 @@ pub const OPENMETRICS: &str = "application/openmetrics-text";
 const LATENCY_BOUNDS_S: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
+/// One counter of a family, which counts without looking it up.
+#[derive(Clone, Debug)]
+pub struct CounterHandle(Counter);
+
+impl CounterHandle {
+    /// Counts one.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+}
+
 /// A label set that is one or two pairs of a fixed name and a value of a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MetricLabels<const N: usize>([(&'static str, LabelValue); N]);
@@ -514,6 +525,13 @@ impl Metrics {
         let kind = ("kind", LabelValue::Text(kind));
         let labels = MetricLabels([kind, ("outcome", LabelValue::Text(outcome))]);
         self.auth_attempts.get_or_create(&labels).inc();
+    }
+
+    /// A handle to what [`Metrics::count_auth`] counts, for a repeated outcome.
+    pub fn auth_counter(&self, kind: &'static str, outcome: &'static str) -> CounterHandle {
+        let kind = ("kind", LabelValue::Text(kind));
+        let labels = MetricLabels([kind, ("outcome", LabelValue::Text(outcome))]);
+        CounterHandle(self.auth_attempts.get_or_create_owned(&labels))
     }
 
     /// Counts a token that was issued.
