@@ -42,6 +42,7 @@ fn counted(metrics: &Metrics, outcome: &str) -> u64 {
         upload_buffer: Default::default(),
         cache_hits: 0,
         cache_misses: 0,
+        damaged_records_replaced: 0,
         clock_difference: std::time::Duration::ZERO,
     });
     let line = format!("jreg_audit_lines_total{{outcome=\"{outcome}\"}} ");
