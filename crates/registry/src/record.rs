@@ -272,9 +272,10 @@ fn check_declared_type(header: &ManifestHeader, content: &[u8]) -> Result<(), St
     }
     let declared = serde_json::from_slice::<DeclaredType>(content).ok();
     match declared.and_then(|declared| declared.media_type) {
-        Some(declared) if !header.media_type.is(&declared) => {
-            Err(format!("its header line says {}, its bytes {declared}", header.media_type))
-        }
+        Some(declared) if !header.media_type.is(&declared) => Err(format!(
+            "its bytes have another mediaType than {} in its header",
+            header.media_type
+        )),
         _ => Ok(()),
     }
 }

@@ -98,13 +98,19 @@ impl Repository {
                 },
             };
             if changed {
-                if let Some(damaged) = seen.damaged() {
-                    match change {
-                        TagChange::Set(..) => core.note_replaced(&key, &damaged),
-                        _ => core.note_removed(&key, &damaged),
-                    }
-                }
+                self.note_changed(&key, change, seen);
                 return Ok(true);
+            }
+        }
+    }
+
+    /// Logs a change if what was there was damaged.
+    fn note_changed(&self, key: &Key, change: TagChange<'_>, seen: TagVersion) {
+        match (seen.damaged(), change) {
+            (None, _) => {}
+            (Some(damaged), TagChange::Set(..)) => self.core.note_replaced(key, &damaged),
+            (Some(damaged), TagChange::Remove | TagChange::RemoveFrom(_)) => {
+                self.core.note_removed(key, &damaged);
             }
         }
     }
