@@ -27,6 +27,7 @@
 //! - `link.rs`: which repository links which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
+//! - `damaged.rs`: records that cannot be decoded, as writes find them
 //! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
 
 #![allow(missing_docs, reason = "a comment that repeats a field's name is noise")]
@@ -39,6 +40,7 @@ mod cache;
 mod commit;
 mod compute;
 mod core;
+mod damaged;
 mod error;
 mod explain;
 mod fingerprint;

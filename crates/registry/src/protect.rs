@@ -13,6 +13,7 @@ use jreg_oci::{Digest, Manifest, Reference, Tag};
 use jreg_storage::Key;
 use tokio::sync::SemaphorePermit;
 
+use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::page::list_requests_max;
 use crate::record::TagTarget;
@@ -148,13 +149,14 @@ impl Repository {
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         if !(removal.may_remove)(tag) {
-            let target = self.core.read::<TagTarget>(&keys::tag(&self.name, tag)).await?;
+            let key = keys::tag(&self.name, tag);
             // The hint may be of a tag that was moved.
-            return match target {
-                Some(target) if target.value.digest == *digest => {
+            return match self.core.find_record::<TagTarget>(&key).await? {
+                FoundRecord::Valid(target) if target.value.digest == *digest => {
                     Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() })
                 }
-                _ => Ok(()),
+                FoundRecord::Damaged(_) => Err(self.tag_damaged(tag)),
+                FoundRecord::Valid(_) | FoundRecord::Absent => Ok(()),
             };
         }
         if self.change_tag(tag, None, None, TagChange::RemoveFrom(digest)).await? {

@@ -15,6 +15,7 @@ use tokio::sync::SemaphorePermit;
 use crate::core::Core;
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
+use crate::record::verify_checksum;
 use crate::{Error, PageRequest, Repository, Result, ResultPage};
 
 /// The most bytes of descriptors in one page: as much as a client must accept of a manifest. A page
@@ -54,6 +55,7 @@ struct ReferrerHead {
 impl Referrer {
     /// Reads a record; `Err` says what is wrong with it.
     fn decode(record: &Bytes) -> Result<Self, String> {
+        verify_checksum(record)?;
         let wrong = |error: serde_json::Error| error.to_string();
         let ReferrerText { descriptor } = serde_json::from_slice(record).map_err(wrong)?;
         let ReferrerHead { digest, artifact_type } =

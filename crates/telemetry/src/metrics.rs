@@ -109,6 +109,7 @@ pub struct Metrics {
     waits: Counters<2>,
     log_lines_dropped: Counter,
     cache_lookups: Counters<1>,
+    damaged_records_replaced: Counter,
     store_requests: Counters<2>,
     store_seconds: Histograms,
     clock_difference: Gauge<f64, AtomicU64>,
@@ -186,6 +187,7 @@ impl Metrics {
             uploads: Gauge::default(),
             uploads_expired: Counter::default(),
             upload_slots_free: Gauge::default(),
+            damaged_records_replaced: Counter::default(),
             upload_buffer_free: Gauge::default(),
             manifest_buffer_free: Gauge::default(),
             waiting: Family::default(),
@@ -306,6 +308,11 @@ impl Metrics {
             "uploads_expired",
             "Expired upload sessions that were deleted",
             self.uploads_expired.clone(),
+        );
+        registry.register(
+            "damaged_records_replaced",
+            "Records that could not be decoded and were replaced by a push or removed by a delete",
+            self.damaged_records_replaced.clone(),
         );
         registry.register(
             "upload_slots_free",
@@ -668,6 +675,8 @@ impl Metrics {
     /// The text that Prometheus reads; `usage` is what the registry uses now.
     pub fn render(&self, usage: &RegistryUsage) -> String {
         self.log_lines_dropped.inner().store(dropped_lines(), Ordering::Relaxed);
+        let replaced = usage.damaged_records_replaced;
+        self.damaged_records_replaced.inner().store(replaced, Ordering::Relaxed);
         self.upload_slots_free.set(saturated(usage.upload_slots_free));
         self.upload_buffer_free.set(saturated(usage.upload_buffer.bytes_free));
         self.set_budget("upload_buffer", usage.upload_buffer);
@@ -749,6 +758,7 @@ mod tests {
         upload_buffer: BudgetUsage { bytes_free: 1024, waiting: 2, waits: 9, refused: 3 },
         cache_hits: 7,
         cache_misses: 3,
+        damaged_records_replaced: 4,
         clock_difference: Duration::from_millis(1500),
     };
 
@@ -770,6 +780,7 @@ mod tests {
         metrics.count_hedge("won");
         let text = metrics.render(&USAGE);
         has_line(&text, "jreg_upload_slots_free 500");
+        has_line(&text, "jreg_damaged_records_replaced_total 4");
         has_line(&text, "jreg_store_clock_difference_seconds 1.5");
         has_line(&text, "jreg_upload_buffer_free_bytes 1024");
         has_line(&text, r#"jreg_budget_waiting{budget="upload_buffer"} 2"#);
