@@ -14,6 +14,13 @@ use std::time::SystemTime;
 
 use super::modes::{FILE_MODE, FOLDER_MODE};
 
+/// How many bytes one system call writes at most. Linux takes memory for the page cache in pieces of up
+/// to the size of a write. Larger ones come from where memory lies that was free for long, which is cold
+/// and, on a virtual machine, often not even there: the host takes back what is free in large pieces,
+/// and gives it again at a fault. Of a push of 10 MiB, 38 % of the processor time was this copy with
+/// writes of 256 KiB, and 6 % with these (issue 16).
+const WRITE_BYTES: usize = 32 * 1024;
+
 /// What a system call does, as far as its failures differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -48,6 +55,8 @@ pub enum Syscall {
     SetTime,
     /// Syncs a file or folder.
     Sync,
+    /// Starts to write bytes to the disk, without waiting for it.
+    WriteBack,
     /// Syncs a file system.
     SyncAll,
 }
@@ -203,8 +212,14 @@ impl Disk {
         file.read_exact_at(bytes, offset)
     }
 
+    /// Writes bytes that need space, [`WRITE_BYTES`] at a time.
     pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.write(Syscall::Write, file, bytes, offset)
+        let mut offset = offset;
+        for piece in bytes.chunks(WRITE_BYTES) {
+            self.write(Syscall::Write, file, piece, offset)?;
+            offset += piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// Writes over bytes for which there is space.
@@ -240,6 +255,23 @@ impl Disk {
     pub(super) fn set_modified(&self, file: &File, modified: SystemTime) -> io::Result<()> {
         self.before(Syscall::SetTime, SyscallTarget::File(file))?;
         file.set_modified(modified)
+    }
+
+    /// Starts to write bytes of a file to the disk, if the system can, so that a later sync finds less
+    /// to do. The advice is about pages that are clean, of which these are none; the ones that are not
+    /// are written by it.
+    pub(super) fn start_write_back(&self, file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+        self.before(Syscall::WriteBack, SyscallTarget::File(file))?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::fadvise(
+            file,
+            offset,
+            std::num::NonZeroU64::new(bytes),
+            rustix::fs::Advice::DontNeed,
+        )?;
+        #[cfg(not(target_os = "linux"))]
+        let _ = (file, offset, bytes);
+        Ok(())
     }
 
     /// Syncs a file's bytes and metadata, or a folder's names.
