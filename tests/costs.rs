@@ -425,7 +425,7 @@ async fn syncs_of_a_push_to_a_folder() {
     repository.upload_finish(&id, &digest(other), UploadChunk::empty()).await.unwrap();
     let streamed = store.sync_counts();
     assert_eq!((streamed.files, streamed.folders), (before.files, before.folders));
-    assert_eq!(streamed.logs - known.logs, 2, "its bytes with its auth, that with its link");
+    assert_eq!(streamed.logs - known.logs, 2, "its bytes with its session, that with its link");
 }
 
 /// Authorization: everything below `hidden/` is hidden. In `kept`, tags with this prefix may not be

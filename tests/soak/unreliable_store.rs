@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_storage::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
-    PairOutcome, Part, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written,
-    forward_store, put_in_sequence,
+    Part, Presign, Purged, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store, StoreChange,
+    Written, forward_store, put_in_sequence,
 };
 use tokio::sync::{Notify, watch};
 
@@ -289,8 +289,8 @@ impl Store for UnreliableStore {
         self.tell(name, &what, write).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        put_in_sequence(self, first, then).await
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        put_in_sequence(self, before, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -86,10 +86,8 @@ impl Repository {
         match take_whole(digest, &mut writer, &mut body).await {
             Ok(()) => self.close_and_commit(&id, digest, writer).await,
             Err(error) => {
-                if writer.is_recorded() {
-                    // If this fails, the reaper has it.
-                    writer.abandon().await.ok();
-                }
+                // If this fails, the reaper has it.
+                writer.abandon().await.ok();
                 Err(error)
             }
         }
@@ -377,7 +375,13 @@ impl Repository {
         role: CommitRole,
     ) -> Result<Blob> {
         let (core, digest) = (&self.core, &closed.digest);
-        self.complete(id, closed, role).await?;
+        if let Err(error) = self.complete(id, closed, role).await {
+            if let (CommitRole::Sessionless, Some(parts)) = (role, &closed.multipart) {
+                // No record names them. What this does not free, the next run of the store does.
+                core.store.abort_multipart(parts).await.ok();
+            }
+            return Err(error);
+        }
         let window = match &closed.multipart {
             Some(_) => self.open_window_after_completion(window, role)?,
             None => window,

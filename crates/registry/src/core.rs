@@ -16,7 +16,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_storage::{Clock, ETag, Key, ListRequest, Listed, Put, PutMode, Stat, Store, Written};
+use jreg_storage::{
+    Clock, ETag, Key, ListRequest, Listed, Put, PutMode, SequenceOutcome, Stat, Store, StoreChange,
+    Written,
+};
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use crate::attempts::SwapAttempts;
@@ -207,10 +210,10 @@ impl Core {
             let window = window.map(|window| self.window_since(window));
             window.map_or(Ok(()), |window| self.check_window(window)).map(|()| window)
         };
-        let named = match self.store.capabilities().combines_puts {
+        let named = match self.store.capabilities().combines_changes {
             true => {
-                let window = open()?;
-                self.send_within(window, self.store.put_both(first, then)).await?.second()
+                let (window, before) = (open()?, vec![StoreChange::Put(first)]);
+                self.send_within(window, self.store.put_after(before, then)).await?.last()
             }
             false => {
                 self.store.put(&first.key, first.bytes, first.mode).await?;
@@ -224,6 +227,19 @@ impl Core {
             Err(error) if error.is_conflict() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Makes changes, and then a write, in a store that makes all durable at once. The last must be
+    /// sent before `window` closes.
+    pub(crate) async fn put_after(
+        &self,
+        window: WriteWindow,
+        before: Vec<StoreChange>,
+        then: Put,
+    ) -> Result<SequenceOutcome> {
+        let window = self.window_since(window);
+        self.check_window(window)?;
+        Ok(self.send_within(Some(window), self.store.put_after(before, then)).await?)
     }
 
     /// Removes the version of a record that was seen. `false` if there is another, or none.

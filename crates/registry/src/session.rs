@@ -194,7 +194,7 @@ impl OpenUpload {
     }
 }
 
-fn is_absent_or_done(kind: ErrorKind) -> bool {
+pub(crate) fn is_absent_or_done(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
 }
 

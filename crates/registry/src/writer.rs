@@ -16,6 +16,7 @@ mod session_record;
 pub(crate) use closing::CloseOutcome;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::TryStreamExt;
@@ -34,6 +35,10 @@ use session_record::{SavedProgress, SessionRecord};
 
 /// Maximum bytes of one stream without a record (plus a part): where a dropped connection resumes.
 const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
+
+/// After this time a stream is recorded, where no record was needed before: other requests can then
+/// see, cancel and take over the upload.
+const UNRECORDED_MAX: Duration = Duration::from_secs(1);
 
 /// How bytes are put at a new key: no other request writes there, and a retry may find what the
 /// first attempt stored.
@@ -72,6 +77,8 @@ pub(crate) struct UploadWriter {
     record: SessionRecord,
     /// How many bytes the upload had before this request.
     begun_at: u64,
+    /// When this request began, by the monotonic clock.
+    started: Duration,
 }
 
 impl UploadWriter {
@@ -93,6 +100,7 @@ impl UploadWriter {
             record: SessionRecord::unrecorded(core, name, id, part_bytes, hasher.state()),
             hasher,
             begun_at: 0,
+            started: core.clock.monotonic(),
         }
     }
 
@@ -125,6 +133,7 @@ impl UploadWriter {
             pipeline: PartPipeline::new(core, open.part_bytes, stored),
             record,
             begun_at: open.offset,
+            started: core.clock.monotonic(),
         })
     }
 
@@ -320,30 +329,49 @@ impl UploadWriter {
         self.pipeline.send(part).await.map_err(|error| self.record.part_error(error))
     }
 
-    /// Begins the multipart upload, and records its id at once, so that it can be cleaned up.
+    /// Begins the multipart upload, and records its id at once, so that it can be cleaned up, unless
+    /// the store does that itself.
     async fn begin_parts(&mut self) -> Result<()> {
         let (claim, part_bytes) = (self.record.claim, self.record.part_bytes);
         let upload = self.core.store.create_multipart(&self.new_key(), claim, part_bytes).await?;
-        self.pipeline.set_stored(StoredBytes::Parts(upload.clone()));
-        let progress = self.record.saved().clone();
-        let recorded = self.record.save(progress, Some(upload.clone())).await;
-        if let Err(Error::UploadSuperseded { .. }) = recorded {
-            // No other request has ever heard of it.
-            self.core.store.abort_multipart(&upload).await?;
+        self.pipeline.set_stored(StoredBytes::Parts(upload));
+        match self.core.store.capabilities().drops_unrecorded_uploads {
+            true => Ok(()),
+            false => self.record_parts(self.record.saved().clone()).await,
+        }
+    }
+
+    async fn record_parts(&mut self, progress: SavedProgress) -> Result<()> {
+        let is_known = self.record.is_recorded();
+        let recorded = self.record.save(progress, self.pipeline.parts().cloned()).await;
+        if let Err(Error::UploadSuperseded { .. }) = recorded
+            && !is_known
+        {
+            // No other request has ever heard of them.
+            self.abandon_bytes().await?.discard(&self.core).await?;
         }
         recorded
     }
 
+    /// Waits until every part that was sent is stored.
+    async fn land_parts(&mut self) -> Result<()> {
+        self.pipeline.land_parts().await.map_err(|error| self.record.part_error(error))
+    }
+
+    /// Waits until every part that was sent is stored and durable, so that a record may name it.
     async fn land_all(&mut self) -> Result<()> {
-        self.pipeline.land_all().await.map_err(|error| self.record.part_error(error))
+        self.land_parts().await?;
+        self.pipeline.sync_parts().await.map_err(|error| self.record.part_error(error))
     }
 
     async fn checkpoint_long_stream(&mut self) -> Result<()> {
         let unrecorded = self.pipeline.sent_bytes().saturating_sub(self.record.saved().offset);
-        if self.purpose != WritePurpose::Append || unrecorded < CHECKPOINT_BYTES {
-            return Ok(());
+        let is_long =
+            unrecorded >= CHECKPOINT_BYTES || !self.is_recorded() && self.age() >= UNRECORDED_MAX;
+        match self.purpose == WritePurpose::Append && is_long {
+            true => self.save_parts().await,
+            false => Ok(()),
         }
-        self.save_parts().await
     }
 
     /// Stores and records all that has come, so that any instance can continue from here.
@@ -368,8 +396,11 @@ impl UploadWriter {
 
     async fn save_parts(&mut self) -> Result<()> {
         self.land_all().await?;
-        let progress = self.progress(None);
-        self.record.save(progress, self.pipeline.parts().cloned()).await
+        self.record_parts(self.progress(None)).await
+    }
+
+    fn age(&self) -> Duration {
+        self.core.clock.monotonic().saturating_sub(self.started)
     }
 
     fn progress(&self, tail: Option<Location>) -> SavedProgress {

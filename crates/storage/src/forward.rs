@@ -57,17 +57,17 @@ macro_rules! forward_store {
     (@method $inner:ident $through:tt put) => {
         $crate::forward_store! { @one $inner $through put(key: &$crate::Key, bytes: bytes::Bytes, mode: $crate::PutMode) -> $crate::Written }
     };
-    (@method $inner:ident $through:tt put_both) => {
-        fn put_both<'life0, 'async_trait>(
+    (@method $inner:ident $through:tt put_after) => {
+        fn put_after<'life0, 'async_trait>(
             &'life0 self,
-            first: $crate::Put,
+            before: Vec<$crate::StoreChange>,
             then: $crate::Put,
-        ) -> $crate::StoreFuture<'async_trait, $crate::PairOutcome>
+        ) -> $crate::StoreFuture<'async_trait, $crate::SequenceOutcome>
         where
             'life0: 'async_trait,
             Self: 'async_trait,
         {
-            $crate::forward_store!(@call self $inner $through put_both (first, then))
+            $crate::forward_store!(@call self $inner $through put_after (before, then))
         }
     };
     (@method $inner:ident $through:tt delete) => {

@@ -11,7 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 
-use crate::{ListPage, ListRequest, PairOutcome, Put, Result, Store, forward_store};
+use crate::{
+    ListPage, ListRequest, Put, Result, SequenceOutcome, Store, StoreChange, forward_store,
+};
 
 /// What may be made up for at once after a pause: a timer is only so fine.
 const BURST: Duration = Duration::from_millis(20);
@@ -82,10 +84,10 @@ impl Store for PacedStore {
         put_part, sync_parts, complete_multipart, abort_multipart, file,
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
         self.turn().await;
         self.count(1);
-        self.inner.put_both(first, then).await
+        self.inner.put_after(before, then).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

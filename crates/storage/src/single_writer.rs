@@ -15,8 +15,8 @@ use bytes::Bytes;
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
-    ETag, Error, ErrorKind, Key, PairOutcome, Put, PutMode, Result, Store, StoreCapabilities,
-    Written, forward_store, put_in_sequence,
+    ETag, Error, ErrorKind, Key, Put, PutMode, Result, SequenceOutcome, Store, StoreCapabilities,
+    StoreChange, Written, forward_store, put_in_sequence,
 };
 
 /// How many writes can be in flight at once; two keys rarely share a lock.
@@ -83,8 +83,8 @@ impl<S: Store> Store for SingleWriterStore<S> {
         self.inner.put(key, bytes, PutMode::Overwrite).await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        put_in_sequence(self, first, then).await
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        put_in_sequence(self, before, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

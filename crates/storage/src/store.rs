@@ -93,48 +93,73 @@ pub struct Written {
     pub date: SystemTime,
 }
 
-/// What became of [`Store::put_both`] once its first object was written.
-#[derive(Debug)]
-#[must_use]
-pub enum PairOutcome {
-    /// The second object was written, too.
-    Both(Written),
-    /// Only the first object was written.
-    FirstOnly(Error),
+/// A change that comes before a write ([`Store::put_after`]).
+#[derive(Clone, Debug)]
+pub enum StoreChange {
+    /// As [`Store::put`].
+    Put(Put),
+    /// As [`Store::complete_multipart`].
+    Complete(Multipart),
 }
 
-impl PairOutcome {
-    /// The result of the second write.
+/// How far [`Store::put_after`] came. An error before the first change took effect is none of these.
+#[derive(Debug)]
+#[must_use]
+pub enum SequenceOutcome {
+    /// Everything was done, and this is the last write.
+    All(Written),
+    /// The change after the first `done` (at least one) was not made.
+    Stopped {
+        /// How many changes were made.
+        done: usize,
+        /// Why the next one was not.
+        error: Error,
+    },
+}
+
+impl SequenceOutcome {
+    /// The result of the last write.
     ///
     /// # Errors
     ///
-    /// Why the second object was not written.
-    pub fn second(self) -> Result<Written> {
+    /// Why it, or a change before it, was not made.
+    pub fn last(self) -> Result<Written> {
         match self {
-            Self::Both(written) => Ok(written),
-            Self::FirstOnly(error) => Err(error),
+            Self::All(written) => Ok(written),
+            Self::Stopped { error, .. } => Err(error),
         }
     }
-}
 
-impl From<Result<Written>> for PairOutcome {
-    fn from(second: Result<Written>) -> Self {
-        second.map_or_else(Self::FirstOnly, Self::Both)
+    /// What a change makes of a sequence of which `done` changes were made before it.
+    pub(crate) fn stopped(done: usize, error: Error) -> Result<Self> {
+        if done == 0 { Err(error) } else { Ok(Self::Stopped { done, error }) }
     }
 }
 
-/// [`Store::put_both`] as two calls of [`Store::put`], for stores and decorators that must see each.
+/// [`Store::put_after`] as one call after the other, for stores and decorators that must see each.
 ///
 /// # Errors
 ///
-/// Why the first object was not written.
+/// Why the first change was not made.
 pub async fn put_in_sequence(
     store: &(impl Store + ?Sized),
-    first: Put,
+    before: Vec<StoreChange>,
     then: Put,
-) -> Result<PairOutcome> {
-    store.put(&first.key, first.bytes, first.mode).await?;
-    Ok(store.put(&then.key, then.bytes, then.mode).await.into())
+) -> Result<SequenceOutcome> {
+    let count = before.len();
+    for (done, change) in before.into_iter().enumerate() {
+        let made = match change {
+            StoreChange::Put(put) => store.put(&put.key, put.bytes, put.mode).await.map(|_| ()),
+            StoreChange::Complete(upload) => store.complete_multipart(&upload).await,
+        };
+        if let Err(error) = made {
+            return SequenceOutcome::stopped(done, error);
+        }
+    }
+    match store.put(&then.key, then.bytes, then.mode).await {
+        Ok(written) => Ok(SequenceOutcome::All(written)),
+        Err(error) => SequenceOutcome::stopped(count, error),
+    }
 }
 
 /// Which bytes of a bulk object to read. Ends are exclusive and must lie within the object.
@@ -250,11 +275,14 @@ pub struct StoreCapabilities {
     /// Each request is a round trip over a network: concurrent reads are worth sharing, slow ones
     /// worth hedging, and a read that can be spared is.
     pub is_remote: bool,
-    /// [`Store::put_both`] makes both objects durable at once.
-    pub combines_puts: bool,
+    /// [`Store::put_after`] makes all changes durable at once.
+    pub combines_changes: bool,
     /// [`Store::resume_multipart`] shuts out smaller claims, and finds lost parts, itself. Otherwise
     /// the next part or the completion does.
     pub fences_claims: bool,
+    /// A multipart upload for which [`Store::sync_parts`] was never called is dropped when the process
+    /// ends. So it needs no record by which it can be cleaned up.
+    pub drops_unrecorded_uploads: bool,
     /// [`Store::delete`] of a version works on every key. If not, it is
     /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and a record
     /// is swapped for a tombstone instead.
@@ -270,8 +298,9 @@ impl StoreCapabilities {
             parts,
             is_exclusive: true,
             is_remote: false,
-            combines_puts: true,
+            combines_changes: true,
             fences_claims: true,
+            drops_unrecorded_uploads: false,
             deletes_versions: true,
             // A folder is read whole for each page of it, and nothing is written in it meanwhile.
             list_page_keys: 10_000,
@@ -284,8 +313,9 @@ impl StoreCapabilities {
             parts,
             is_exclusive: false,
             is_remote: true,
-            combines_puts: false,
+            combines_changes: false,
             fences_claims: false,
+            drops_unrecorded_uploads: false,
             deletes_versions: true,
             list_page_keys: LIST_PAGE_KEYS,
         }
@@ -428,13 +458,13 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Writes an object whole, under the condition of `mode`.
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written>;
 
-    /// Writes objects at two keys one after the other, as two calls of [`Store::put`]: the second
-    /// only once the first is there, and others may see the first alone. A store that can
-    /// ([`StoreCapabilities::combines_puts`]) makes both durable at once. An error says that the
-    /// first was not written. Of which version the first is, only a read says: it may be large, and
-    /// its writer has no use for it.
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        put_in_sequence(self, first, then).await
+    /// Makes changes one after the other, and then a write, as calls of the methods that they name:
+    /// each only once the one before is made, and others may see the first ones alone. A store that
+    /// can ([`StoreCapabilities::combines_changes`]) makes all durable at once. An error says that the
+    /// first was not made. Of which version an object of `before` is, only a read says: it may be large,
+    /// and its writer has no use for it.
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        put_in_sequence(self, before, then).await
     }
 
     /// Removes an object. With a version: only that version, otherwise `Precondition` (an absent
@@ -468,7 +498,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// the store's number of parts `TooLarge`.
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part>;
 
-    /// Makes every part that was stored durable, so that a record may name them.
+    /// Makes every part that was stored durable, so that a record may name them. Where
+    /// [`StoreCapabilities::drops_unrecorded_uploads`] says so, no record may name the upload before.
     async fn sync_parts(&self, upload: &Multipart) -> Result<()>;
 
     /// Makes the object of the recorded parts appear at its key, whole and durable. An upload that

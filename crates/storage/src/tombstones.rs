@@ -18,8 +18,8 @@ use uuid::Uuid;
 
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Listed,
-    PairOutcome, Purged, Put, PutMode, Record, Result, Stat, Store, StoreCapabilities, SystemClock,
-    Written, forward_store, put_in_sequence,
+    Purged, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store, StoreCapabilities,
+    StoreChange, SystemClock, Written, forward_store, put_in_sequence,
 };
 
 /// The size of a tombstone. No record may have it.
@@ -212,8 +212,8 @@ impl<S: Store> Store for TombstoneStore<S> {
         }
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        put_in_sequence(self, first, then).await
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        put_in_sequence(self, before, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use jreg_storage::testing::SyscallFaults;
 use jreg_storage::{
     Error, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest, Put, PutMode, Result,
-    Store, Syscall, SyscallHook, SyscallTarget,
+    SequenceOutcome, Store, StoreChange, Syscall, SyscallHook, SyscallTarget,
 };
 
 use crate::power::{PowerDisk, folder};
@@ -68,10 +68,10 @@ impl FaultRun<'_> {
     async fn put_both(&mut self, first: &str, then: &str) {
         let bytes = Bytes::from("both");
         let put = |name| Put { key: key(name), bytes: bytes.clone(), mode: PutMode::Overwrite };
-        let done = self.store.put_both(put(first), put(then)).await;
+        let done = self.store.put_after(vec![StoreChange::Put(put(first))], put(then)).await;
         self.note(first, Some(bytes.clone()), &done);
         match done {
-            Ok(done) => self.note(then, Some(bytes), &done.second()),
+            Ok(done) => self.note(then, Some(bytes), &done.last()),
             // If the first is ambiguous, so is the second.
             Err(error) => self.note::<()>(then, Some(bytes), &Err(error)),
         }
@@ -109,6 +109,33 @@ impl FaultRun<'_> {
         store.complete_multipart(&upload).await
     }
 
+    /// An upload that no record names is completed between two puts.
+    async fn complete_in_sequence(&mut self, names: [&str; 3], length: usize) {
+        let [first, object, last] = names;
+        let bytes = Bytes::from(vec![b'u'; length]);
+        let small = Bytes::from("sequence");
+        let put = |name| Put { key: key(name), bytes: small.clone(), mode: PutMode::Overwrite };
+        let Ok(mut upload) = self.store.create_multipart(&key(object), 1, 1024).await else {
+            return;
+        };
+        let Ok(part) = self.store.put_part(&upload, 0, bytes.clone()).await else { return };
+        upload.record(part);
+        let before = vec![StoreChange::Put(put(first)), StoreChange::Complete(upload.clone())];
+        let done = self.store.put_after(before, put(last)).await;
+        let (count, error) = match done {
+            Ok(SequenceOutcome::All(_)) => (3, None),
+            Ok(SequenceOutcome::Stopped { done, error }) => (done, Some(error)),
+            Err(error) => (0, Some(error)),
+        };
+        let error = error.map_or(ErrorKind::NotFound, |error| error.kind());
+        let contents = [small.clone(), bytes, small];
+        for (index, (name, bytes)) in names.into_iter().zip(contents).enumerate() {
+            let made = if index < count { Ok(()) } else { Err(Error::new(error, name)) };
+            self.note(name, Some(bytes), &made);
+        }
+        let _ = self.store.abort_multipart(&upload).await;
+    }
+
     async fn abort(&mut self, name: &str) {
         let Ok(upload) = self.store.create_multipart(&key(name), 1, 1024).await else { return };
         let _ = self.store.put_part(&upload, 0, "123".into()).await;
@@ -129,6 +156,9 @@ impl FaultRun<'_> {
         self.upload("bulk/small", 100).await;
         self.upload("bulk/large", LOGGED_BYTES_MAX + 2).await;
         self.abort("bulk/aborted").await;
+        self.complete_in_sequence(["c/first", "bulk/one", "many/last"], 100).await;
+        let large = LOGGED_BYTES_MAX + 2;
+        self.complete_in_sequence(["many/first", "bulk/two", "b/last"], large).await;
         self.put("b/e", vec![b'l'; LOGGED_BYTES_MAX + 1], PutMode::Overwrite).await;
         self.put("a", "3", PutMode::Create).await;
         self.delete("b/e").await;

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use jreg_storage::{
     Durability, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest, Multipart, Put,
-    PutMode, Store, SyncCounts, Syscall, SyscallHook, SyscallTarget,
+    PutMode, Store, StoreChange, SyncCounts, Syscall, SyscallHook, SyscallTarget,
 };
 
 use crate::numbers::Numbers;
@@ -99,7 +99,12 @@ impl WalRun {
         let other = format!("pairs/{}", self.numbers.below(3));
         let put = |name: &str, mode| Put { key: key(name), bytes: bytes.clone(), mode };
         let first = put(&name, PutMode::Overwrite);
-        let then = self.store.put_both(first, put(&other, PutMode::Create)).await.unwrap().second();
+        let then = self
+            .store
+            .put_after(vec![StoreChange::Put(first)], put(&other, PutMode::Create))
+            .await
+            .unwrap()
+            .last();
         self.objects.insert(name, bytes.clone());
         assert_eq!(then.is_ok(), !self.objects.contains_key(&other));
         self.objects.entry(other).or_insert(bytes);
@@ -270,7 +275,7 @@ async fn two_small_objects_share_a_sync() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
     let put = |name| Put { key: key(name), bytes: "1".into(), mode: PutMode::Create };
-    store.put_both(put("a/1"), put("b/1")).await.unwrap().second().unwrap();
+    store.put_after(vec![StoreChange::Put(put("a/1"))], put("b/1")).await.unwrap().last().unwrap();
     assert_eq!(store.sync_counts(), SyncCounts { files: 0, folders: 0, logs: 1 });
 }
 

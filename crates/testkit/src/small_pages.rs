@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use jreg_storage::{
-    ListPage, ListRequest, PairOutcome, Put, Result, Store, forward_store, put_in_sequence,
+    ListPage, ListRequest, Put, Result, SequenceOutcome, Store, StoreChange, forward_store,
+    put_in_sequence,
 };
 
 /// A store whose pages of listings have few entries, whatever is asked for.
@@ -32,8 +33,8 @@ impl Store for SmallPagesStore {
         presign,
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        put_in_sequence(self, first, then).await
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        put_in_sequence(self, before, then).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {

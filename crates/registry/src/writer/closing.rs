@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jreg_oci::{Algorithm, Digest, Hasher};
-use jreg_storage::{ErrorKind, Multipart, Put, PutMode};
+use jreg_storage::{ErrorKind, Multipart, Put, PutMode, SequenceOutcome, StoreChange};
 
 use super::part_pipeline::StoredBytes;
 use super::session_record::SavedProgress;
@@ -14,7 +14,7 @@ use crate::keys;
 use crate::pace::ReadPace;
 use crate::record::{Link, Location, StoredRecord};
 use crate::rules::Rule;
-use crate::session::{AbandonedBytes, ClosedUpload, SessionState};
+use crate::session::{AbandonedBytes, ClosedUpload, SessionState, is_absent_or_done};
 use crate::window::WriteWindow;
 use crate::{Error, Result};
 
@@ -53,72 +53,75 @@ impl UploadWriter {
     }
 
     /// Marks the upload as closed, with its digest right, and links its bytes if the store makes
-    /// both writes durable at once. An upload that was never recorded, because one PUT was enough,
-    /// stays so.
+    /// all these changes durable at once. An upload that was never recorded stays so.
     pub(crate) async fn close(&mut self, digest: &Digest) -> Result<CloseOutcome> {
-        if let Some(outcome) = self.close_and_link(digest).await? {
-            return Ok(outcome);
+        let core = Arc::clone(&self.core);
+        self.record.check_window()?;
+        if core.store.capabilities().combines_changes && core.rules.keep(Rule::CloseFirst) {
+            return self.close_and_link(digest).await;
         }
         let (location, parts) = self.store_rest().await?;
         let closed = ClosedUpload::new(digest.clone(), location, parts);
-        let mut window = self.core.open_window();
+        let mut window = core.open_window();
         if !self.record.is_recorded() {
             window = self.record.unreferenced_since().unwrap_or(window);
-        } else if self.core.rules.keep(Rule::CloseFirst) {
+        } else if core.rules.keep(Rule::CloseFirst) {
             self.record.check_window()?;
             self.record.swap(SessionState::Closed(closed.clone())).await?;
         }
         Ok(CloseOutcome::Closed(Box::new(closed), window))
     }
 
-    /// `None`: nothing was done, as it has parts, or the store serialises writes anyway.
-    async fn close_and_link(&mut self, digest: &Digest) -> Result<Option<CloseOutcome>> {
+    async fn close_and_link(&mut self, digest: &Digest) -> Result<CloseOutcome> {
         let core = Arc::clone(&self.core);
-        let is_combined =
-            core.store.capabilities().combines_puts && core.rules.keep(Rule::CloseFirst);
-        let is_whole = match self.pipeline.stored() {
-            StoredBytes::Nothing => true,
-            StoredBytes::Object(_) => self.is_recorded(),
-            StoredBytes::Parts(_) | StoredBytes::PartsAndTail(..) => false,
-        };
-        if !is_combined || !is_whole {
-            return Ok(None);
-        }
+        let (closed, before, _room) = self.closing_changes(digest).await?;
         self.record.check_window()?;
         let window = core.open_window();
-        let (closed, first, _room) = self.closing_put(digest).await?;
         let link = Link::Live(closed.location.clone()).encode();
         let key = keys::link(digest, self.record.repository());
         let put = Put { key, bytes: link, mode: PutMode::Create };
-        match core.put_then(Some(window), first, put).await {
-            Ok(Some(_)) => Ok(Some(CloseOutcome::Linked(closed.location))),
-            Ok(None) => Ok(Some(CloseOutcome::Closed(Box::new(closed), window))),
-            Err(Error::Store(error)) if error.is_conflict() => Err(self.record.superseded()),
-            Err(error) => {
+        match core.put_after(window, before, put).await {
+            Ok(SequenceOutcome::All(_)) => Ok(CloseOutcome::Linked(closed.location)),
+            // The bytes are not complete yet, or the repository has another link.
+            Ok(SequenceOutcome::Stopped { error, .. })
+                if error.is_conflict() || is_absent_or_done(error.kind()) =>
+            {
+                Ok(CloseOutcome::Closed(Box::new(closed), window))
+            }
+            Ok(SequenceOutcome::Stopped { error, .. }) => {
+                let error = error.into();
                 if !self.is_recorded() {
                     core.discard_unlinked(&closed.location, &error).await;
                 }
                 Err(error)
             }
+            Err(Error::Store(error)) if error.is_conflict() && self.is_recorded() => {
+                Err(self.record.superseded())
+            }
+            Err(error) => Err(self.record.part_error(error)),
         }
     }
 
-    /// What closes an upload without parts: its closed session or, if it has none, its bytes, with
-    /// the room that they take of the budget.
-    async fn closing_put(
+    /// What closes an upload before its link is written: its closed session, if it has one, and what
+    /// makes the object of its bytes, with the room that those take of the budget.
+    async fn closing_changes(
         &mut self,
         digest: &Digest,
-    ) -> Result<(ClosedUpload, Put, Option<BudgetReservation>)> {
-        if self.is_recorded() {
-            let (location, _) = self.store_rest().await?;
+    ) -> Result<(ClosedUpload, Vec<StoreChange>, Option<BudgetReservation>)> {
+        if !self.is_recorded() && !self.has_parts() {
+            let (key, part) = (self.new_key(), self.pipeline.memory.take());
+            let location = Location { key: key.clone(), size_bytes: part.bytes.len() as u64 };
+            let put = Put { key, bytes: part.bytes, mode: NEW_KEY };
             let closed = ClosedUpload::new(digest.clone(), location, None);
-            let put = self.record.put(SessionState::Closed(closed.clone()));
-            return Ok((closed, put, None));
+            return Ok((closed, vec![StoreChange::Put(put)], part.reservation));
         }
-        let (key, part) = (self.new_key(), self.pipeline.memory.take());
-        let location = Location { key: key.clone(), size_bytes: part.bytes.len() as u64 };
-        let put = Put { key, bytes: part.bytes, mode: NEW_KEY };
-        Ok((ClosedUpload::new(digest.clone(), location, None), put, part.reservation))
+        let (location, parts) = self.store_rest().await?;
+        let closed = ClosedUpload::new(digest.clone(), location, parts.clone());
+        let session = self
+            .is_recorded()
+            .then(|| StoreChange::Put(self.record.put(SessionState::Closed(closed.clone()))));
+        let before = session.into_iter().chain(parts.map(StoreChange::Complete)).collect();
+        Ok((closed, before, None))
     }
 
     /// Marks the upload as closed with a copy of its bytes that a link references, and removes its
@@ -154,6 +157,7 @@ impl UploadWriter {
     /// stored beyond the session's record, or all of it if the upload began with this request. What
     /// cannot be freed now is left to the next request or the reaper.
     pub(crate) async fn free_after(&mut self, error: &Error) {
+        self.abort_unrecorded().await;
         if !self.is_recorded() || !is_definite(error) {
             return;
         }
@@ -164,6 +168,16 @@ impl UploadWriter {
         self.pipeline.truncate(in_parts, self.record.claim).await.ok();
         if self.begun_at == 0 && offset > 0 {
             self.rewind().await.ok();
+        }
+    }
+
+    /// Frees the bytes of an upload of which no record was ever sent, if this request has failed: no
+    /// other will. If this fails, the next run of the store frees them.
+    async fn abort_unrecorded(&mut self) {
+        if !self.record.may_be_recorded()
+            && let Ok(bytes) = self.abandon_bytes().await
+        {
+            bytes.discard(&self.core).await.ok();
         }
     }
 
@@ -181,7 +195,10 @@ impl UploadWriter {
         if !self.pipeline.memory.is_empty() {
             self.send_part().await?;
         }
-        self.land_all().await?;
+        match self.is_recorded() {
+            true => self.land_all().await?,
+            false => self.land_parts().await?,
+        }
         let parts = self.pipeline.parts().cloned().ok_or(Error::Stopped)?;
         let location = Location { key: parts.key.clone(), size_bytes: self.offset() };
         Ok((location, Some(parts)))
@@ -197,6 +214,10 @@ impl UploadWriter {
     /// Deletes an upload whose id no client knows: first the bytes, so that this helps a full
     /// store, then the session.
     pub(crate) async fn abandon(&mut self) -> Result<()> {
+        if !self.is_recorded() {
+            self.abort_unrecorded().await;
+            return Ok(());
+        }
         self.abandon_bytes().await?.discard(&self.core).await?;
         self.record.swap(SessionState::Cancelled(AbandonedBytes::default())).await
     }
@@ -204,6 +225,7 @@ impl UploadWriter {
     /// Resets the upload to empty, and deletes the received bytes.
     pub(crate) async fn rewind(&mut self) -> Result<()> {
         if !self.is_recorded() {
+            self.abort_unrecorded().await;
             return Ok(());
         }
         let bytes = self.abandon_bytes().await?;
@@ -213,7 +235,7 @@ impl UploadWriter {
     }
 
     /// The upload's bytes, once none of them is in flight.
-    async fn abandon_bytes(&mut self) -> Result<AbandonedBytes> {
+    pub(super) async fn abandon_bytes(&mut self) -> Result<AbandonedBytes> {
         self.pipeline.drain().await?;
         self.record.forget_reference();
         let (parts, tail) = self.pipeline.take_stored().into_parts_and_tail();

@@ -149,11 +149,16 @@ impl PartPipeline {
         Ok(())
     }
 
-    /// Waits until every part that was sent is stored and durable.
-    pub(super) async fn land_all(&mut self) -> Result<()> {
+    /// Waits until every part that was sent is stored.
+    pub(super) async fn land_parts(&mut self) -> Result<()> {
         while !self.in_flight.is_empty() {
             self.land_one().await?;
         }
+        Ok(())
+    }
+
+    /// Makes the parts durable.
+    pub(super) async fn sync_parts(&self) -> Result<()> {
         match self.stored.parts() {
             Some(upload) => Ok(self.core.store.sync_parts(upload).await?),
             None => Ok(()),

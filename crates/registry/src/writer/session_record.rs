@@ -33,6 +33,8 @@ pub(super) struct SessionRecord {
     /// The version in the store; `None` until there is one.
     version: Option<ETag>,
     saved: SavedProgress,
+    /// Whether a write of the record was sent, which may have arrived.
+    was_sent: bool,
     /// Opened before an object was stored that no record references yet.
     unreferenced_since: Option<WriteWindow>,
 }
@@ -54,6 +56,7 @@ impl SessionRecord {
             part_bytes,
             version: None,
             saved: SavedProgress { offset: 0, hash, tail: None },
+            was_sent: false,
             unreferenced_since: None,
         }
     }
@@ -86,6 +89,11 @@ impl SessionRecord {
     /// Whether others can know of the upload.
     pub(super) fn is_recorded(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Whether a record may be in the store.
+    pub(super) fn may_be_recorded(&self) -> bool {
+        self.was_sent || self.is_recorded()
     }
 
     pub(super) fn saved(&self) -> &SavedProgress {
@@ -141,6 +149,7 @@ impl SessionRecord {
     ) -> Result<bool> {
         let window = parts.is_none().then(|| self.core.open_window());
         let record = self.put(self.open(&progress, parts));
+        self.was_sent = true;
         let Some(written) = self.core.put_then(window, object, record).await? else {
             return Ok(false);
         };
@@ -152,6 +161,7 @@ impl SessionRecord {
     /// Writes a state over the version that is known.
     pub(super) async fn swap(&mut self, state: SessionState) -> Result<()> {
         let Put { key, bytes, .. } = self.put(state);
+        self.was_sent = true;
         let swapped = self.core.swap(&key, self.version.as_ref(), bytes).await?;
         self.version = Some(swapped.ok_or_else(|| self.superseded())?.etag);
         Ok(())

@@ -6,6 +6,8 @@
 mod bench;
 mod buffering;
 mod explaining;
+mod folder_costs;
+mod folder_uploads;
 mod fsck;
 mod fsck_concurrent;
 mod gc;

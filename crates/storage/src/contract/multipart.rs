@@ -1,6 +1,7 @@
 //! Clauses about multipart uploads: their life, their claims, their end.
 
 use super::*;
+use crate::{SequenceOutcome, StoreChange};
 
 async fn begin_at(store: &dyn Store, name: &str) -> Multipart {
     let part_bytes = store.capabilities().parts.part_bytes;
@@ -23,6 +24,39 @@ pub async fn upload_is_invisible_until_completed(store: Arc<dyn Store>) {
     store.complete_multipart(&upload).await.unwrap();
     assert_eq!(list_all(&*store, "").await, ["bulk/object"]);
     assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
+}
+
+/// Changes are made one after the other, up to the first that cannot be made; an error says that none
+/// was.
+pub async fn completion_is_one_of_a_sequence_of_changes(store: Arc<dyn Store>) {
+    let put = |at: &str| Put { key: key(at), bytes: "1".into(), mode: PutMode::Create };
+    for (number, then) in ["then/0", "then/0"].into_iter().enumerate() {
+        let mut upload = begin_at(&*store, &format!("bulk/{number}")).await;
+        append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+        let first = format!("first/{number}");
+        let before = vec![StoreChange::Put(put(&first)), StoreChange::Complete(upload)];
+        match store.put_after(before, put(then)).await.unwrap() {
+            SequenceOutcome::All(written) if number == 0 => {
+                assert_eq!(store.get(&key(then)).await.unwrap().etag, written.etag);
+            }
+            SequenceOutcome::Stopped { done, error } if number == 1 => {
+                assert_eq!((done, error.kind()), (2, ErrorKind::AlreadyExists));
+            }
+            other => panic!("{number}: {other:?}"),
+        }
+    }
+    let gone = begin(&*store).await;
+    store.abort_multipart(&gone).await.unwrap();
+    let stopped = store.put_after(vec![StoreChange::Complete(gone.clone())], put("never")).await;
+    assert_ne!(kind(stopped.map(|_| ())), ErrorKind::AlreadyExists);
+    let before = vec![StoreChange::Put(put("first/2")), StoreChange::Complete(gone)];
+    let SequenceOutcome::Stopped { done: 1, .. } =
+        store.put_after(before, put("never")).await.unwrap()
+    else {
+        panic!("an upload that was aborted is completed");
+    };
+    let there = list_all(&*store, "").await;
+    assert_eq!(there, ["bulk/0", "bulk/1", "first/0", "first/1", "first/2", "then/0"]);
 }
 
 /// Parts may be sent in any order and at the same time; the offset says where they belong.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::{ETag, RECORD_BYTES_MAX};
+use crate::{SequenceOutcome, StoreChange};
 
 /// Only `NotFound` says that a key is absent, and every read of an absent key says it.
 pub async fn absent_keys_are_not_found(store: Arc<dyn Store>) {
@@ -60,20 +61,24 @@ fn put_of(at: &str, bytes: &'static str, mode: PutMode) -> Put {
     Put { key: key(at), bytes: bytes.into(), mode }
 }
 
+async fn put_pair(store: &dyn Store, first: Put, then: Put) -> Result<SequenceOutcome> {
+    store.put_after(vec![StoreChange::Put(first)], then).await
+}
+
 /// Of two puts at once the second takes place only if the first did, and the first whatever
 /// becomes of the second.
 pub async fn of_two_puts_the_second_needs_the_first(store: Arc<dyn Store>) {
     let create = |at, bytes| put_of(at, bytes, PutMode::Create);
-    let then = store.put_both(create("a/1", "1"), create("b/1", "2")).await.unwrap().second();
+    let then = put_pair(&*store, create("a/1", "1"), create("b/1", "2")).await.unwrap().last();
     let first = store.get(&key("a/1")).await.unwrap();
     assert_eq!(store.get(&key("b/1")).await.unwrap().etag, then.unwrap().etag);
-    let refused = store.put_both(create("a/1", "3"), create("c", "3")).await;
+    let refused = put_pair(&*store, create("a/1", "3"), create("c", "3")).await;
     assert_eq!(kind(refused.map(|_| ())), ErrorKind::AlreadyExists);
-    let then = store.put_both(create("a/2", "4"), create("b/1", "4")).await.unwrap().second();
+    let then = put_pair(&*store, create("a/2", "4"), create("b/1", "4")).await.unwrap().last();
     assert_eq!(kind(then), ErrorKind::AlreadyExists);
     let swap = put_of("a/1", "5", PutMode::Match(first.etag.clone()));
     let lost = put_of("a/2", "5", PutMode::Match(first.etag));
-    assert_eq!(kind(store.put_both(swap, lost).await.unwrap().second()), ErrorKind::Precondition);
+    assert_eq!(kind(put_pair(&*store, swap, lost).await.unwrap().last()), ErrorKind::Precondition);
     let there = list_all(&*store, "").await;
     assert_eq!(there, ["a/1", "a/2", "b/1"]);
     for (at, bytes) in [("a/1", "5"), ("a/2", "4"), ("b/1", "2")] {
@@ -91,8 +96,8 @@ pub async fn of_sixteen_pairs_of_puts_one_wins(store: Arc<dyn Store>) {
             let wanted = put_of("b/shared", "1", PutMode::Create);
             let own = put_of(&format!("a/{number}"), "2", PutMode::Overwrite);
             match number % 2 {
-                0 => store.put_both(own, wanted).await.is_ok_and(|then| then.second().is_ok()),
-                _ => store.put_both(wanted, own).await.is_ok(),
+                0 => put_pair(&*store, own, wanted).await.is_ok_and(|then| then.last().is_ok()),
+                _ => put_pair(&*store, wanted, own).await.is_ok(),
             }
         }
     })

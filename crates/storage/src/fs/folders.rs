@@ -15,11 +15,10 @@
 //! forgotten only together with its removal, so a known folder exists as long as its lock is held.
 //! The last rule needs two locks; parent and folder come from different sets of stripes (by the
 //! parity of their depth), and the second is only tried, so there is no cycle to wait in. A write
-//! of two files holds both folders shared, and takes their locks in one order: the even first, then
-//! by index.
+//! of several files holds their folders shared, and takes the locks in one order: the even first,
+//! then by index.
 
-use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -58,14 +57,10 @@ impl Stripes {
         self.0.get(self.index(name)).expect("index is below the length")
     }
 
-    /// The locks of two names in the order in which both are taken; one, if it is
-    /// the lock of both.
-    fn of_both(&self, one: &str, other: &str) -> (&RwLock<()>, Option<&RwLock<()>>) {
-        match self.index(one).cmp(&self.index(other)) {
-            Ordering::Less => (self.of(one), Some(self.of(other))),
-            Ordering::Equal => (self.of(one), None),
-            Ordering::Greater => (self.of(other), Some(self.of(one))),
-        }
+    /// The locks of some names in the order in which all are taken, each once.
+    fn of_all<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<&RwLock<()>> {
+        let indexes: BTreeSet<_> = names.map(|name| self.index(name)).collect();
+        indexes.into_iter().filter_map(|index| self.0.get(index)).collect()
     }
 
     pub(super) fn shared(&self, name: &str) -> RwLockReadGuard<'_, ()> {
@@ -76,18 +71,15 @@ impl Stripes {
         take_exclusive(self.of(name))
     }
 
-    pub(super) fn both_exclusive(
+    pub(super) fn all_exclusive<'n>(
         &self,
-        one: &str,
-        other: &str,
-    ) -> StripePair<RwLockWriteGuard<'_, ()>> {
-        let (first, second) = self.of_both(one, other);
-        StripePair { _first: take_exclusive(first), _second: second.map(take_exclusive) }
+        names: impl Iterator<Item = &'n str>,
+    ) -> Vec<RwLockWriteGuard<'_, ()>> {
+        self.of_all(names).into_iter().map(take_exclusive).collect()
     }
 
-    fn both_shared(&self, one: &str, other: &str) -> StripePair<RwLockReadGuard<'_, ()>> {
-        let (first, second) = self.of_both(one, other);
-        StripePair { _first: take_shared(first), _second: second.map(take_shared) }
+    fn all_shared<'n>(&self, names: impl Iterator<Item = &'n str>) -> Vec<RwLockReadGuard<'_, ()>> {
+        self.of_all(names).into_iter().map(take_shared).collect()
     }
 
     fn try_exclusive(&self, name: &str) -> Option<RwLockWriteGuard<'_, ()>> {
@@ -101,13 +93,6 @@ fn take_shared(lock: &RwLock<()>) -> RwLockReadGuard<'_, ()> {
 
 fn take_exclusive(lock: &RwLock<()>) -> RwLockWriteGuard<'_, ()> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Two names that are held.
-#[must_use]
-pub(super) struct StripePair<G> {
-    _first: G,
-    _second: Option<G>,
 }
 
 /// The folders below a root, each named as keys are: `"a/b"`, and `""` for the root itself.
@@ -161,21 +146,16 @@ impl FolderLocks {
         self.stripes(folder).shared(folder)
     }
 
-    /// Holds two folders in which files change.
-    pub(super) fn both_shared(
+    /// Holds folders in which files change.
+    fn all_shared<'n>(
         &self,
-        one: &str,
-        other: &str,
-    ) -> StripePair<RwLockReadGuard<'_, ()>> {
-        let (of_one, of_other) = (self.stripes(one), self.stripes(other));
-        if std::ptr::eq(of_one, of_other) {
-            return of_one.both_shared(one, other);
-        }
-        let (even, odd) = match std::ptr::eq(of_one, &raw const self.even) {
-            true => (one, other),
-            false => (other, one),
-        };
-        StripePair { _first: self.even.shared(even), _second: Some(self.odd.shared(odd)) }
+        folders: impl Iterator<Item = &'n str>,
+    ) -> Vec<RwLockReadGuard<'_, ()>> {
+        let (even, odd): (Vec<_>, Vec<_>) =
+            folders.partition(|folder| std::ptr::eq(self.stripes(folder), &raw const self.even));
+        let mut held = self.even.all_shared(even.into_iter());
+        held.extend(self.odd.all_shared(odd.into_iter()));
+        held
     }
 
     /// Holds a folder whose names are read, or in which a folder is made.
@@ -227,18 +207,29 @@ impl FolderLocks {
         mut work: impl FnMut(&Path) -> Result<T>,
     ) -> Result<T> {
         let path = self.path(folder);
+        self.within_all(&[folder], || work(&path))
+    }
+
+    /// The same with several folders.
+    pub(super) fn within_all<T>(
+        &self,
+        folders: &[&str],
+        mut work: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
         for _ in 0..ATTEMPTS_MAX {
-            let held = self.shared(folder);
-            if self.is_known(folder) {
-                match work(&path) {
-                    Err(error) if error.is_not_found() => self.forget_all(folder),
+            let held = self.all_shared(folders.iter().copied());
+            if folders.iter().all(|folder| self.is_known(folder)) {
+                match work() {
+                    Err(error) if error.is_not_found() => {
+                        folders.iter().for_each(|folder| self.forget_all(folder));
+                    }
                     done => return done,
                 }
             }
             drop(held);
-            self.make(folder)?;
+            folders.iter().try_for_each(|folder| self.make(folder))?;
         }
-        Err(vanishes(folder))
+        Err(vanishes(folders.first().copied().unwrap_or_default()))
     }
 
     /// Another process removed a folder; its parents may be missing too.
@@ -252,6 +243,9 @@ impl FolderLocks {
     }
 
     fn make(&self, folder: &str) -> Result<()> {
+        if self.is_known(folder) {
+            return Ok(());
+        }
         let above = parent(folder);
         for _ in 0..ATTEMPTS_MAX {
             let held = self.exclusive(above);

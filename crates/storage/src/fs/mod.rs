@@ -30,12 +30,12 @@ mod linked;
 mod listing;
 mod modes;
 mod name_cache;
-mod pairs;
 mod reading;
 mod record_cache;
 mod records;
 mod reserve;
 mod root;
+mod sequence;
 mod sync;
 mod uploads;
 mod wal;
@@ -63,8 +63,8 @@ use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
-    OpenFile, PairOutcome, Part, PartRules, Presign, Put, PutMode, Record, Result, Stat, Store,
-    StoreCapabilities, StoreHealth, SystemClock, Written,
+    OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store,
+    StoreCapabilities, StoreChange, StoreHealth, SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -90,8 +90,11 @@ const READ_THREADS: usize = 32;
 /// Number of blocking threads (tokio's `max_blocking_threads`) with which no read of a folder waits
 /// for a sync.
 pub const FS_THREADS: usize = WRITES_MAX + LISTINGS_MAX + READ_THREADS;
+/// A part is as small as the work beside the copy of its bytes allows: then those are still in the
+/// processor's cache when they are written to the file. Half of this costs 5 to 15 % more, as each part
+/// is written by another thread.
 const PART_RULES: PartRules =
-    PartRules { part_bytes: 1024 * 1024, uniform: false, parts_max: u64::MAX };
+    PartRules { part_bytes: 256 * 1024, uniform: false, parts_max: u64::MAX };
 
 /// How an [`FsStore`] is to behave.
 #[derive(Clone, Debug)]
@@ -341,7 +344,9 @@ impl FsInner {
 
 impl Drop for FsInner {
     fn drop(&mut self) {
-        if self.syncs.durability() == Durability::Relaxed && self.uploads.sync_all().is_err() {
+        if self.syncs.durability() == Durability::Relaxed
+            && self.uploads.sync_all(self.root.path()).is_err()
+        {
             self.root.stops_uncleanly();
         }
     }
@@ -370,7 +375,7 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Store for FsStore {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities::local(PART_RULES)
+        StoreCapabilities { drops_unrecorded_uploads: true, ..StoreCapabilities::local(PART_RULES) }
     }
 
     fn health(&self) -> StoreHealth {
@@ -411,8 +416,8 @@ impl Store for FsStore {
         .await
     }
 
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        self.write_in(first.key.clone(), move |inner| inner.put_both(&first, &then)).await
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        self.write_in(then.key.clone(), move |inner| inner.put_after(&before, &then)).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
@@ -455,9 +460,15 @@ impl Store for FsStore {
     }
 
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
-        let upload = upload.clone();
-        self.write_in(upload.key.clone(), move |inner| inner.put_part(&upload, offset, &bytes))
-            .await
+        // Without the checks of the root: see `open_staging`.
+        let wait = self.inner.watch.begin();
+        let permit = permit(&self.writes).await;
+        let (inner, upload) = (Arc::clone(&self.inner), upload.clone());
+        blocking(upload.key.to_string(), move || {
+            let _held = (permit, wait);
+            inner.put_part(&upload, offset, &bytes)
+        })
+        .await
     }
 
     async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
@@ -523,10 +534,11 @@ mod tests {
             let (first, then): (Key, Key) =
                 (first.parse().unwrap(), format!("{first}-record").parse().unwrap());
             let put = |key: &Key, bytes| Put { key: key.clone(), bytes, mode: PutMode::Create };
-            let written = store.put_both(put(&first, bytes), put(&then, "2".into())).await.unwrap();
+            let before = vec![StoreChange::Put(put(&first, bytes))];
+            let written = store.put_after(before, put(&then, "2".into())).await.unwrap();
             let kept = |key: &Key| store.inner.known.get(key, &store.inner.path(key)).flatten();
             assert!(kept(&first).is_none(), "{first}");
-            assert_eq!(kept(&then).unwrap().etag, written.second().unwrap().etag);
+            assert_eq!(kept(&then).unwrap().etag, written.last().unwrap().etag);
         }
     }
 
@@ -727,6 +739,7 @@ mod tests {
         let key = "bulk/object".parse().unwrap();
         let mut upload = store.create_multipart(&key, 1, 16).await.unwrap();
         upload.record(store.put_part(&upload, 0, "12345".into()).await.unwrap());
+        store.sync_parts(&upload).await.unwrap();
         let staging = || {
             let mut entries = std::fs::read_dir(root.path().join("bulk")).unwrap();
             std::fs::read(entries.next().unwrap().unwrap().path()).unwrap()

@@ -215,10 +215,12 @@ impl FsInner {
     /// Puts an object by its own syncs.
     fn put_synced(&self, key: &Key, folder: &Path, bytes: &[u8], mode: &PutMode) -> Result<()> {
         let temporary = self.write_temporary(key, folder, bytes, self.clock.now())?;
-        self.disk
-            .open(&temporary.path)
-            .and_then(|file| self.syncs.file(&file))
-            .map_err(|error| failure::write(key, error))?;
+        if self.syncs.is_strict() {
+            self.disk
+                .open(&temporary.path)
+                .and_then(|file| self.syncs.file(&file))
+                .map_err(|error| failure::write(key, error))?;
+        }
         let _held = self.keys.exclusive(key.as_str());
         self.check_held(key, mode)?;
         let path = self.path(key);
@@ -279,6 +281,14 @@ impl FsInner {
                 Err(taken(key, &path, io::ErrorKind::AlreadyExists.into()))
             }
             Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Fails if something has a key's name. The key is held.
+    pub(super) fn check_free(&self, key: &Key) -> Result<()> {
+        match self.there(key)? {
+            Some(_) => Err(taken(key, &self.path(key), io::ErrorKind::AlreadyExists.into())),
+            None => Ok(()),
         }
     }
 

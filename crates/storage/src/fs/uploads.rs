@@ -4,38 +4,53 @@
 //! read back. Each upload has a lock that says which claim may write: a write of a part
 //! holds it shared, a resumption, completion or abort holds it exclusively, so a superseded
 //! claim's last write is over before the next claim's first.
+//!
+//! The file begins as a temporary one, which the next run of the store removes. With the first
+//! [`Store::sync_parts`](crate::Store::sync_parts), after which a record may name the upload, it gets
+//! the name that the upload's id says, and stays.
+//!
+//! It is kept open from one part to the next: opening it again would cost more than a part of some
+//! hundred KiB does. [`OPEN_MAX`] bounds the descriptors.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
 #[cfg(test)]
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::disk::Disk;
 use super::folders::parent;
-use super::records::taken;
 use super::wal::{LOGGED_BYTES_MAX, WalEntry, WalRefusal};
 use super::{FsInner, failure};
 use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
 
 /// What the name of an upload's file starts with. The epoch and a UUID follow.
 pub(super) const STAGING: &str = ".upload-";
+/// Maximum number of files of uploads that are kept open between two parts. Those of further uploads
+/// are opened for each part.
+const OPEN_MAX: usize = 128;
 
-/// The uploads that this run has met, by id.
+/// How many bytes of an upload are written to the disk at once before they are synced.
+const WRITE_BACK_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The uploads that this run has met.
 #[derive(Debug, Default)]
-pub(super) struct FsUploads(Mutex<HashMap<String, Arc<UploadClaims>>>);
+pub(super) struct FsUploads {
+    by_id: Mutex<HashMap<String, Arc<UploadClaims>>>,
+    /// Number of files that are kept open.
+    open: Arc<AtomicUsize>,
+}
 
-/// The largest claim on an upload.
+/// The largest claim on an upload, and its file.
 #[derive(Debug)]
-struct UploadClaims {
-    path: PathBuf,
+pub(super) struct UploadClaims {
+    file: Mutex<StagingFile>,
     largest: RwLock<u64>,
     /// Where the last byte that is worth keeping ends.
     end: AtomicU64,
@@ -49,12 +64,72 @@ struct UploadClaims {
     is_lost: AtomicBool,
 }
 
+/// The file of an upload.
+#[derive(Debug)]
+struct StagingFile {
+    /// Its name below the root.
+    name: String,
+    kind: StagingName,
+    open: Option<Arc<KeptFile>>,
+}
+
+/// What the name of an upload's file means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StagingName {
+    /// The next run removes it: no record can name the upload.
+    Temporary,
+    /// It is the one that the upload's id says.
+    Lasting,
+}
+
+/// A file that is kept open, and counted.
+#[derive(Debug)]
+pub(super) struct KeptFile {
+    file: File,
+    /// Whether it is one of the [`OPEN_MAX`].
+    counted_in: Option<Arc<AtomicUsize>>,
+}
+
+impl Drop for KeptFile {
+    fn drop(&mut self) {
+        if let Some(open) = &self.counted_in {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl UploadClaims {
+    fn new(name: String, kind: StagingName, writer: u64, end: u64) -> Self {
+        Self {
+            file: Mutex::new(StagingFile { name, kind, open: None }),
+            largest: RwLock::new(writer),
+            end: AtomicU64::new(end),
+            is_settled: AtomicBool::new(false),
+            changes: AtomicU64::new(1),
+            synced_changes: AtomicU64::new(0),
+            is_lost: AtomicBool::new(false),
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, StagingFile> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name of the file below the root.
+    pub(super) fn name(&self) -> String {
+        self.file().name.clone()
+    }
+
+    /// No part follows soon.
+    fn close(&self) {
+        self.file().open = None;
+    }
+
     fn shared(&self) -> RwLockReadGuard<'_, u64> {
         self.largest.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn exclusive(&self) -> RwLockWriteGuard<'_, u64> {
+    pub(super) fn exclusive(&self) -> RwLockWriteGuard<'_, u64> {
         self.largest.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,34 +173,44 @@ fn supersede(largest: &mut u64, upload: &Multipart, writer: u64) -> Result<()> {
 
 impl FsUploads {
     fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<UploadClaims>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn claims(&self, upload: &Multipart, path: PathBuf) -> Arc<UploadClaims> {
-        let new = || {
-            let end = AtomicU64::new(fs::metadata(&path).map_or(0, |metadata| metadata.len()));
-            Arc::new(UploadClaims {
-                path,
-                largest: RwLock::new(upload.writer),
-                end,
-                is_settled: AtomicBool::new(false),
-                changes: AtomicU64::new(1),
-                synced_changes: AtomicU64::new(0),
-                is_lost: AtomicBool::new(false),
-            })
-        };
-        self.table().entry(upload.id.clone()).or_insert_with(new).clone()
+    /// Those of an upload, which `new` makes if this run has not met it.
+    fn claims(
+        &self,
+        upload: &Multipart,
+        new: impl FnOnce() -> Result<UploadClaims>,
+    ) -> Result<Arc<UploadClaims>> {
+        if let Some(claims) = self.table().get(&upload.id) {
+            return Ok(Arc::clone(claims));
+        }
+        let claims = Arc::new(new()?);
+        Ok(Arc::clone(self.table().entry(upload.id.clone()).or_insert(claims)))
+    }
+
+    /// Keeps a file open for the next part, if there is a descriptor for it.
+    fn keep(&self, file: File) -> Arc<KeptFile> {
+        let is_kept = self.open.fetch_add(1, Ordering::Relaxed) < OPEN_MAX;
+        if !is_kept {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        Arc::new(KeptFile { file, counted_in: is_kept.then(|| Arc::clone(&self.open)) })
     }
 
     /// Forgets an upload whose file no longer exists; its id never comes again.
-    fn forget(&self, upload: &Multipart) {
+    pub(super) fn forget(&self, upload: &Multipart) {
         self.table().remove(&upload.id);
     }
 
     /// Syncs the files of the uploads that are open, at a clean stop.
-    pub(super) fn sync_all(&self) -> io::Result<()> {
+    pub(super) fn sync_all(&self, root: &Path) -> io::Result<()> {
         for claims in self.table().values() {
-            match File::open(&claims.path) {
+            let StagingFile { name, kind, .. } = &*claims.file();
+            if *kind != StagingName::Lasting {
+                continue;
+            }
+            match File::open(root.join(name)) {
                 Ok(file) => file.sync_all()?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -145,37 +230,26 @@ impl FsInner {
         self.check_syncs(key)?;
         let id = format!("{}-{}", self.root.epoch(), Uuid::new_v4().simple());
         let upload = Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() };
-        let path = self.staging_path(&upload)?;
-        self.folders.within(parent(key.as_str()), |_| {
-            match self.disk.create_new(&path) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Err(failure::lookup(key, error));
-                }
-                Err(error) => return Err(failure::write(key, error)),
+        let folder = parent(key.as_str());
+        let name = name_in(folder, &self.temporary_name());
+        let path = self.root.path().join(&name);
+        let file = self.folders.within(folder, |_| match self.disk.create_new(&path) {
+            Ok(file) => Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(failure::lookup(key, error))
             }
-            match &self.log {
-                // A record that names the upload is synced with the log, and so is this.
-                Some(log) => {
-                    let path = self.staging_name(&upload)?;
-                    let (modified, bytes) = (self.clock.now(), Bytes::new());
-                    log.note(WalEntry::Put { path, modified, bytes });
-                    Ok(())
-                }
-                None => self.settle(key, []),
-            }
+            Err(error) => Err(failure::write(key, error)),
         })?;
-        self.uploads.claims(&upload, path);
+        let claims = || Ok(UploadClaims::new(name, StagingName::Temporary, writer, 0));
+        let claims = self.uploads.claims(&upload, claims)?;
+        let kept = self.uploads.keep(file);
+        claims.file().open = kept.counted_in.is_some().then_some(kept);
         Ok(upload)
     }
 
-    /// Where an upload's bytes are. An id that this epoch did not give names nothing.
-    fn staging_path(&self, upload: &Multipart) -> Result<PathBuf> {
-        Ok(self.root.path().join(self.staging_name(upload)?))
-    }
-
-    /// The same below the root.
-    fn staging_name(&self, upload: &Multipart) -> Result<String> {
+    /// Where an upload's bytes are, below the root, once a record may name it. An id that this epoch
+    /// did not give names nothing.
+    fn lasting_name(&self, upload: &Multipart) -> Result<String> {
         let ours = upload
             .id
             .strip_prefix(self.root.epoch())
@@ -184,50 +258,73 @@ impl FsInner {
         if !ours {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
         }
-        let name = format!("{STAGING}{}", upload.id);
-        Ok(match parent(upload.key.as_str()) {
-            "" => name,
-            folder => format!("{folder}/{name}"),
+        Ok(name_in(parent(upload.key.as_str()), &format!("{STAGING}{}", upload.id)))
+    }
+
+    fn claims_of(&self, upload: &Multipart) -> Result<Arc<UploadClaims>> {
+        self.uploads.claims(upload, || {
+            let name = self.lasting_name(upload)?;
+            let length = fs::metadata(self.root.path().join(&name)).map(|found| found.len());
+            Ok(UploadClaims::new(
+                name,
+                StagingName::Lasting,
+                upload.writer,
+                length.unwrap_or_default(),
+            ))
         })
     }
 
-    fn claims(&self, upload: &Multipart) -> Result<Arc<UploadClaims>> {
-        let claims = self.uploads.claims(upload, self.staging_path(upload)?);
+    pub(super) fn claims(&self, upload: &Multipart) -> Result<Arc<UploadClaims>> {
+        let claims = self.claims_of(upload)?;
         if claims.is_lost.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
         }
         Ok(claims)
     }
 
-    /// Opens an upload's file; its claims must be held.
-    fn open_staging(&self, upload: &Multipart) -> Result<File> {
-        let opened = self.disk.open_for_writing(&self.staging_path(upload)?);
-        opened.map_err(|error| failure::lookup(&upload.key, error)).inspect_err(|error| {
+    /// An upload's file, open for writing; its claims must be held. While it is kept open, the root is
+    /// not checked: what completes the upload does that.
+    fn open_staging(&self, upload: &Multipart, claims: &UploadClaims) -> Result<Arc<KeptFile>> {
+        let mut staging = claims.file();
+        if let Some(open) = &staging.open {
+            return Ok(Arc::clone(open));
+        }
+        self.check_root(upload.key.as_str())?;
+        let opened = self.disk.open_for_writing(&self.root.path().join(&staging.name));
+        let file = opened.map_err(|error| failure::lookup(&upload.key, error));
+        let file = file.inspect_err(|error| {
             if error.is_not_found() {
                 self.uploads.forget(upload);
             }
-        })
+        })?;
+        let kept = self.uploads.keep(file);
+        staging.open = kept.counted_in.is_some().then(|| Arc::clone(&kept));
+        Ok(kept)
     }
 
-    /// Opens an upload's file and checks that the recorded bytes are in it.
-    fn open_recorded(&self, upload: &Multipart) -> Result<File> {
-        let file = self.open_staging(upload)?;
-        let metadata =
-            self.disk.metadata_of(&file).map_err(|error| failure::ambiguous(&upload.key, error))?;
-        if metadata.len() < upload.size_bytes() {
+    /// An upload's file, with the recorded bytes in it, and its length.
+    fn open_recorded(
+        &self,
+        upload: &Multipart,
+        claims: &UploadClaims,
+    ) -> Result<(Arc<KeptFile>, u64)> {
+        let open = self.open_staging(upload, claims)?;
+        let metadata = self.disk.metadata_of(&open.file);
+        let length = metadata.map_err(|error| failure::ambiguous(&upload.key, error))?.len();
+        if length < upload.size_bytes() {
             return Err(Error::new(ErrorKind::NotFound, &upload.key));
         }
-        Ok(file)
+        Ok((open, length))
     }
 
     pub(super) fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
         let claims = self.claims(upload)?;
         let mut largest = claims.exclusive();
-        let file = self.open_recorded(upload)?;
+        let (open, _) = self.open_recorded(upload, &claims)?;
         supersede(&mut largest, upload, writer)?;
         claims.changed();
         self.disk
-            .set_length(&file, upload.size_bytes())
+            .set_length(&open.file, upload.size_bytes())
             .map_err(|error| failure::ambiguous(&upload.key, error))?;
         claims.end.store(upload.size_bytes(), Ordering::Relaxed);
         Ok(Multipart { writer, ..upload.clone() })
@@ -237,17 +334,28 @@ impl FsInner {
         let claims = self.claims(upload)?;
         let size_bytes = bytes.len() as u64;
         let held = claims.enter(upload)?;
-        let file = self.open_staging(upload)?;
-        let written = self.write_at(&file, bytes, offset);
+        let open = self.open_staging(upload, &claims)?;
+        let written = self.write_at(&open.file, bytes, offset);
         // After the bytes: a sync that began before may have missed them.
         claims.changed();
         if let Err(error) = written {
             drop(held);
-            claims.cut(&self.disk, &file, upload.writer);
+            claims.cut(&self.disk, &open.file, upload.writer);
             return Err(failure::write(&upload.key, error));
         }
         claims.end.fetch_max(offset + size_bytes, Ordering::Relaxed);
+        self.write_back(&open.file, offset, size_bytes);
         Ok(Part { offset, size_bytes, etag: String::new() })
+    }
+
+    /// Starts to write what is to be synced, each time that a part completes [`WRITE_BACK_BYTES`].
+    fn write_back(&self, file: &File, offset: u64, bytes: u64) {
+        let (from, to) = (offset / WRITE_BACK_BYTES, (offset + bytes) / WRITE_BACK_BYTES);
+        if self.syncs.is_strict() && from < to {
+            let (from, to) = (from * WRITE_BACK_BYTES, to * WRITE_BACK_BYTES);
+            // What it does not start, the sync does.
+            let _ = self.disk.start_write_back(file, from, to - from);
+        }
     }
 
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -262,20 +370,24 @@ impl FsInner {
     pub(super) fn sync_parts(&self, upload: &Multipart) -> Result<()> {
         let claims = self.claims(upload)?;
         let _held = claims.shared();
-        self.sync_staging(upload, &claims)
+        self.sync_staging(upload, &claims, true)?;
+        claims.close();
+        Ok(())
     }
 
-    /// Makes the bytes of an upload durable, and that it is there. Its claims are held.
-    fn sync_staging(&self, upload: &Multipart, claims: &UploadClaims) -> Result<()> {
+    /// Makes the bytes of an upload durable, and that it is there; with `lasts`, also for the next
+    /// run. Its claims are held.
+    fn sync_staging(&self, upload: &Multipart, claims: &UploadClaims, lasts: bool) -> Result<()> {
         // Before the bytes are looked at: what is written meanwhile is not synced by this.
         let changes = claims.changes.load(Ordering::Acquire);
         let is_synced = claims.synced_changes.load(Ordering::Acquire) == changes;
-        let file = self.open_staging(upload)?;
-        if self.syncs.is_strict() && is_synced {
+        let open = self.open_staging(upload, claims)?;
+        let is_named = !lasts || claims.file().kind == StagingName::Lasting;
+        if self.syncs.is_strict() && is_synced && is_named {
             return Ok(());
         }
-        let synced = match self.log_staging(upload, &file) {
-            Ok(false) => self.settle_staging(upload, &file, claims),
+        let synced = match self.log_staging(upload, &open.file, claims, lasts) {
+            Ok(false) => self.settle_staging(upload, &open.file, claims, lasts),
             Ok(true) => Ok(()),
             Err(error) => Err(error),
         };
@@ -284,20 +396,53 @@ impl FsInner {
         Ok(())
     }
 
+    /// The name that an upload's file is to have.
+    fn wanted_name(
+        &self,
+        upload: &Multipart,
+        claims: &UploadClaims,
+        lasts: bool,
+    ) -> io::Result<String> {
+        let staging = claims.file();
+        match lasts && staging.kind != StagingName::Lasting {
+            true => self.lasting_name(upload).map_err(io::Error::other),
+            false => Ok(staging.name.clone()),
+        }
+    }
+
+    /// Gives an upload's file a name, if it has another.
+    fn name_staging(&self, claims: &UploadClaims, name: &str) -> io::Result<()> {
+        let mut staging = claims.file();
+        if staging.name != name {
+            let [from, to] = [&staging.name, name].map(|name| self.root.path().join(name));
+            self.disk.rename(&from, &to)?;
+            name.clone_into(&mut staging.name);
+            staging.kind = StagingName::Lasting;
+            claims.is_settled.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
     /// Writes a small upload's bytes to the log, if there is room.
-    fn log_staging(&self, upload: &Multipart, file: &File) -> io::Result<bool> {
-        let (Some(log), metadata) = (&self.log, self.disk.metadata_of(file)?) else {
-            return Ok(false);
-        };
+    fn log_staging(
+        &self,
+        upload: &Multipart,
+        file: &File,
+        claims: &UploadClaims,
+        lasts: bool,
+    ) -> io::Result<bool> {
+        let Some(log) = &self.log else { return Ok(false) };
+        let metadata = self.disk.metadata_of(file)?;
         if metadata.len() > LOGGED_BYTES_MAX {
             return Ok(false);
         }
-        let path = self.staging_name(upload).map_err(io::Error::other)?;
-        let read = self.disk.open(&self.root.path().join(&path))?;
+        let read = self.disk.open(&self.root.path().join(claims.name()))?;
         let bytes = self.disk.read_up_to(&read, metadata.len())?.into();
         let modified = metadata.modified()?;
-        match log.write(vec![WalEntry::Put { path, modified, bytes }]) {
-            Ok(_) => Ok(true),
+        let name = self.wanted_name(upload, claims, lasts)?;
+        let _folder_held = self.folders.shared(parent(&name));
+        match log.write(vec![WalEntry::Put { path: name.clone(), modified, bytes }]) {
+            Ok(_logged) => self.name_staging(claims, &name).map(|()| true),
             Err(WalRefusal::Full) => Ok(false),
             Err(WalRefusal::Failed(error)) => Err(error),
         }
@@ -308,13 +453,15 @@ impl FsInner {
         upload: &Multipart,
         file: &File,
         claims: &UploadClaims,
+        lasts: bool,
     ) -> io::Result<()> {
         self.syncs.data(file)?;
-        let name = self.staging_name(upload).map_err(io::Error::other)?;
+        let name = self.wanted_name(upload, claims, lasts)?;
+        let _folder_held = self.folders.shared(parent(&name));
+        self.name_staging(claims, &name)?;
         if claims.is_settled.load(Ordering::Acquire) {
             return self.log.as_ref().map_or(Ok(()), |log| log.keep([name.as_str()]));
         }
-        let _folder_held = self.folders.shared(parent(upload.key.as_str()));
         self.settle(&upload.key, [name.as_str()]).map_err(io::Error::other)?;
         claims.is_settled.store(true, Ordering::Release);
         Ok(())
@@ -324,90 +471,87 @@ impl FsInner {
     /// and a second sync may claim success for those that were lost.
     fn give_up(&self, upload: &Multipart, claims: &UploadClaims, error: io::Error) -> Error {
         claims.is_lost.store(true, Ordering::Release);
-        let removed = self.staging_path(upload).map(|path| self.disk.unlink(&path));
+        claims.close();
+        let removed = self.disk.unlink(&self.root.path().join(claims.name()));
         // While the file is there, this says that the upload is not.
-        if matches!(removed, Ok(Ok(()))) {
+        if removed.is_ok() {
             self.uploads.forget(upload);
         }
         failure::ambiguous(&upload.key, error)
     }
 
-    pub(super) fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
-        self.check_syncs(&upload.key)?;
-        let claims = self.claims(upload)?;
-        let _held = claims.exclusive();
-        let file = self.open_recorded(upload)?;
-        let (size_bytes, modified) = (upload.size_bytes(), self.clock.now());
-        let metadata = self.disk.metadata_of(&file);
-        let length = metadata.map_err(|error| failure::ambiguous(&upload.key, error))?.len();
+    /// Makes the file of an upload, which is held, what its object is to be, durably.
+    pub(super) fn stage_completion(
+        &self,
+        upload: &Multipart,
+        claims: &UploadClaims,
+        modified: SystemTime,
+    ) -> Result<Arc<KeptFile>> {
+        let (open, length) = self.open_recorded(upload, claims)?;
+        let size_bytes = upload.size_bytes();
         if length != size_bytes {
             claims.changed();
             self.disk
-                .set_length(&file, size_bytes)
+                .set_length(&open.file, size_bytes)
                 .map_err(|error| failure::write(&upload.key, error))?;
         }
-        self.sync_staging(upload, &claims)?;
+        self.sync_staging(upload, claims, false)?;
         self.disk
-            .set_modified(&file, modified)
+            .set_modified(&open.file, modified)
             .map_err(|error| failure::write(&upload.key, error))?;
-        self.publish_upload(upload, &file, modified)?;
+        Ok(open)
+    }
+
+    /// Completes an upload without the log. The rename leaves no second name, as a link would, so a
+    /// crash shows either the upload or the object. The held key keeps the name free meanwhile.
+    pub(super) fn complete_unlogged(&self, upload: &Multipart) -> Result<()> {
+        let key = &upload.key;
+        let claims = self.claims(upload)?;
+        let _claim_held = claims.exclusive();
+        let open = self.stage_completion(upload, &claims, self.clock.now())?;
+        // Its time of change is to survive, too.
+        self.syncs.file(&open.file).map_err(|error| failure::ambiguous(key, error))?;
+        let name = claims.name();
+        self.folders.within(parent(key.as_str()), |_| {
+            let _held = self.keys.exclusive(key.as_str());
+            self.check_free(key)?;
+            let renamed = self.disk.rename(&self.root.path().join(&name), &self.path(key));
+            self.appeared(key, &renamed);
+            renamed.map_err(|error| failure::write(key, error))?;
+            self.settle(key, [name.as_str(), key.as_str()])
+        })?;
         self.uploads.forget(upload);
         Ok(())
     }
 
-    /// Renames the upload's file to its key. Unlike a link that leaves no second name, so a
-    /// crash shows either the upload or the object. The held key keeps the name free meanwhile.
-    fn publish_upload(&self, upload: &Multipart, file: &File, modified: SystemTime) -> Result<()> {
-        let (key, name) = (&upload.key, self.staging_name(upload)?);
-        let path = self.path(key);
-        let _folder_held = self.folders.shared(parent(key.as_str()));
-        let _held = self.keys.exclusive(key.as_str());
-        if self.there(key)?.is_some() {
-            return Err(taken(key, &path, io::ErrorKind::AlreadyExists.into()));
-        }
-        let rename = || self.disk.rename(&self.root.path().join(&name), &path);
-        let to = key.to_string();
-        let change =
-            WalEntry::Rename { path: name.clone(), to, size_bytes: upload.size_bytes(), modified };
-        let logged = match self.log.as_ref().map(|log| log.write(vec![change])) {
-            Some(Ok(logged)) => logged,
-            Some(Err(WalRefusal::Failed(error))) => return Err(failure::ambiguous(key, error)),
-            Some(Err(WalRefusal::Full)) | None => {
-                // Its time of change is to survive, too.
-                self.syncs.file(file).map_err(|error| failure::ambiguous(key, error))?;
-                let renamed = rename();
-                self.appeared(key, &renamed);
-                renamed.map_err(|error| failure::write(key, error))?;
-                return self.settle(key, [name.as_str(), key.as_str()]);
-            }
-        };
-        let renamed = rename();
-        drop(logged);
-        self.appeared(key, &renamed);
-        let Err(error) = renamed else { return Ok(()) };
-        if let Some(log) = &self.log {
-            self.retract(log, key, &[name.as_str(), key.as_str()])?;
-        }
-        Err(failure::write(key, error))
-    }
-
     pub(super) fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
-        let Ok(name) = self.staging_name(upload) else { return Ok(()) };
+        let Ok(claims) = self.claims_of(upload) else { return Ok(()) };
         let folder = parent(upload.key.as_str());
         {
-            let claims = self.uploads.claims(upload, self.staging_path(upload)?);
             let _held = claims.exclusive();
             let _folder_held = self.folders.shared(folder);
+            let (name, kind) = {
+                let staging = claims.file();
+                (staging.name.clone(), staging.kind)
+            };
             let path = self.root.path().join(&name);
             match self.disk.unlink(&path).map_err(|error| failure::lookup(&upload.key, error)) {
                 Err(error) if !error.is_not_found() => return Err(error),
                 _ => self.uploads.forget(upload),
             }
-            let delete = WalEntry::Delete { path: name };
-            let applied = self.log.as_ref().map(|log| log.submit(vec![delete]).applied());
-            self.end_deletes(&upload.key, vec![applied])?;
+            // The next run frees the bytes of another one, whatever the log has of it.
+            if kind == StagingName::Lasting {
+                let delete = WalEntry::Delete { path: name };
+                let applied = self.log.as_ref().map(|log| log.submit(vec![delete]).applied());
+                self.end_deletes(&upload.key, vec![applied])?;
+            }
         }
         self.folders.prune(folder);
         Ok(())
     }
+}
+
+/// The name of a file in a folder below the root.
+fn name_in(folder: &str, name: &str) -> String {
+    if folder.is_empty() { name.to_owned() } else { format!("{folder}/{name}") }
 }

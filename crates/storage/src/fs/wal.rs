@@ -123,8 +123,8 @@ struct SegmentState {
 struct WalSubmission {
     changes: Vec<WalEntry>,
     progress: Arc<SubmissionProgress>,
-    /// The writer that waits, if one does.
-    reply: Option<Sender<Result<(), WalRefusal>>>,
+    /// The writer that waits.
+    reply: Sender<Result<(), WalRefusal>>,
     /// Until it is answered.
     _wait: WaitGuard,
 }
@@ -208,32 +208,17 @@ impl Wal {
     /// are held until the changes are applied, and no lock is taken until then.
     pub(super) fn submit(&self, changes: Vec<WalEntry>) -> PendingEntries<'_> {
         let (sender, reply) = channel();
-        let progress = self.send(changes, Some(sender));
-        PendingEntries { reply, unapplied: UnappliedGuard { log: self, progress } }
-    }
-
-    /// The same of a change that the files show already. It is durable with whatever is written
-    /// after it.
-    pub(super) fn note(&self, change: WalEntry) {
-        self.send(vec![change], None);
-    }
-
-    fn send(
-        &self,
-        changes: Vec<WalEntry>,
-        reply: Option<Sender<Result<(), WalRefusal>>>,
-    ) -> Arc<SubmissionProgress> {
         let progress = Arc::new(SubmissionProgress {
             segment: AtomicUsize::new(NOT_WRITTEN),
-            is_applied: AtomicBool::new(reply.is_none()),
+            is_applied: AtomicBool::new(false),
         });
         if let Some(queue) = &self.queue {
             self.shared.queued.fetch_add(1, Ordering::SeqCst);
             let (progress, _wait) = (Arc::clone(&progress), self.shared.watch.begin());
             // The writer lives as long as the log. If it does not, the waiting writer gets an error.
-            let _ = queue.send(WalSubmission { changes, progress, reply, _wait });
+            let _ = queue.send(WalSubmission { changes, progress, reply: sender, _wait });
         }
-        progress
+        PendingEntries { reply, unapplied: UnappliedGuard { log: self, progress } }
     }
 
     /// Waits until changes are in the log.
@@ -446,7 +431,7 @@ impl WalWriter {
         };
         self.note(&batch, written.is_ok());
         self.shared.queued.fetch_sub(batch.len(), Ordering::SeqCst);
-        for reply in batch.into_iter().filter_map(|submission| submission.reply) {
+        for WalSubmission { reply, .. } in batch {
             let answer = match &written {
                 Ok(()) => Ok(()),
                 Err(WalRefusal::Full) => Err(WalRefusal::Full),

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Multipart, OpenFile, PairOutcome,
-    Part, Presign, Purged, Put, PutMode, Record, Result, Stat, Store, Written, forward_store,
-    put_in_sequence,
+    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Multipart, OpenFile, Part, Presign,
+    Purged, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store, StoreChange, Written,
+    forward_store, put_in_sequence,
 };
 
 /// A call to a store.
@@ -121,9 +121,9 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
         self.answer(call, self.inner.put(key, bytes, mode)).await
     }
 
-    // One after the other: what watches this store sees both.
-    async fn put_both(&self, first: Put, then: Put) -> Result<PairOutcome> {
-        put_in_sequence(self, first, then).await
+    // One after the other: what watches this store sees each.
+    async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
+        put_in_sequence(self, before, then).await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {

@@ -143,7 +143,11 @@ impl WalReplay<'_> {
     fn apply(&self, path: &str, last: &FinalState) -> io::Result<()> {
         let target = below(self.root, path)?;
         match last {
-            FinalState::Absent => absent_is_fine(self.disk.unlink(&target)),
+            // Where there is a folder by now, the object is absent.
+            FinalState::Absent => match absent_is_none(self.disk.unlink(&target)) {
+                Err(error) if error.kind() == io::ErrorKind::IsADirectory => Ok(()),
+                removed => removed.map(drop),
+            },
             FinalState::Put(modified, span) => self.put(&target, *modified, *span),
             FinalState::Moved(from, size_bytes, modified) => {
                 self.rename(&below(self.root, from)?, &target, *size_bytes, *modified)
@@ -290,10 +294,6 @@ fn absent_is_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if is_absence(&error) => Ok(None),
         other => other.map(Some),
     }
-}
-
-fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
-    absent_is_none(result).map(|_| ())
 }
 
 /// The log's bytes are summed, and yet nothing outside the folder is touched on its word.
