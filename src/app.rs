@@ -11,7 +11,7 @@ use jreg_access::{
     JwksFetchError, JwksFetcher, RegistryGate,
 };
 use jreg_config::{Settings, StorageLocation};
-use jreg_http::{Api, Context};
+use jreg_http::{Api, ApiContext};
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
@@ -39,7 +39,7 @@ const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 /// A registry that is ready to serve.
 #[derive(Debug)]
 pub struct App {
-    context: Arc<Context>,
+    context: Arc<ApiContext>,
     jobs: Jobs,
     workshop: MaintenanceContext,
     server: ServerOptions,
@@ -130,7 +130,7 @@ impl App {
             );
         }
         let options = options::http(&settings);
-        let context = Arc::new(Context {
+        let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer),
             guard,
             tls,
@@ -169,7 +169,7 @@ impl App {
 
     /// Does what comes through `socket`, too, once it serves.
     pub fn control(&self, socket: ControlSocket) {
-        let Context { tasks, stopping, .. } = &*self.context;
+        let ApiContext { tasks, stopping, .. } = &*self.context;
         socket.serve(self.workshop.clone(), tasks, stopping.clone());
     }
 

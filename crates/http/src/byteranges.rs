@@ -10,14 +10,14 @@ use jreg_net::server::Body;
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream};
 
-use super::blobs::content_range;
+use crate::headers::content_range;
 
 /// Maximum gap between two ranges that is read to save a store request: it takes less time than a
 /// round trip.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 
 /// The ranges, in the order of the response.
-pub(super) struct RangeParts {
+pub(crate) struct RangeParts {
     boundary: String,
     ranges: Vec<(u64, u64)>,
     size_bytes: u64,
@@ -50,7 +50,7 @@ struct RangeSource {
 impl RangeParts {
     /// Ranges of a blob of `size_bytes`: start and end (exclusive), each within the blob and not
     /// empty.
-    pub(super) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
+    pub(crate) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
         // Ranges out of order are not merged: gaps would be read repeatedly, up to the whole blob
         // each time.
         let gap_bytes_max = if ranges.is_sorted() { GAP_BYTES_MAX } else { 0 };
@@ -58,13 +58,13 @@ impl RangeParts {
     }
 
     /// Content-Length of the body.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         let part = |&(start, end): &(u64, u64)| self.head(start, end).len() as u64 + end - start;
         self.ranges.iter().map(part).sum::<u64>() + self.closing().len() as u64
     }
 
     /// The body, read from the blob.
-    pub(super) fn into_body(self, reader: BlobReader) -> Body {
+    pub(crate) fn into_body(self, reader: BlobReader) -> Body {
         let left = ByteRange { start: 0, end: 0 };
         let sending =
             RangeSending { parts: self, reader, next: 0, left, source: None, is_closed: false };

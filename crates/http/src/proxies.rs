@@ -44,25 +44,25 @@ impl Default for Proxies {
 
 /// The origin of a request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Client {
+pub(crate) struct Client {
     /// The client's address. The port is 0 if a proxy did not send it.
-    pub(super) address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// The nearest trusted proxy.
-    pub(super) proxy: Option<SocketAddr>,
+    pub(crate) proxy: Option<SocketAddr>,
     /// Whether the client used HTTPS.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
     /// The host that a proxy forwarded.
-    pub(super) host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Scheme and authority that the client used, such as `https://registry.example.com`, if both
     /// are certain and the response may have a `Location`.
-    pub(super) origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// The client's certificate. That of a trusted proxy does not identify its clients.
-    pub(super) certificate: Option<Arc<ClientCertificate>>,
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Client {
     /// The address, without an unknown port.
-    pub(super) fn shown(&self) -> Option<String> {
+    pub(crate) fn shown(&self) -> Option<String> {
         self.address.map(|address| match address.port() {
             0 => address.ip().to_string(),
             _ => address.to_string(),
@@ -77,7 +77,7 @@ impl Proxies {
     }
 
     /// The origin of a request: the peer, or the client that a trusted peer forwards for.
-    pub(super) fn client<B>(&self, request: &Request<B>) -> Client {
+    pub(crate) fn client<B>(&self, request: &Request<B>) -> Client {
         let secured = request.extensions().get::<Secured>();
         let peer = request.extensions().get::<Peer>().map(|Peer(address)| *address);
         let secure = secured.is_some();
