@@ -1,19 +1,14 @@
 //! Tags: listing them, and the one way in which they change.
 
-use futures::future::join_all;
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::Key;
 
 use crate::attempts::SwapAttempts;
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::protect::TagRemoval;
 use crate::record::{PresenceMark, StoredRecord, TagTarget, VersionedRecord};
 use crate::window::WriteWindow;
 use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
-
-/// How many hints are read at a time when the tags of a manifest are removed.
-const HINTS_PER_PAGE: usize = 1000;
 
 /// A change of a tag.
 #[derive(Clone, Copy, Debug)]
@@ -94,34 +89,6 @@ impl Repository {
             };
             if changed {
                 return Ok(true);
-            }
-        }
-    }
-
-    /// Removes every tag that points to a manifest, found by its hints, several at a time.
-    pub(crate) async fn remove_tags_of(
-        &self,
-        digest: &Digest,
-        removal: &TagRemoval<'_>,
-    ) -> Result<()> {
-        let prefix = keys::tagged(&self.name, digest);
-        let mut after = None;
-        loop {
-            let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
-            let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
-            let removals =
-                tags.map(|tag| async move { self.remove_tag_of(digest, &tag, removal).await });
-            // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
-            let mut removals: Vec<_> = removals.collect();
-            while !removals.is_empty() {
-                let rest = removals.split_off(removals.len().min(self.core.reads_in_flight_max()));
-                // Each to its end, also beside one that fails: then it is known which tags went.
-                join_all(removals).await.into_iter().collect::<Result<()>>()?;
-                removals = rest;
-            }
-            match hints.entries.last() {
-                Some(last) if hints.more => after = Some(last.key.to_string()),
-                _ => return Ok(()),
             }
         }
     }
