@@ -70,7 +70,7 @@ async fn random_mix(seed: u64, settings: Settings, strict: bool) {
         strict,
     };
     let acknowledged = work(&shared, seed).await;
-    assert!(acknowledged > WORKERS * OPERATIONS, "only {acknowledged} requests were answered");
+    assert!(acknowledged > WORKERS * OPERATIONS, "only {acknowledged} requests were acknowledged");
     faults.end(&cluster.bucket).await;
     if !strict {
         cluster.replace().await;

@@ -39,11 +39,11 @@ pub(crate) struct Shared {
 
 /// Outcome of a request.
 pub(crate) enum Reply {
-    Answer(Response),
+    Response(Response),
     /// A response that says only that it failed.
     Failed,
     /// No response was received: it may still take effect.
-    Unanswered,
+    NoResponse,
 }
 
 /// A client.
@@ -133,15 +133,15 @@ impl Worker {
         if request.method != "GET" && self.rng.chance(1, impatience) {
             let sending = async move { drop(client.try_send(request).await) };
             self.abandoned.push(tokio::spawn(sending));
-            return Reply::Unanswered;
+            return Reply::NoResponse;
         }
         match client.try_send(request).await {
-            Ok(answer) if answer.status >= 500 || answer.status == 429 => Reply::Failed,
-            Ok(answer) => {
+            Ok(response) if response.status >= 500 || response.status == 429 => Reply::Failed,
+            Ok(response) => {
                 self.acknowledged += 1;
-                Reply::Answer(answer)
+                Reply::Response(response)
             }
-            Err(_) => Reply::Unanswered,
+            Err(_) => Reply::NoResponse,
         }
     }
 
@@ -153,8 +153,8 @@ impl Worker {
         claims: impl Fn(Option<&Response>) -> Vec<Claim>,
     ) -> Response {
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(answer) = self.note(&request, &claims).await {
-                return answer;
+            if let Some(response) = self.note(&request, &claims).await {
+                return response;
             }
             self.pause().await;
         }
@@ -171,17 +171,17 @@ impl Worker {
         let what = format!("{} {}", request.method, request.target);
         let begun = ledger.tick();
         match self.attempt(request).await {
-            Reply::Answer(answer) => {
-                let what = format!("{what} = {}", answer.status);
-                ledger.answered(begun, claims(Some(&answer)), &what);
-                return Some(answer);
+            Reply::Response(response) => {
+                let what = format!("{what} = {}", response.status);
+                ledger.responded(begun, claims(Some(&response)), &what);
+                return Some(response);
             }
             Reply::Failed => {
-                let span = Span::Failed { begun, answered: ledger.tick() };
+                let span = Span::Failed { begun, ended: ledger.tick() };
                 ledger.unsure(span, claims(None), &what);
             }
-            Reply::Unanswered => {
-                ledger.unsure(Span::Unanswered { begun }, claims(None), &what);
+            Reply::NoResponse => {
+                ledger.unsure(Span::NoResponse { begun }, claims(None), &what);
             }
         }
         None
@@ -199,11 +199,11 @@ impl Worker {
             }
             self.push_blob(repository, blob).await;
         }
-        let answer = self.put_manifest(repository, manifest, Some(tag)).await;
-        for blob in self.missing(&answer) {
+        let response = self.put_manifest(repository, manifest, Some(tag)).await;
+        for blob in self.missing(&response) {
             self.push_blob(repository, blob).await;
         }
-        if answer.status != 201 {
+        if response.status != 201 {
             self.put_manifest(repository, manifest, Some(tag)).await;
         }
     }
@@ -230,26 +230,26 @@ impl Worker {
             [Some(at), tag, referrer].into_iter().flatten().collect::<Vec<_>>()
         };
         let blob = |blob, value| Claim::of(Register::Blob(repository, blob), Effect::Read(value));
-        let answer = self
-            .insist(put, |answer| match answer {
+        let response = self
+            .insist(put, |response| match response {
                 None => written(),
-                Some(answer) if answer.status == 201 => {
+                Some(response) if response.status == 201 => {
                     let held = pushed.needs.iter().map(|need| blob(*need, Some(THERE)));
                     written().into_iter().chain(held).collect()
                 }
-                Some(answer) => {
-                    let missing = missing(&fixtures, answer);
-                    assert!(!missing.is_empty(), "nothing is missing: {answer}");
+                Some(response) => {
+                    let missing = missing(&fixtures, response);
+                    assert!(!missing.is_empty(), "nothing is missing: {response}");
                     missing.into_iter().map(|need| blob(need, None)).collect()
                 }
             })
             .await;
-        one_of(&answer, &[201, 400]);
-        answer
+        one_of(&response, &[201, 400]);
+        response
     }
 
-    fn missing(&self, answer: &Response) -> Vec<usize> {
-        missing(&self.shared.fixtures, answer)
+    fn missing(&self, response: &Response) -> Vec<usize> {
+        missing(&self.shared.fixtures, response)
     }
 
     async fn delete_blob(&mut self, repository: usize, blob: usize) {
@@ -264,7 +264,7 @@ impl Worker {
     }
 
     async fn remove(&mut self, delete: Request, register: Register) {
-        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+        let claims = |response: Option<&Response>| match response.map(|response| response.status) {
             Some(404) => vec![Claim::of(register, Effect::Read(None))],
             _ => vec![Claim::of(register, Effect::Remove)],
         };
@@ -285,7 +285,7 @@ impl Worker {
         let gone = |(register, value)| Claim::of(register, Effect::RemoveFrom(value));
         // Another client may have deleted it after this request had deleted its tag.
         let perhaps = |(register, value)| Claim::perhaps(register, Effect::RemoveFrom(value));
-        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+        let claims = |response: Option<&Response>| match response.map(|response| response.status) {
             Some(404) => {
                 let absent = Claim::of(own, Effect::Read(None));
                 led_here().map(perhaps).chain([absent]).collect()
@@ -303,34 +303,34 @@ impl Worker {
         claims: impl Fn(&Response) -> Vec<Claim>,
     ) -> Response {
         let strict = self.shared.strict;
-        let answer = self
-            .insist(read, |answer| match answer {
+        let response = self
+            .insist(read, |response| match response {
                 None => Vec::new(),
-                Some(answer) if answer.status == 404 => {
+                Some(response) if response.status == 404 => {
                     vec![Claim::of(absent, Effect::Read(None))]
                 }
-                Some(answer) => {
-                    let claims = claims(answer);
+                Some(response) => {
+                    let claims = claims(response);
                     if strict { claims } else { Vec::new() }
                 }
             })
             .await;
-        one_of(&answer, &[200, 404]);
-        answer
+        one_of(&response, &[200, 404]);
+        response
     }
 
     /// Where a tag points to.
     pub(crate) async fn read_tag(&mut self, repository: usize, tag: usize) -> Option<usize> {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Tag(repository, tag);
-        let served = |answer: &Response| {
-            let served = fixtures.manifest_of(&answer.body);
-            served.unwrap_or_else(|| panic!("no client pushed this: {answer}"))
+        let served = |response: &Response| {
+            let served = fixtures.manifest_of(&response.body);
+            served.unwrap_or_else(|| panic!("no client pushed this: {response}"))
         };
         let get = Request::new("GET", manifest_at(repository, TAGS[tag]));
-        let answer = self
-            .read(get, register, |answer| {
-                let manifest = served(answer);
+        let response = self
+            .read(get, register, |response| {
+                let manifest = served(response);
                 let there = Register::Manifest(repository, manifest);
                 vec![
                     Claim::of(register, Effect::Read(Some(manifest))),
@@ -338,7 +338,7 @@ impl Worker {
                 ]
             })
             .await;
-        (answer.status == 200).then(|| served(&answer))
+        (response.status == 200).then(|| served(&response))
     }
 
     /// Whether a manifest exists.
@@ -347,13 +347,13 @@ impl Worker {
         let register = Register::Manifest(repository, manifest);
         let get =
             Request::new("GET", manifest_at(repository, &fixtures.manifests[manifest].digest));
-        let answer = self
-            .read(get, register, |answer| {
-                assert_eq!(answer.body, fixtures.manifests[manifest].bytes);
+        let response = self
+            .read(get, register, |response| {
+                assert_eq!(response.body, fixtures.manifests[manifest].bytes);
                 vec![Claim::of(register, Effect::Read(Some(THERE)))]
             })
             .await;
-        answer.status == 200
+        response.status == 200
     }
 
     /// Whether a blob exists, with the right bytes.
@@ -361,13 +361,13 @@ impl Worker {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Blob(repository, blob);
         let get = Request::new("GET", blob_at(repository, &fixtures.blobs[blob].digest));
-        let answer = self
-            .read(get, register, |answer| {
-                assert!(answer.body == fixtures.blobs[blob].bytes, "other bytes of blob {blob}");
+        let response = self
+            .read(get, register, |response| {
+                assert!(response.body == fixtures.blobs[blob].bytes, "other bytes of blob {blob}");
                 vec![Claim::of(register, Effect::Read(Some(THERE)))]
             })
             .await;
-        answer.status == 200
+        response.status == 200
     }
 
     async fn holds_blob(&mut self, repository: usize, blob: usize) -> bool {
@@ -384,8 +384,8 @@ impl Worker {
         let digest = &fixtures.manifests[subject].digest;
         let get =
             Request::new("GET", format!("/v2/{}/referrers/{digest}", REPOSITORIES[repository]));
-        let listed = |answer: &Response| {
-            let listed = answer.json()["manifests"].as_array().cloned().unwrap();
+        let listed = |response: &Response| {
+            let listed = response.json()["manifests"].as_array().cloned().unwrap();
             let referrers = fixtures.referrers().filter(|(_, of)| *of == subject);
             let is_listed = |manifest: usize| {
                 let digest = &*fixtures.manifests[manifest].digest;
@@ -397,22 +397,23 @@ impl Worker {
             let value = is_listed.then_some(THERE);
             Claim::of(Register::Referrer(repository, manifest), Effect::Read(value))
         };
-        let answer = self
-            .insist(get, |answer| {
-                answer
-                    .map_or_else(Vec::new, |answer| listed(answer).into_iter().map(claim).collect())
+        let response = self
+            .insist(get, |response| {
+                response.map_or_else(Vec::new, |response| {
+                    listed(response).into_iter().map(claim).collect()
+                })
             })
             .await;
-        one_of(&answer, &[200]);
-        let there = listed(&answer).into_iter().filter(|(_, is_listed)| *is_listed);
+        one_of(&response, &[200]);
+        let there = listed(&response).into_iter().filter(|(_, is_listed)| *is_listed);
         there.map(|(manifest, _)| manifest).collect()
     }
 }
 
 /// The blobs that a refused manifest lacks.
-fn missing(fixtures: &Fixtures, answer: &Response) -> Vec<usize> {
-    let answer = answer.json();
-    let missing = answer.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
+fn missing(fixtures: &Fixtures, response: &Response) -> Vec<usize> {
+    let response = response.json();
+    let missing = response.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
     let blob = |digest: &serde_json::Value| fixtures.blob_of(digest.as_str()?);
     missing.into_iter().flatten().filter_map(blob).collect()
 }
@@ -426,6 +427,6 @@ pub(crate) fn blob_at(repository: usize, digest: &str) -> String {
 }
 
 #[track_caller]
-pub(crate) fn one_of(answer: &Response, statuses: &[u16]) {
-    assert!(statuses.contains(&answer.status), "{answer}");
+pub(crate) fn one_of(response: &Response, statuses: &[u16]) {
+    assert!(statuses.contains(&response.status), "{response}");
 }

@@ -50,9 +50,9 @@ impl Http {
             Mount { repository, from, blob } => {
                 let query =
                     format!("blobs/uploads/?mount={}&from={}", digest(blob), REPOSITORIES[*from]);
-                let answer =
+                let response =
                     self.send(Request::new("POST", v2(*repository, &query)).body("")).await;
-                if answer.status == 202 { Outcome::Missed } else { outcome(&answer) }
+                if response.status == 202 { Outcome::Missed } else { outcome(&response) }
             }
             DeleteBlob { repository, blob } => outcome(
                 &self
@@ -63,23 +63,23 @@ impl Http {
                     .await,
             ),
             ReadBlob { repository, blob, start } => {
-                let answer = self
+                let response = self
                     .send(Request::new("GET", v2(*repository, &format!("blobs/{}", digest(blob)))))
                     .await;
-                match outcome(&answer) {
+                match outcome(&response) {
                     Outcome::Done => {
-                        Outcome::Bytes(answer.body.slice((*start).min(answer.body.len())..))
+                        Outcome::Bytes(response.body.slice((*start).min(response.body.len())..))
                     }
                     refused => refused,
                 }
             }
             Begin { slot, repository, blob } => {
-                let answer = self
+                let response = self
                     .send(Request::new("POST", v2(*repository, "blobs/uploads/")).body(""))
                     .await;
-                let location = answer.header("Location").unwrap().to_owned();
+                let location = response.header("Location").unwrap().to_owned();
                 self.uploads.insert(*slot, Upload { location, blob: *blob, offset: 0 });
-                outcome(&answer)
+                outcome(&response)
             }
             _ => unreachable!("only called for blobs"),
         }
@@ -112,8 +112,8 @@ impl Http {
             Cancel { .. } => Request::new("DELETE", &*upload.location),
             _ => Request::new("GET", &*upload.location),
         };
-        let answer = self.send(request).await;
-        match (outcome(&answer), answer.header("Range")) {
+        let response = self.send(request).await;
+        match (outcome(&response), response.header("Range")) {
             (Outcome::Done, Some(range)) => {
                 let offset = offset(range);
                 self.uploads.get_mut(slot).unwrap().offset = offset;
@@ -142,10 +142,10 @@ impl Http {
                 outcome(&self.send(under(fixtures, push, *condition)).await)
             }
             GetManifest { repository, by } => {
-                let answer =
+                let response =
                     self.send(Request::new("GET", v2(*repository, &path(fixtures, *by)))).await;
-                match outcome(&answer) {
-                    Outcome::Done => Outcome::Bytes(answer.body),
+                match outcome(&response) {
+                    Outcome::Done => Outcome::Bytes(response.body),
                     refused => refused,
                 }
             }
@@ -185,9 +185,9 @@ impl Http {
             }
             _ => unreachable!("only called for listings"),
         };
-        let answer = self.send(Request::new("GET", target)).await;
-        let json = answer.json();
-        match outcome(&answer) {
+        let response = self.send(Request::new("GET", target)).await;
+        let json = response.json();
+        match outcome(&response) {
             Outcome::Done => Outcome::Names(names(&json[items])),
             refused => refused,
         }
@@ -264,11 +264,11 @@ fn names(items: &serde_json::Value) -> Vec<String> {
     names
 }
 
-fn outcome(answer: &Response) -> Outcome {
-    match answer.status {
+fn outcome(response: &Response) -> Outcome {
+    match response.status {
         200..=299 => Outcome::Done,
         412 => Outcome::refused("412"),
         416 => Outcome::refused("OUT_OF_ORDER"),
-        _ => Outcome::Refused(answer.error_code().unwrap_or_else(|| answer.status.to_string())),
+        _ => Outcome::Refused(response.error_code().unwrap_or_else(|| response.status.to_string())),
     }
 }

@@ -165,17 +165,17 @@ impl UnreliableStore {
         if self.before(false, key).await != RequestFault::None {
             return Err(unavailable(key));
         }
-        let answer = {
+        let outcome = {
             let _in_flight = self.schedule.in_flight().await;
             work.await
         };
-        if let Err(error) = &answer
+        if let Err(error) = &outcome
             && !error.is_not_found()
         {
             self.schedule.note(|| format!("{} {name} {key}: {error}", self.instance));
         }
         self.after(false, key).await;
-        answer
+        outcome
     }
 
     /// A write; `again` creates it for the target store.
@@ -209,18 +209,18 @@ impl UnreliableStore {
             }
             RequestFault::None | RequestFault::ResponseLost => {}
         }
-        let answer = {
+        let outcome = {
             let _in_flight = self.schedule.in_flight().await;
             work.await
         };
-        match &answer {
+        match &outcome {
             Ok(_) => note(format!("{fault:?}")),
             Err(error) => note(format!("{fault:?}: {:?}", error.kind())),
         }
         self.after(true, key).await;
         match fault {
             RequestFault::ResponseLost => Err(unavailable(key)),
-            _ => answer,
+            _ => outcome,
         }
     }
 

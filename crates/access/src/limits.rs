@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_counts_by_name_and_nobody_by_address() {
+    fn identities_count_by_name_and_anonymous_clients_by_address() {
         let alice = Identity::named("alice", jreg_auth::IdentitySource::Htpasswd);
         assert_eq!(LimitedClient::of(&alice, at(1)), LimitedClient::of(&alice, at(2)));
         assert_ne!(

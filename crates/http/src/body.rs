@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_collected_body_is_whole_or_too_large() {
+    async fn a_buffered_body_is_complete_or_too_large() {
         let (sender, body) = fed(&[], 0);
         feed(&sender, "ab");
         feed(&sender, "cd");

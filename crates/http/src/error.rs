@@ -181,7 +181,7 @@ impl ApiError {
                 Self::bad_request(ErrorCode::DigestInvalid, message)
             }
             // An invalid tag cannot exist, so reads get 404: existence checks treat 404 as an
-            // answer and 400 as a failure.
+            // result and 400 as a failure.
             RouteError::InvalidTag(_) if is_read(method) => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message)
             }

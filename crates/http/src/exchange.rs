@@ -15,7 +15,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
 use jreg_net::server::{Body, BodyFailure, Request, Response};
 use jreg_storage::error_chain;
-use jreg_telemetry::metrics::{AnsweredRequest, GaugeGuard};
+use jreg_telemetry::metrics::{FinishedRequest, GaugeGuard};
 use tracing::Instrument;
 
 use crate::context::ApiContext;
@@ -122,7 +122,7 @@ impl Drop for ResponseWatch {
         // While it stops, the server mostly aborts requests itself.
         let gone = if self.context.stopping.is_cancelled() { CUT_OFF } else { CLIENT_GONE };
         let status = self.status.map_or(gone, |status| status.as_u16());
-        self.context.metrics.count_request(&AnsweredRequest {
+        self.context.metrics.count_request(&FinishedRequest {
             endpoint: self.observed.endpoint(),
             status,
             duration: self.observed.started.elapsed(),

@@ -108,7 +108,7 @@ mod tests {
     const LARGE: u64 = 1 << 30;
 
     #[test]
-    fn nobody_is_redirected_by_default() {
+    fn no_client_is_redirected_by_default() {
         let default = Redirects::default();
         assert!(!default.is_for(LARGE, None, &HeaderMap::new()));
         assert!(redirects(|_| {}).is_for(LARGE, None, &HeaderMap::new()));

@@ -75,7 +75,7 @@ pub struct Metrics {
     request_seconds: Histograms,
     received_bytes: Counters<1>,
     sent_bytes: Counters<1>,
-    /// Requests that are being answered.
+    /// Requests in flight.
     pub in_flight: Gauge,
     /// Connections that are open.
     pub connections: Gauge,
@@ -529,7 +529,7 @@ impl Metrics {
     }
 
     /// Counts a collection that ended well.
-    pub fn count_collection(&self, done: &GcReport, duration: Duration) {
+    pub fn count_gc_run(&self, done: &GcReport, duration: Duration) {
         self.gc_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
         self.gc_seconds.inc_by(duration.as_secs_f64());
         self.gc_last_success.set(unix_time());
@@ -564,7 +564,7 @@ impl Metrics {
     }
 
     /// Counts a collection that was given up.
-    pub fn count_failed_collection(&self, end: RunEnd) {
+    pub fn count_failed_gc_run(&self, end: RunEnd) {
         self.gc_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
@@ -587,8 +587,8 @@ impl Metrics {
         self.fsck_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
-    /// Counts an answered request.
-    pub fn count_request(&self, request: &AnsweredRequest) {
+    /// Counts a finished request.
+    pub fn count_request(&self, request: &FinishedRequest) {
         let endpoint = ("endpoint", LabelValue::Text(request.endpoint));
         let status = ("status", LabelValue::Number(request.status));
         self.requests.get_or_create(&MetricLabels([endpoint, status])).inc();
@@ -675,16 +675,16 @@ fn saturated(count: usize) -> i64 {
 
 /// What is counted of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct AnsweredRequest {
+pub struct FinishedRequest {
     /// The endpoint's id.
     pub endpoint: &'static str,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// From the request's head to the end of the answer.
+    /// From the request's head to the end of the response.
     pub duration: Duration,
     /// Bytes of the request's body that were read.
     pub received_bytes: u64,
-    /// Bytes of the answer's body that were handed over.
+    /// Bytes of the response's body that were handed over.
     pub sent_bytes: u64,
 }
 
@@ -741,7 +741,7 @@ mod tests {
     #[test]
     fn the_text_names_every_family_with_its_labels() {
         let metrics = Metrics::new();
-        metrics.count_request(&AnsweredRequest {
+        metrics.count_request(&FinishedRequest {
             endpoint: "blob_get",
             status: 206,
             duration: Duration::from_millis(3),

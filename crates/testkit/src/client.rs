@@ -88,7 +88,7 @@ impl Client {
     async fn exchange(&self, request: &Request) -> Response {
         match self.try_exchange(request).await {
             Ok(response) => response,
-            Err(error) => panic!("no sound answer: {error}\n--- request\n{request}"),
+            Err(error) => panic!("no valid response: {error}\n--- request\n{request}"),
         }
     }
 
@@ -102,9 +102,9 @@ impl Client {
         if let Ok(rest) = wire.closed().await
             && !rest.is_empty()
         {
-            broken.push(format!("{} bytes after the end of the answer", rest.len()));
+            broken.push(format!("{} bytes after the end of the response", rest.len()));
         }
-        assert!(broken.is_empty(), "{broken:#?}\n--- request\n{request}--- answer\n{response}");
+        assert!(broken.is_empty(), "{broken:#?}\n--- request\n{request}--- response\n{response}");
         Ok(response)
     }
 

@@ -1,4 +1,4 @@
-//! A request as it will be sent, byte for byte, and an answer as it came.
+//! A request as it will be sent, byte for byte, and a response as it came.
 
 use std::fmt;
 

@@ -251,7 +251,7 @@ impl Scenario {
         let (name, number) = (&self.name, self.done);
         assert!(
             wrong.is_empty(),
-            "{name}, request {number}: {wrong:#?}\n--- request\n{request}--- answer\n{response}"
+            "{name}, request {number}: {wrong:#?}\n--- request\n{request}--- response\n{response}"
         );
         for (header, name) in step.kept {
             let value =

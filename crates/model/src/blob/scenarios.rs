@@ -200,7 +200,7 @@ fn uploading() -> Vec<BlobScenario> {
             .with(BlobGc::run())
             .reaching(&[Collects, AllEnd]),
         BlobScenario::new(
-            "upload that loses an answer, mount 1→2, DELETE, upload",
+            "upload that loses a response, mount 1→2, DELETE, upload",
             &[Absent, Absent],
         )
         .with(MonolithicUpload::losing(0))

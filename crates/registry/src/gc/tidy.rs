@@ -83,13 +83,13 @@ impl GcRun<'_> {
             ParsedKey::Hint(name, digest, tag) => {
                 let tag = keys::tag(&name, &tag);
                 if !seen.tags.contains(fingerprint::key(&tag)) {
-                    self.remove_leftover(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
+                    self.remove_orphan(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
                 } else if !has(&name, &digest) {
                     self.tidy_dangling(entry, date, (name, digest, tag), notes.dangling).await?;
                 }
             }
             ParsedKey::Referrer(name, _, own) if !has(&name, &own) => {
-                self.remove_leftover(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
+                self.remove_orphan(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
             }
             ParsedKey::Manifest(name, digest) => {
                 if let Some(memo) = notes.untagged {
@@ -117,7 +117,7 @@ impl GcRun<'_> {
                 self.judge_dangling(hint, date, name, tag, memo).await
             }
             Ok(_) => {
-                self.remove_leftover(GcActionKind::RemoveHint, hint, name, Some(digest)).await;
+                self.remove_orphan(GcActionKind::RemoveHint, hint, name, Some(digest)).await;
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -173,7 +173,7 @@ impl GcRun<'_> {
 
     /// Removes an unused record, if it is old: reads it again, compares its age again,
     /// and removes that version.
-    async fn remove_leftover(
+    async fn remove_orphan(
         &mut self,
         kind: GcActionKind,
         entry: &Listed,
@@ -210,7 +210,7 @@ impl GcRun<'_> {
             for entry in &page.entries {
                 let Some(name) = keys::catalog_name(&entry.key) else { continue };
                 if !self.seen.repositories.contains(fingerprint::repository(&name)) {
-                    self.remove_leftover(GcActionKind::RemoveCatalogEntry, entry, name, None).await;
+                    self.remove_orphan(GcActionKind::RemoveCatalogEntry, entry, name, None).await;
                 }
             }
         }

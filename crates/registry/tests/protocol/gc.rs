@@ -377,7 +377,7 @@ async fn children_of_a_kept_index_and_referrers_of_what_is_kept_stay() {
 }
 
 #[tokio::test]
-async fn leftovers_go_once_they_are_old() {
+async fn orphans_are_deleted_once_they_are_old() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(5)).await;
     bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
