@@ -92,7 +92,7 @@ impl Worker {
                     Some(location) => location,
                     None => self.begin(repository).await,
                 },
-                digest: pushed.digest.clone(),
+                digest: pushed.digest.to_string(),
                 bytes: pushed.bytes.clone(),
                 acknowledged: 0,
                 sent: 0,

@@ -1,6 +1,7 @@
 //! A client: random operations, each request at a random instance and retried elsewhere on failure,
 //! with all responses recorded in the ledger.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use jreg_testkit::{Client, Request, Response, Rng};
 use tokio::task::JoinHandle;
 
+use crate::fixtures::Fixtures;
 use crate::instances::cluster::BucketFaults;
-use crate::instances::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::instances::fixtures::{REPOSITORIES, TAGS, is_large};
 use crate::instances::history::{Effect, Span};
 use crate::instances::ledger::{Claim, Ledger, Register, THERE};
 
@@ -122,7 +124,7 @@ impl Worker {
     /// Mostly a small one.
     fn any_blob(&mut self) -> usize {
         let blob = self.below(self.shared.fixtures.blobs.len());
-        if self.shared.fixtures.is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
+        if is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
     }
 
     /// Sends a request to any instance, once.
@@ -216,16 +218,16 @@ impl Worker {
     ) -> Response {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let pushed = &fixtures.manifests[manifest];
-        let reference = tag.map_or(&*pushed.digest, |tag| TAGS[tag]);
+        let reference = tag.map_or_else(|| pushed.digest.to_string(), |tag| TAGS[tag].to_owned());
         let put = Request::new("PUT", manifest_at(repository, reference))
-            .header("Content-Type", &*pushed.media_type)
+            .header("Content-Type", pushed.media_type.as_str())
             .body(pushed.bytes.clone());
         let written = || {
             let at = Claim::of(Register::Manifest(repository, manifest), Effect::Write(THERE));
             let tag =
                 tag.map(|tag| Claim::of(Register::Tag(repository, tag), Effect::Write(manifest)));
             let referrer = pushed
-                .subject
+                .subject()
                 .map(|_| Claim::of(Register::Referrer(repository, manifest), Effect::Write(THERE)));
             [Some(at), tag, referrer].into_iter().flatten().collect::<Vec<_>>()
         };
@@ -274,7 +276,7 @@ impl Worker {
     async fn delete_manifest(&mut self, repository: usize, manifest: usize) {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let digest = &fixtures.manifests[manifest].digest;
-        let has_subject = fixtures.manifests[manifest].subject.is_some();
+        let has_subject = fixtures.manifests[manifest].subject().is_some();
         let delete = Request::new("DELETE", manifest_at(repository, digest));
         let own = Register::Manifest(repository, manifest);
         let led_here = || {
@@ -386,12 +388,15 @@ impl Worker {
             Request::new("GET", format!("/v2/{}/referrers/{digest}", REPOSITORIES[repository]));
         let listed = |response: &Response| {
             let listed = response.json()["manifests"].as_array().cloned().unwrap();
-            let referrers = fixtures.referrers().filter(|(_, of)| *of == subject);
+            let referrers = fixtures.referrers(subject);
             let is_listed = |manifest: usize| {
-                let digest = &*fixtures.manifests[manifest].digest;
-                listed.iter().any(|entry| entry["digest"] == *digest)
+                let digest = fixtures.manifests[manifest].digest.to_string();
+                listed.iter().any(|entry| entry["digest"] == digest)
             };
-            referrers.map(|(manifest, _)| (manifest, is_listed(manifest))).collect::<Vec<_>>()
+            referrers
+                .into_iter()
+                .map(|manifest| (manifest, is_listed(manifest)))
+                .collect::<Vec<_>>()
         };
         let claim = |(manifest, is_listed): (usize, bool)| {
             let value = is_listed.then_some(THERE);
@@ -414,15 +419,15 @@ impl Worker {
 fn missing(fixtures: &Fixtures, response: &Response) -> Vec<usize> {
     let response = response.json();
     let missing = response.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
-    let blob = |digest: &serde_json::Value| fixtures.blob_of(digest.as_str()?);
+    let blob = |digest: &serde_json::Value| fixtures.blob_of(&digest.as_str()?.parse().ok()?);
     missing.into_iter().flatten().filter_map(blob).collect()
 }
 
-pub(crate) fn manifest_at(repository: usize, reference: &str) -> String {
+pub(crate) fn manifest_at(repository: usize, reference: impl Display) -> String {
     format!("/v2/{}/manifests/{reference}", REPOSITORIES[repository])
 }
 
-pub(crate) fn blob_at(repository: usize, digest: &str) -> String {
+pub(crate) fn blob_at(repository: usize, digest: impl Display) -> String {
     format!("/v2/{}/blobs/{digest}", REPOSITORIES[repository])
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use jreg_testkit::{Request, Response, ServerSpec, TestServer, sha256};
 
-use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
+use crate::fixtures::Fixtures;
+use crate::model::fixtures::{REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
 
 struct Upload {
@@ -31,7 +32,7 @@ impl Http {
 
     async fn blob(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
-        let digest = |blob: &usize| fixtures.blobs[*blob].digest.as_str();
+        let digest = |blob: &usize| fixtures.blobs[*blob].digest.to_string();
         match operation {
             PushBlob { repository, blob } => {
                 let push = Request::new(
@@ -105,7 +106,8 @@ impl Http {
                 )
             }
             Finish { right, .. } => {
-                let digest = if *right { blob.digest.clone() } else { sha256("something else") };
+                let digest =
+                    if *right { blob.digest.to_string() } else { sha256("something else") };
                 Request::new("PUT", format!("{}?digest={digest}", upload.location))
                     .body(blob.bytes.slice(upload.offset..))
             }
@@ -137,7 +139,7 @@ impl Http {
                     ),
                 };
                 let push = Request::new("PUT", v2(*repository, &target))
-                    .header("Content-Type", &fixtures.manifests[*manifest].media_type)
+                    .header("Content-Type", fixtures.manifests[*manifest].media_type.as_str())
                     .body(fixtures.manifests[*manifest].bytes.clone());
                 outcome(&self.send(under(fixtures, push, *condition)).await)
             }

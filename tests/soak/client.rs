@@ -7,9 +7,10 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, Registry, Repository, Result};
 use jreg_testkit::Rng;
 
+use crate::fixtures::Fixtures;
 use crate::soak::cluster::{Cluster, INSTANCES};
 use crate::soak::fault_schedule::{FaultSchedule, count};
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::fixtures::{REPOSITORIES, TAGS, repository_name, tag_of};
 use crate::soak::ledger::{Ledger, Register, Value, Writing};
 
 /// How long a client may rely on existing content: the minimum grace period less the age from which
@@ -85,7 +86,7 @@ impl Client {
         F: Future<Output = Result<T>>,
     {
         let cluster = Arc::clone(&self.shared.cluster);
-        let asking = |registry: Registry| work(registry.repository(Fixtures::name(repository)));
+        let asking = |registry: Registry| work(registry.repository(repository_name(repository)));
         let Some(outcome) = cluster.at(instance, asking).await else { return Outcome::Unsure };
         match outcome {
             Ok(outcome) => {
@@ -143,7 +144,7 @@ impl Client {
 
     /// Points another tag to the target of a tag.
     async fn retag(&mut self, repository: usize, from: usize) {
-        let reference = Reference::Tag(Fixtures::tag(from));
+        let reference = Reference::Tag(tag_of(from));
         let found = self.ask(repository, |r| async move {
             r.manifest_get(&reference, jreg_registry::TouchPolicy::IfOld).await
         });
@@ -157,7 +158,7 @@ impl Client {
 
     async fn delete_tag(&mut self, repository: usize, tag: usize) {
         let writing = self.shared.ledger.write(Register::Tag(repository, tag), None);
-        let reference = Reference::Tag(Fixtures::tag(tag));
+        let reference = Reference::Tag(tag_of(tag));
         let outcome =
             self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
         let outcome = outcome.await;

@@ -13,7 +13,7 @@ use jreg_storage::ByteRange;
 use crate::soak::client::{Client, Outcome};
 use crate::soak::cluster::INSTANCES;
 use crate::soak::fault_schedule::count;
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::fixtures::{REPOSITORIES, TAGS, tag_of};
 use crate::soak::ledger::{Reading, Register};
 
 /// How long a reader may use a location: bytes are kept for an hour, of which caches take a minute.
@@ -45,7 +45,7 @@ impl Client {
     ) -> Option<Option<usize>> {
         count(&self.schedule().counts.pulls);
         let pull = self.begin_pull(instance, repository, tag);
-        let reference = Reference::Tag(Fixtures::tag(tag));
+        let reference = Reference::Tag(tag_of(tag));
         let found = self.get(instance, repository, reference).await;
         let led_to = match &found {
             Outcome::Yes(manifest) => Some(Some(*manifest)),

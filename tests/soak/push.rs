@@ -8,7 +8,7 @@ use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{Blob, Error, ManifestPush, TouchPolicy, UploadChunk, UploadId};
 
 use crate::soak::client::{Client, Outcome, RELY};
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::fixtures::{REPOSITORIES, TAGS, repository_name, tag_of};
 use crate::soak::ledger::{Reading, Register, THERE};
 
 /// Maximum attempts to push a blob.
@@ -132,7 +132,7 @@ impl Client {
         let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let (began, reading) = (self.now(), self.shared.ledger.read(source));
         let writing = self.shared.ledger.write(register, THERE);
-        let (asked, name) = (digest.clone(), Fixtures::name(from));
+        let (asked, name) = (digest.clone(), repository_name(from));
         let outcome =
             self.ask(repository, |r| async move { r.blob_mount(&asked, &name).await }).await;
         let seen = self.shared.ledger.seen(reading);
@@ -308,7 +308,7 @@ impl Client {
         let ledger = Arc::clone(&self.shared.ledger);
         ledger.unbind(repository, manifest, false);
         let began = self.now();
-        let subject = found.subject.map(|_| self.watch_tags(repository));
+        let subject = found.subject().map(|_| self.watch_tags(repository));
         let writes = self.writes(repository, manifest, tag);
         let observations: Vec<_> = found
             .needs
@@ -317,7 +317,7 @@ impl Client {
             .collect();
         let digest = found.digest.clone();
         let push = ManifestPush {
-            reference: tag.map_or(Reference::Digest(digest), |t| Reference::Tag(Fixtures::tag(t))),
+            reference: tag.map_or(Reference::Digest(digest), |t| Reference::Tag(tag_of(t))),
             tags: Vec::new(),
             media_type: Some(found.media_type.clone()),
             bytes: found.bytes.clone(),
@@ -334,7 +334,7 @@ impl Client {
             }
         }
         let kept_by = found
-            .subject
+            .subject()
             .filter(|kept_by| subject.is_some_and(|tags| self.some_tag_led_to(tags, *kept_by)));
         match outcome {
             Outcome::Yes(_) => self.pushed(repository, manifest, began, relied, kept_by),
