@@ -65,7 +65,6 @@ pub async fn show(
     Ok(ShownEnd::Failed("the command was stopped".to_owned()))
 }
 
-/// The progress line.
 struct ProgressLine {
     bar: ProgressBar,
     is_terminal: bool,

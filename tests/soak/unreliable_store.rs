@@ -44,7 +44,6 @@ impl InstanceLifetime {
 /// suspended process cannot complete an old request, however long it was suspended.
 const SIGNATURE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestFault {
     None,

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 /// Digest of the content.
 pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// Id of an upload.
 pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// Version of the registry API, older than OCI.
 pub(crate) const API_VERSION: HeaderName =

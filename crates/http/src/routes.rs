@@ -5,7 +5,6 @@ use http::Method;
 /// One fixed path.
 #[derive(Debug)]
 pub struct Route {
-    /// Its path.
     pub path: &'static str,
     /// Its name in logs and metrics.
     pub id: &'static str,

@@ -200,7 +200,6 @@ pub enum GcError {
         "garbage collection is suspended while {key} cannot be decoded ({reason}): see jreg fsck"
     )]
     Damaged {
-        /// Its key.
         key: String,
         /// Description of the damage.
         reason: String,

@@ -10,7 +10,6 @@ use crate::record::{PresenceMark, StoredRecord, TagTarget, VersionedRecord};
 use crate::window::WriteWindow;
 use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
-/// A change of a tag.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TagChange<'a> {
     /// It points there; to be sent within the window.

@@ -16,7 +16,6 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use background::BackgroundWriter;
 pub use background::{LogGuard, dropped_lines};
 
-/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, otherwise JSON.

@@ -44,7 +44,6 @@ impl<const N: usize> Hash for MetricLabels<N> {
     }
 }
 
-/// A value of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelValue {
     Text(&'static str),
@@ -160,7 +159,20 @@ fn latency() -> Histogram {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let mut metrics = Self {
+        let mut metrics = Self::unregistered();
+        metrics.register_http();
+        metrics.register_process();
+        metrics.register_registry();
+        metrics.register_store();
+        metrics.register_gc();
+        metrics.register_fsck();
+        metrics.register_auth();
+        metrics.register_tls();
+        metrics
+    }
+
+    fn unregistered() -> Self {
+        Self {
             registry: Registry::with_prefix("jreg"),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(latency),
@@ -206,16 +218,7 @@ impl Metrics {
             audit_lines: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
-        };
-        metrics.register_http();
-        metrics.register_process();
-        metrics.register_registry();
-        metrics.register_store();
-        metrics.register_collection();
-        metrics.register_check();
-        metrics.register_auth();
-        metrics.register_tls();
-        metrics
+        }
     }
 
     fn register_http(&mut self) {
@@ -356,7 +359,7 @@ impl Metrics {
         );
     }
 
-    fn register_collection(&mut self) {
+    fn register_gc(&mut self) {
         let registry = &mut self.registry;
         registry.register("gc_running", "GC runs in progress", self.gc_running.clone());
         registry.register(
@@ -395,7 +398,7 @@ impl Metrics {
         );
     }
 
-    fn register_check(&mut self) {
+    fn register_fsck(&mut self) {
         let registry = &mut self.registry;
         let text = "Background fsck runs, by outcome (ok, failed)";
         registry.register("fsck_runs", text, self.fsck_runs.clone());
@@ -489,7 +492,6 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts a handshake.
     pub fn count_tls_handshake(&self, outcome: &'static str) {
         self.tls_handshakes
             .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))

@@ -60,7 +60,6 @@ impl Client {
         wire.exchange(&request.method, frames(request, self.address)).await
     }
 
-    /// GET.
     pub async fn get(&self, target: &str) -> Response {
         self.send(Request::new("GET", target)).await
     }
@@ -70,7 +69,6 @@ impl Client {
         self.send(Request::new("HEAD", target)).await
     }
 
-    /// DELETE.
     pub async fn delete(&self, target: &str) -> Response {
         self.send(Request::new("DELETE", target)).await
     }

@@ -38,7 +38,6 @@ const METADATA_ROLE: &str = "jreg-role";
 /// and so on.
 #[derive(Clone, Debug)]
 pub struct TemporaryKeys {
-    /// The access key.
     pub access_key: String,
     /// The secret that goes with it.
     pub secret_key: String,

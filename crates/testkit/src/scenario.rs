@@ -50,12 +50,10 @@ fn step(method: &str, target: &str) -> Step {
     }
 }
 
-/// A GET.
 pub fn get(target: &str) -> Step {
     step("GET", target)
 }
 
-/// A HEAD.
 pub fn head(target: &str) -> Step {
     step("HEAD", target)
 }
@@ -75,7 +73,6 @@ pub fn patch(target: &str) -> Step {
     step("PATCH", target).body("")
 }
 
-/// A DELETE.
 pub fn delete(target: &str) -> Step {
     step("DELETE", target)
 }

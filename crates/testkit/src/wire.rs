@@ -25,7 +25,6 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = within(TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;

@@ -102,7 +102,6 @@ impl JwksFetcher for Forge {
     }
 }
 
-/// A response.
 #[derive(Debug)]
 pub(crate) struct ReceivedResponse {
     pub(crate) status: StatusCode,

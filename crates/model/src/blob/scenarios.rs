@@ -120,7 +120,6 @@ fn gc_and_pushes() -> Vec<BlobScenario> {
     ]
 }
 
-/// GC and mounts.
 fn gc_and_mounts() -> Vec<BlobScenario> {
     vec![
         BlobScenario::new("mount 1→2, push to 2, GC", &[Live(0), Absent])

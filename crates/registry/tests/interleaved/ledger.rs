@@ -18,7 +18,6 @@ pub(crate) const KEPT: Duration = Duration::from_secs(GRACE_MIN.as_secs() - 3600
 pub(crate) enum PushedContent {
     Blob(String, Digest),
     Manifest(String, Digest),
-    /// A tag.
     Tag(String, String),
 }
 

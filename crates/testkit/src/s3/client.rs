@@ -24,7 +24,6 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 pub struct S3Client {
     /// Where the server is.
     pub address: SocketAddr,
-    /// The bucket.
     pub bucket: String,
     /// The access key it signs with.
     pub access_key: String,

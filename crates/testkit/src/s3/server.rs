@@ -102,7 +102,6 @@ impl S3Spec {
 pub struct S3OpenUpload {
     /// The key it is for.
     pub key: String,
-    /// Its id.
     pub id: String,
     /// The sizes of its parts in bytes, by number.
     pub parts: Vec<(i32, u64)>,
@@ -184,7 +183,6 @@ impl S3Server {
         format!("s3://{}/?endpoint={}&path_style=true", self.bucket(), self.endpoint())
     }
 
-    /// Its clock.
     pub fn clock(&self) -> &S3Clock {
         &self.state.clock
     }
