@@ -32,7 +32,7 @@ pub(crate) async fn audit(shared: &Shared) {
     for run in 0..RUNS {
         cluster.schedule.advance(3 * HOUR).await;
         let done = collect_once(cluster, run % INSTANCES, Duration::ZERO).await.unwrap();
-        let left = [done.links, done.manifests, done.leftovers, done.blobs, done.deduplicated];
+        let left = [done.links, done.manifests, done.orphans, done.blobs, done.deduplicated];
         assert!(left.iter().all(|tally| tally.failed + tally.withheld == 0), "{done:?}");
         if run == RUNS - 1 {
             let removed: u64 = left.iter().map(|tally| tally.removed).sum();

@@ -104,12 +104,12 @@ async fn rules_are_about_common_names_and_uris() {
     let builder = registry.clients.client(Some("builder"), &[]);
     let workload = registry.clients.client(None, &["spiffe://test/ci"]);
     let other = registry.clients.client(Some("other"), &["spiffe://test/other"]);
-    let nobody = registry.clients.client(None, &[]);
+    let anonymous = registry.clients.client(None, &[]);
     for (who, enter, push, list) in [
         (Some(&builder), 200, 202, 200),
         (Some(&workload), 200, 202, 200),
         (Some(&other), 200, 403, 200),
-        (Some(&nobody), 401, 401, 401),
+        (Some(&anonymous), 401, 401, 401),
         (None, 401, 401, 401),
     ] {
         let statuses = (

@@ -171,7 +171,7 @@ pub struct GcReport {
     #[serde(default)]
     pub findings: u64,
     /// Hints and referrer entries, and entries of the catalog.
-    pub leftovers: GcTally,
+    pub orphans: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
     /// Tombstones that were purged.

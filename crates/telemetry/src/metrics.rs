@@ -541,7 +541,7 @@ impl Metrics {
             ("manifest", &done.manifests),
             ("link", &done.links),
             ("blob", &done.blobs),
-            ("orphan", &done.leftovers),
+            ("orphan", &done.orphans),
             ("duplicate", &done.deduplicated),
         ] {
             self.count_tally(kind, tally);

@@ -101,7 +101,7 @@ impl GcRun<'_> {
         Ok(())
     }
 
-    /// A hint whose manifest is not there: a leftover, unless its tag still points to that manifest.
+    /// A hint whose manifest is not there: an orphan, unless its tag still points to that manifest.
     /// A later push of it, by whatever name, brings this tag back, and the tag needs its hint.
     async fn tidy_dangling(
         &mut self,
@@ -141,14 +141,14 @@ impl GcRun<'_> {
         let grace_s = self.options.grace.as_secs();
         let is_due =
             since.is_some_and(|since| seconds(self.began).saturating_sub(since) >= grace_s);
-        self.done.leftovers.scan(hint.size_bytes);
+        self.done.orphans.scan(hint.size_bytes);
         if !is_due || !self.is_old(tag.read.last_modified) {
-            self.done.leftovers.young += 1;
+            self.done.orphans.young += 1;
             memo.put(version, &[since.unwrap_or(seconds(date))]);
             return Ok(());
         }
         let outcome = self.remove_tag(name, tag).await;
-        self.done.leftovers.count(outcome, hint.size_bytes);
+        self.done.orphans.count(outcome, hint.size_bytes);
         Ok(())
     }
 
@@ -180,9 +180,9 @@ impl GcRun<'_> {
         name: RepositoryName,
         digest: Option<Digest>,
     ) {
-        self.done.leftovers.scan(entry.size_bytes);
+        self.done.orphans.scan(entry.size_bytes);
         if !self.is_old(entry.last_modified) {
-            self.done.leftovers.young += 1;
+            self.done.orphans.young += 1;
             return;
         }
         let key = &entry.key;
@@ -198,7 +198,7 @@ impl GcRun<'_> {
             Err(error) if error.is_not_found() => GcOutcome::Changed,
             Err(_) => GcOutcome::Failed,
         };
-        self.done.leftovers.count(outcome, entry.size_bytes);
+        self.done.orphans.count(outcome, entry.size_bytes);
     }
 
     async fn tidy_catalog(&mut self) -> Result<()> {
