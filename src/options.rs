@@ -134,13 +134,25 @@ pub fn guard(settings: &Settings) -> AccessGuardOptions {
     }
 }
 
+/// At least so many concurrent uploads are one client's share.
+const UPLOADS_SHARE_MIN: usize = 64;
+
+/// Maximum concurrent uploads of one client: half of all, if the settings have no other limit. So one
+/// client cannot take every slot.
+fn uploads_of_one_client(settings: &Settings) -> usize {
+    match settings.rate_limit_uploads {
+        0 => settings.uploads_max.div_ceil(2).max(UPLOADS_SHARE_MIN).min(settings.uploads_max),
+        limit => limit,
+    }
+}
+
 /// Options of rate limits and bytes in flight.
 pub fn limits(settings: &Settings) -> LimitOptions {
     LimitOptions {
         address_requests: settings.rate_limit_address_requests,
         identity_requests: settings.rate_limit_requests,
         burst: settings.rate_limit_burst,
-        uploads: settings.rate_limit_uploads,
+        uploads: uploads_of_one_client(settings),
         address_bytes: settings.rate_limit_address_bytes_in_flight,
         identity_bytes: settings.rate_limit_bytes_in_flight,
     }

@@ -196,13 +196,14 @@ const HTTP_MODULES: [(&str, &[&str]); 31] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 43] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
     ("upload_id", &[]),
     ("error", &["upload_id"]),
     ("attempts", &["error"]),
     ("content", &["error"]),
     ("options", &["error"]),
     ("record", &["error"]),
+    ("damaged", &["error", "record"]),
     ("window", &[]),
     ("cache", &["content", "options", "record", "window"]),
     ("budget", &["error"]),
@@ -223,6 +224,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 43] = [
             "budget",
             "cache",
             "compute",
+            "damaged",
             "error",
             "fingerprint",
             "manifest_locks",
@@ -238,13 +240,19 @@ const REGISTRY_MODULES: [(&str, &[&str]); 43] = [
         ],
     ),
     ("keys", &["upload_id"]),
-    ("link", &["attempts", "cache", "core", "error", "keys", "page", "record", "rules", "window"]),
+    (
+        "link",
+        &[
+            "attempts", "cache", "core", "damaged", "error", "keys", "page", "record", "rules",
+            "window",
+        ],
+    ),
     ("registry", &["budget", "core", "error", "keys", "options", "page", "rules"]),
     (
         "blob",
         &[
-            "attempts", "cache", "content", "core", "error", "keys", "link", "record", "registry",
-            "rules", "suspects",
+            "attempts", "cache", "content", "core", "damaged", "error", "keys", "link", "record",
+            "registry", "rules", "suspects",
         ],
     ),
     ("body", &["budget", "error"]),
@@ -391,15 +399,27 @@ const REGISTRY_MODULES: [(&str, &[&str]); 43] = [
             "writer",
         ],
     ),
-    ("tag", &["attempts", "content", "error", "keys", "page", "record", "registry", "window"]),
+    (
+        "tag",
+        &[
+            "attempts", "content", "damaged", "error", "keys", "page", "record", "registry",
+            "window",
+        ],
+    ),
     (
         "manifest",
         &[
-            "attempts", "cache", "content", "core", "error", "keys", "options", "record",
-            "registry", "rules", "tag", "window",
+            "attempts", "cache", "content", "core", "damaged", "error", "keys", "options",
+            "record", "registry", "rules", "tag", "window",
         ],
     ),
-    ("delete", &["attempts", "content", "error", "keys", "manifest", "record", "registry", "tag"]),
+    (
+        "delete",
+        &[
+            "attempts", "content", "damaged", "error", "keys", "manifest", "record", "registry",
+            "tag",
+        ],
+    ),
     ("observer", &[]),
     (
         "fsck",
@@ -443,7 +463,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 43] = [
     ),
     ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry"]),
     ("protect", &["content", "error", "keys", "page", "record", "registry"]),
-    ("referrer", &["content", "core", "error", "keys", "page", "registry"]),
+    ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there

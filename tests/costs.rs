@@ -491,6 +491,8 @@ struct Worst {
 /// What the rows ask for.
 struct Content {
     blob: String,
+    /// One that is large enough for many ranges that are far from each other.
+    scattered: String,
     image: String,
     upload: String,
     /// An upload that is cancelled.
@@ -552,12 +554,14 @@ const WORST: &[Worst] = &[
     Worst {
         endpoint: "blob_get",
         request: |content| {
-            let far: Vec<_> = (0..3).map(|n| format!("{0}-{0}", n * 200_000)).collect();
-            read("GET", format!("/v2/a/blobs/{}", content.blob))
+            // Each gap is too large to be read, and larger than the one before.
+            let starts = (0..290).map(|n| n * 66_000 + n * (n - 1) / 2);
+            let far: Vec<_> = starts.map(|start| format!("{start}-{start}")).collect();
+            read("GET", format!("/v2/a/blobs/{}", content.scattered))
                 .header("Range", format!("bytes={}", far.join(",")))
         },
-        at_most: 1 + 3,
-        why: "link, each range that is far from the one before (2,048 at the most)",
+        at_most: 1 + 256,
+        why: "link; ranges that are far from each other, 256 reads at the most",
     },
     Worst {
         endpoint: "blob_head",
@@ -721,9 +725,18 @@ impl Counted {
         }
         self.obstruct(&subject).await;
         let blob = self.push(&Bytes::from(vec![7; 500_000])).await;
+        let scattered = self.push(&Bytes::from(vec![8; 20_000_000])).await;
         let (upload, cancelled) = (self.begin().await, self.begin().await);
         let (unprotected, unprotected_blob) = self.protect().await;
-        Content { blob, image: subject, upload, cancelled, unprotected, unprotected_blob }
+        Content {
+            blob,
+            scattered,
+            image: subject,
+            upload,
+            cancelled,
+            unprotected,
+            unprotected_blob,
+        }
     }
 
     /// Fills `kept` with the maximum that a delete by digest reads; returns the manifest and the

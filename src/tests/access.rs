@@ -3,6 +3,7 @@
 
 mod attacks;
 mod audit;
+mod connection;
 mod failures;
 mod guarded;
 mod limits;

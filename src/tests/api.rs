@@ -353,6 +353,36 @@ async fn readiness_sees_a_write_that_waits_for_the_disk() {
     assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
 }
 
+/// Without content nobody can pull, and what is absent there only seems to be.
+#[tokio::test(start_paused = true)]
+async fn registry_whose_linked_folder_is_away_is_not_ready() {
+    for linked in ["blobs", "links", "repositories", "catalog", "repositories/team"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (elsewhere, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (disk, unmounted) = (elsewhere.path().join("disk"), away.path().join("disk"));
+        std::fs::create_dir(&disk).unwrap();
+        let link = folder.path().join(linked);
+        std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(&disk, &link).unwrap();
+        let (app, _store, _faults) = app_over_held_disk(folder.path()).await;
+        assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK, "{linked}");
+        std::fs::rename(&disk, &unmounted).unwrap();
+        for is_empty in [false, true] {
+            if is_empty {
+                std::fs::create_dir(&disk).unwrap();
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let response = send(&app, "GET", "/readyz").await;
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{linked} {is_empty}");
+            assert_eq!(code(response).await, "UNAVAILABLE");
+        }
+        std::fs::remove_dir(&disk).unwrap();
+        std::fs::rename(&unmounted, &disk).unwrap();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK, "{linked}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn registry_on_a_full_disk_is_ready() {
     let folder = tempfile::tempdir().unwrap();

@@ -3,6 +3,7 @@
 //! reports the damage, GC deletes nothing valid, and a repair and another push restore everything.
 
 mod concurrent;
+mod healing;
 mod object;
 mod scenario;
 mod serving;

@@ -40,6 +40,8 @@ pub(crate) enum Object {
 pub(crate) enum Damage {
     Cut,
     Emptied,
+    /// Every byte is zero.
+    Zeroed,
     /// The first bytes are changed.
     Start,
     /// The last bytes are changed.
@@ -48,8 +50,8 @@ pub(crate) enum Damage {
 }
 
 impl Damage {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Cut, Self::Emptied, Self::Start, Self::End, Self::Removed];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Cut, Self::Emptied, Self::Zeroed, Self::Start, Self::End, Self::Removed];
 
     /// The damaged bytes; `None`: the object is deleted.
     pub(crate) fn of(self, bytes: &[u8]) -> Option<Vec<u8>> {
@@ -59,6 +61,7 @@ impl Damage {
         match self {
             Self::Cut => bytes.truncate(bytes.len() / 2),
             Self::Emptied => bytes.clear(),
+            Self::Zeroed => bytes.fill(0),
             Self::Start => bytes[..others].iter_mut().for_each(|byte| *byte ^= 0x55),
             Self::End => bytes[end..].iter_mut().for_each(|byte| *byte ^= 0x55),
             Self::Removed => return None,
@@ -67,7 +70,7 @@ impl Damage {
     }
 
     pub(crate) fn keeps_size(self) -> bool {
-        matches!(self, Self::Start | Self::End)
+        matches!(self, Self::Zeroed | Self::Start | Self::End)
     }
 }
 

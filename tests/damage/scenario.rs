@@ -138,7 +138,7 @@ impl DamageScenario {
         scenario
     }
 
-    fn damaged(&self) -> Repository {
+    pub(crate) fn damaged(&self) -> Repository {
         self.registry.repository("team/app".parse().unwrap())
     }
 
@@ -245,11 +245,16 @@ impl DamageScenario {
 
     /// Damages an object behind the registry, without a new version.
     pub(crate) fn damage(&self, object: Object, damage: Damage) {
+        self.change(object, |bytes| damage.of(bytes));
+    }
+
+    /// Changes the bytes of an object behind the registry.
+    pub(crate) fn change(&self, object: Object, by: impl Fn(&[u8]) -> Option<Vec<u8>>) {
         let key = self.key(object).unwrap();
         match &self.backend {
             BackendHandle::Folder(folder, clock) => {
                 let path: PathBuf = folder.path().join(key);
-                match damage.of(&std::fs::read(&path).unwrap()) {
+                match by(&std::fs::read(&path).unwrap()) {
                     None => std::fs::remove_file(&path).unwrap(),
                     Some(bytes) => {
                         let written = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -260,7 +265,7 @@ impl DamageScenario {
                     }
                 }
             }
-            BackendHandle::Bucket(server) => match damage.of(&server.object(key).unwrap().bytes) {
+            BackendHandle::Bucket(server) => match by(&server.object(key).unwrap().bytes) {
                 None => assert!(server.discard(key)),
                 Some(bytes) => {
                     server.insert(key, bytes);
@@ -320,7 +325,7 @@ impl DamageScenario {
         self.other_repository_is_whole(context).await;
     }
 
-    fn references(&self) -> Vec<(Reference, &Manifest)> {
+    pub(crate) fn references(&self) -> Vec<(Reference, &Manifest)> {
         let Content { image, index, signature, .. } = &self.content;
         let all = [&image.manifest, index, &signature.manifest];
         let digests = all.map(|manifest| (Reference::Digest(sha256(&manifest.bytes)), manifest));
@@ -329,7 +334,7 @@ impl DamageScenario {
         digests.into_iter().chain(tags).collect()
     }
 
-    async fn listed_referrers(&self) -> Result<Vec<Digest>> {
+    pub(crate) async fn listed_referrers(&self) -> Result<Vec<Digest>> {
         let subject = sha256(&self.content.image.manifest.bytes);
         let page = PageRequest { limit: 10, last: None };
         let page = self.damaged().referrers(&subject, None, &page).await?;

@@ -45,7 +45,7 @@ fn bytes_of_another_size_are_never_a_complete_response() {
 #[test]
 fn manifest_that_is_damaged_is_a_failure_and_not_absent() {
     for home in [Backend::Folder, Backend::Bucket] {
-        for damage in [Damage::Cut, Damage::Emptied, Damage::Start, Damage::End] {
+        for damage in [Damage::Cut, Damage::Emptied, Damage::Zeroed, Damage::Start, Damage::End] {
             block_on(async {
                 let scenario = DamageScenario::new(home).await;
                 scenario.damage(Object::Manifest, damage);

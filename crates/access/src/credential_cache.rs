@@ -1,10 +1,14 @@
 //! [`CredentialCache`]: cache of verified credentials, which saves password hashing and signature
 //! verification.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use jreg_auth::{Credentials, Fingerprints};
+use jreg_auth::{Credentials, Fingerprints, Network};
+use jreg_storage::Clock;
+use jreg_telemetry::metrics::CounterHandle;
 use quick_cache::sync::Cache;
 
 use super::Principal;
@@ -14,12 +18,16 @@ use super::Principal;
 pub const TRUST_MAX: Duration = Duration::from_secs(60);
 /// Maximum number of cached credentials.
 const CACHED_MAX: usize = 8192;
+/// Maximum length of the header that a connection keeps, in bytes: there may be thousands of
+/// connections. Longer ones are looked up in the cache.
+const CONNECTION_HEADER_BYTES_MAX: usize = 4096;
 
 /// Verified credentials, keyed by a keyed hash of the credentials.
 #[derive(Debug)]
 pub(super) struct CredentialCache {
     fingerprints: Fingerprints,
     cache: Cache<[u8; 32], CachedPrincipal>,
+    lookups: AtomicU64,
 }
 
 /// The result of a verification, with its expiry.
@@ -36,11 +44,12 @@ pub(super) struct CachedPrincipal {
 
 impl CredentialCache {
     pub(super) fn new(fingerprints: Fingerprints) -> Self {
-        Self { fingerprints, cache: Cache::new(CACHED_MAX) }
+        Self { fingerprints, cache: Cache::new(CACHED_MAX), lookups: AtomicU64::new(0) }
     }
 
     /// Keyed hash of the credentials, independent of how they were sent.
     pub(super) fn fingerprint(&self, credentials: &Credentials) -> [u8; 32] {
+        self.lookups.fetch_add(1, Ordering::Relaxed);
         match credentials {
             // The separator is unambiguous: neither names nor passwords contain control characters.
             Credentials::Basic { user, password } => {
@@ -55,17 +64,98 @@ impl CredentialCache {
         &self,
         fingerprint: &[u8; 32],
         generation: u64,
-        monotonic: Duration,
-        now: SystemTime,
+        clock: &dyn Clock,
     ) -> Option<CachedPrincipal> {
-        let found = self.cache.get(fingerprint)?;
-        let is_good = found.generation == generation
-            && monotonic < found.until
-            && found.expires.is_none_or(|expires| now < expires);
-        is_good.then_some(found)
+        self.cache.get(fingerprint).filter(|found| found.is_valid(generation, clock))
     }
 
     pub(super) fn insert(&self, fingerprint: [u8; 32], cached: CachedPrincipal) {
         self.cache.insert(fingerprint, cached);
     }
+
+    /// Number of credentials that were parsed and hashed.
+    pub(super) fn lookups(&self) -> u64 {
+        self.lookups.load(Ordering::Relaxed)
+    }
+}
+
+impl CachedPrincipal {
+    fn is_valid(&self, generation: u64, clock: &dyn Clock) -> bool {
+        self.generation == generation
+            && clock.monotonic() < self.until
+            && self.expires.is_none_or(|expires| clock.now() < expires)
+    }
+}
+
+/// The credentials of a connection that were verified last: the front of the credential cache.
+/// They are an entry of that cache and expire with it; what is saved is parsing and hashing them,
+/// and the lookup. Requests in flight at the same time (HTTP/2) do not wait for each other.
+#[derive(Default)]
+pub struct ConnectionCredentials(Mutex<Option<ConnectionEntry>>);
+
+/// The `Authorization` header that was verified last.
+pub(super) struct ConnectionEntry {
+    header: Box<[u8]>,
+    from: Option<Network>,
+    cached: CachedPrincipal,
+    /// How many logins had failed when throttling was last checked; `None`: these credentials
+    /// are not throttled.
+    failed_logins: Option<u64>,
+    hits: CounterHandle,
+}
+
+impl ConnectionEntry {
+    /// `None`: the header is too long to be kept.
+    pub(super) fn new(
+        header: &[u8],
+        from: Option<Network>,
+        cached: CachedPrincipal,
+        failed_logins: Option<u64>,
+        hits: CounterHandle,
+    ) -> Option<Self> {
+        let entry = || Self { header: header.into(), from, cached, failed_logins, hits };
+        (header.len() <= CONNECTION_HEADER_BYTES_MAX).then(entry)
+    }
+}
+
+impl ConnectionCredentials {
+    /// The principal, if the header is the last one and its cache entry has not expired. Any failed
+    /// login since then is a reason to check throttling again.
+    pub(super) fn get(
+        &self,
+        header: &[u8],
+        from: Option<Network>,
+        generation: u64,
+        failed_logins: u64,
+        clock: &dyn Clock,
+    ) -> Option<Arc<Principal>> {
+        let last = self.0.try_lock().ok()?;
+        let last = last.as_ref()?;
+        let is_same = is_equal(&last.header, header)
+            && last.from == from
+            && last.failed_logins.is_none_or(|before| before == failed_logins);
+        if !is_same || !last.cached.is_valid(generation, clock) {
+            return None;
+        }
+        last.hits.inc();
+        Some(Arc::clone(&last.cached.principal))
+    }
+
+    pub(super) fn set(&self, entry: Option<ConnectionEntry>) {
+        if let Ok(mut last) = self.0.try_lock() {
+            *last = entry;
+        }
+    }
+}
+
+impl fmt::Debug for ConnectionCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionCredentials").finish_non_exhaustive()
+    }
+}
+
+/// Compares in a time that depends on the lengths alone.
+fn is_equal(left: &[u8], right: &[u8]) -> bool {
+    let differences = || left.iter().zip(right).fold(0, |all, (left, right)| all | (left ^ right));
+    left.len() == right.len() && std::hint::black_box(differences()) == 0
 }

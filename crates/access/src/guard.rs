@@ -20,7 +20,8 @@ use jreg_telemetry::metrics::Metrics;
 
 use super::access_tokens::AccessTokenStore;
 use super::challenge::{Scheme, TokenFault};
-use super::credential_cache::{CachedPrincipal, CredentialCache, TRUST_MAX};
+use super::credential_cache::{CachedPrincipal, ConnectionEntry, CredentialCache, TRUST_MAX};
+use super::credential_kind::{is_like_jwt, kind_of, throttled_name};
 use super::cursor::CatalogCursors;
 use super::issuer_keys::{IssuerKeys, JwksFetcher};
 use super::login_throttle::{FailedLogin, LoginThrottle, LoginThrottled};
@@ -215,6 +216,11 @@ impl AccessGuard {
         self.password_hasher.compared()
     }
 
+    /// Number of credentials that were parsed, hashed and looked up in the cache.
+    pub fn looked_up(&self) -> u64 {
+        self.credentials.lookups()
+    }
+
     /// Use of the password hashing budget.
     pub fn hashing(&self) -> jreg_registry::BudgetUsage {
         self.password_hasher.usage()
@@ -238,18 +244,45 @@ impl AccessGuard {
         users.wrapping_add(policy)
     }
 
-    /// Authenticates an `Authorization` header.
+    /// Authenticates an `Authorization` header. The connection remembers the last one.
     async fn verified(
         &self,
         header: &[u8],
-        from: Option<Network>,
+        request_info: &RequestInfo,
     ) -> Result<Arc<Principal>, AuthError> {
+        let from = request_info.network();
+        let Some(connection) = &request_info.connection else {
+            return self
+                .looked_up_principal(header, from)
+                .await
+                .map(|(cached, _)| cached.principal);
+        };
+        // Read before throttling is checked, so that a concurrent failure is noticed next time.
+        let failed = self.login_throttle.failed_logins();
+        let (generation, clock) = (self.generation(), &*self.clock);
+        if let Some(principal) = connection.get(header, from, generation, failed, clock) {
+            return Ok(principal);
+        }
+        let (cached, credentials) = self.looked_up_principal(header, from).await?;
+        let principal = Arc::clone(&cached.principal);
+        let failed = throttled_name(&credentials, &self.policy()).map(|_| failed);
+        let hits = self.metrics.auth_counter(kind_of(&credentials), "cached");
+        connection.set(ConnectionEntry::new(header, from, cached, failed, hits));
+        Ok(principal)
+    }
+
+    async fn looked_up_principal(
+        &self,
+        header: &[u8],
+        from: Option<Network>,
+    ) -> Result<(CachedPrincipal, Credentials), AuthError> {
         let credentials = Credentials::parse(header);
         let credentials = credentials.map_err(|error| {
             self.metrics.count_auth("none", "malformed");
             AuthError::invalid(error.to_string())
         })?;
-        self.authenticate(&credentials, from).await.map(|cached| cached.principal)
+        let cached = self.authenticate(&credentials, from).await?;
+        Ok((cached, credentials))
     }
 
     /// The principal of these credentials, from the cache where possible. Throttles addresses with
@@ -276,10 +309,7 @@ impl AccessGuard {
             self.login_throttle.check(from, name)?;
         }
         let fingerprint = self.credentials.fingerprint(credentials);
-        let cached = || {
-            let (monotonic, now) = (self.clock.monotonic(), self.clock.now());
-            self.credentials.get(&fingerprint, self.generation(), monotonic, now)
-        };
+        let cached = || self.credentials.get(&fingerprint, self.generation(), &*self.clock);
         if let Some(cached) = cached() {
             self.metrics.count_auth(kind_of(credentials), "cached");
             return Ok(cached);
@@ -637,7 +667,7 @@ impl Authorizer for AccessGuard {
                 let identity = request_info.certificate.as_ref().and_then(|of| of.identity());
                 Ok(Arc::new(identity.map_or_else(Principal::anonymous, Principal::from_identity)))
             }
-            (Some(header), None) => self.verified(header.as_bytes(), request_info.network()).await,
+            (Some(header), None) => self.verified(header.as_bytes(), &request_info).await,
             (Some(_), Some(_)) => {
                 Err(AuthError::invalid("there are several Authorization headers"))
             }
@@ -833,38 +863,6 @@ fn with_certificate(
 
 fn wrong_password() -> AuthError {
     AuthError::invalid("unknown user or wrong password")
-}
-
-/// Whether it has three parts, of which the first is base64url of the beginning of a JSON object.
-fn is_like_jwt(password: &str) -> bool {
-    password.starts_with("eyJ") && password.bytes().filter(|byte| *byte == b'.').count() == 2
-}
-
-/// The name under which failed logins with these credentials are counted.
-fn throttled_name<'a>(credentials: &'a Credentials, policy: &Policy) -> Option<&'a str> {
-    match credentials {
-        Credentials::Basic { user, password } => {
-            let password = password.reveal();
-            let is_token = AccessTokenText::is_like(password)
-                || (is_like_jwt(password) && !policy.issuers().is_empty());
-            (!is_token).then_some(user)
-        }
-        Credentials::Bearer(_) => None,
-    }
-}
-
-/// The kind of credentials, for the metrics.
-fn kind_of(credentials: &Credentials) -> &'static str {
-    match credentials {
-        Credentials::Basic { password: secret, .. } | Credentials::Bearer(secret)
-            if AccessTokenText::is_like(secret.reveal()) =>
-        {
-            "access_token"
-        }
-        Credentials::Basic { password, .. } if is_like_jwt(password.reveal()) => "issuer_token",
-        Credentials::Basic { .. } => "password",
-        Credentials::Bearer(_) => "token",
-    }
 }
 
 fn outcome(found: &Result<VerifiedIdentity, AuthError>) -> &'static str {

@@ -13,6 +13,7 @@
 mod access_tokens;
 mod challenge;
 mod credential_cache;
+mod credential_kind;
 mod cursor;
 mod guard;
 mod handle;
@@ -38,7 +39,7 @@ use jreg_storage::error_chain;
 
 pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
 pub use challenge::BASIC as BASIC_CHALLENGE;
-pub use credential_cache::TRUST_MAX;
+pub use credential_cache::{ConnectionCredentials, TRUST_MAX};
 pub use guard::{AccessGuard, AccessGuardError, AccessGuardOptions, RELOAD_INTERVAL};
 pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
 pub use issuer_keys::{
@@ -133,6 +134,8 @@ pub struct RequestInfo {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The tags that the request names.
     pub tags: Vec<Tag>,
+    /// What the connection remembers of the credentials of its requests.
+    pub connection: Option<Arc<ConnectionCredentials>>,
 }
 
 /// The authorization state of one request.

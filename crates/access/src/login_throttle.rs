@@ -13,6 +13,7 @@
 //!   of their own, because each costs a store read.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(super) struct LoginThrottle {
     clock: Arc<dyn Clock>,
     names: Cache<(Network, Box<str>), Arc<FailureEntry>>,
     addresses: Cache<Network, Arc<FailureEntry>>,
+    failed_logins: AtomicU64,
 }
 
 /// Failures of one name at an address, or of one address.
@@ -102,7 +104,13 @@ impl LoginThrottle {
     /// `free` failures have no delay; 0 disables throttling.
     pub(super) fn new(free: u32, delay_max: Duration, clock: Arc<dyn Clock>) -> Self {
         let (names, addresses) = (Cache::new(CACHED_MAX), Cache::new(CACHED_MAX));
-        Self { free, delay_max, clock, names, addresses }
+        Self { free, delay_max, clock, names, addresses, failed_logins: AtomicU64::new(0) }
+    }
+
+    /// Number of failed logins of all clients. While it is unchanged, no login that was allowed
+    /// is refused.
+    pub(super) fn failed_logins(&self) -> u64 {
+        self.failed_logins.load(Ordering::Acquire)
     }
 
     /// Whether a login with this name from this address is allowed now.
@@ -150,6 +158,7 @@ impl LoginThrottle {
         let mut count = account.count();
         if !count.has_failed_before(login) {
             count.failed(self.clock.monotonic(), self.name_policy());
+            self.failed_logins.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -194,6 +203,7 @@ impl Drop for LoginAttempt<'_> {
         }
         self.name.count().failed(now, self.login_throttle.name_policy());
         self.address.count().failed(now, self.login_throttle.address_policy());
+        self.login_throttle.failed_logins.fetch_add(1, Ordering::Release);
     }
 }
 

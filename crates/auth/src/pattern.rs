@@ -43,6 +43,9 @@ impl RepositoryPattern {
 
     /// Whether it matches a repository.
     pub fn matches(&self, name: &RepositoryName) -> bool {
+        if self.0 == "**" {
+            return true;
+        }
         let pattern: Vec<&str> = self.0.split('/').collect();
         let name: Vec<&str> = name.as_str().split('/').collect();
         components_match(&pattern, &name)

@@ -1,5 +1,6 @@
 //! The command line of `jreg-bench`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,10 +10,14 @@ use crate::auth::BenchCredentials;
 use crate::plan::{PlanAmount, RunPlan};
 use crate::rng::BenchRng;
 use crate::url::{InvalidUrl, Url};
-use crate::workload::{Workload, select};
+use crate::workload::{Workload, WorkloadPattern, select};
 
 /// Maximum concurrent operations.
 pub(crate) const CONCURRENCY_MAX: u64 = 4096;
+/// Maximum numbers of `--bulk-concurrency`.
+pub(crate) const LEVELS_MAX: usize = 8;
+/// Maximum MiB to warm.
+pub(crate) const WARM_MIB_MAX: u64 = 1 << 20;
 /// Maximum rounds of one run.
 pub(crate) const ROUNDS_MAX: u32 = 100;
 /// Maximum tags of `tag-page`.
@@ -49,9 +54,46 @@ pub struct BenchArgs {
 pub enum BenchAction {
     /// Compare the results of runs: medians over all rounds, as Markdown and as a chart
     Report(ReportArgs),
+    /// Answer pushes and keep nothing of them: what the client can send at most
+    Sink(SinkArgs),
+    /// Have the host of a virtual machine provide memory: allocates, writes to and frees it, and
+    /// writes and removes a file
+    Warm(WarmArgs),
 }
 
-/// Arguments of `jreg bench report`.
+/// Arguments of `jreg-bench sink`.
+#[derive(Debug, Args)]
+pub struct SinkArgs {
+    /// Address and port to listen on
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: SocketAddr,
+}
+
+/// Arguments of `jreg-bench warm`.
+#[derive(Debug, Args)]
+pub struct WarmArgs {
+    /// MiB of memory
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=WARM_MIB_MAX))]
+    memory_mib: u64,
+    /// MiB of the file
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(0..=WARM_MIB_MAX))]
+    file_mib: u64,
+    /// Folder of the file
+    #[arg(value_name = "FOLDER")]
+    pub(crate) folder: PathBuf,
+}
+
+impl WarmArgs {
+    pub(crate) fn memory_bytes(&self) -> usize {
+        usize::try_from(self.memory_mib.saturating_mul(MIB)).unwrap_or(usize::MAX)
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_mib.saturating_mul(MIB)
+    }
+}
+
+/// Arguments of `jreg-bench report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
     /// Result files written with --json; files with the same label are one registry
@@ -60,6 +102,12 @@ pub struct ReportArgs {
     /// Prefix of the labels that are compared with the best of the others
     #[arg(long, value_name = "PREFIX", default_value = "jreg")]
     pub(crate) subject: String,
+    /// Labels of the registries that sync blobs before they acknowledge them
+    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
+    pub(crate) syncing: Vec<String>,
+    /// Label of the runs against jreg-bench sink: how fast the client can send, not a registry
+    #[arg(long, value_name = "LABEL", default_value = "sink")]
+    pub(crate) sink: String,
     /// Write a chart to this file
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
@@ -74,16 +122,21 @@ pub struct RunArgs {
     /// List the workloads
     #[arg(long)]
     pub(crate) list: bool,
-    /// Run these workloads only
+    /// Run these workloads only; * stands for any characters, as in push-known-*
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    only: Vec<Workload>,
+    only: Vec<WorkloadPattern>,
     /// Skip these workloads
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    skip: Vec<Workload>,
+    skip: Vec<WorkloadPattern>,
     /// Number of concurrent operations, each on its own connection
     #[arg(long, value_name = "NUMBER", default_value = "16")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
     concurrency: u64,
+    /// Concurrency of workloads with blobs of 1 MiB or more, one result for each [default: that of
+    /// --concurrency]. Images of published sizes take those up to 4
+    #[arg(long, value_name = "NUMBER", value_delimiter = ',', num_args = 1..=LEVELS_MAX)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=CONCURRENCY_MAX))]
+    bulk_concurrency: Vec<u64>,
     /// Time for which a workload starts operations; started ones are completed
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     duration: Duration,
@@ -109,7 +162,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "NUMBER", default_value = "200")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=REPOSITORIES_MAX))]
     repositories: u64,
-    /// Maximum MiB pushed by one workload; no push starts after that
+    /// Maximum MiB pushed by one workload; no push starts after that, except one for each
+    /// concurrent operation
     #[arg(long, value_name = "MIB", default_value = "4096")]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=1 << 30))]
     push_mib_max: u64,
@@ -128,6 +182,11 @@ pub struct RunArgs {
     /// Run sync before each workload, so that none pays for the writes of the one before
     #[arg(long)]
     sync: bool,
+    /// MiB of memory to allocate, write to and free before each workload, so that each starts with
+    /// free pages that the host of a virtual machine provides
+    #[arg(long, value_name = "MIB", default_value = "0")]
+    #[arg(value_parser = clap::value_parser!(u64).range(0..=WARM_MIB_MAX))]
+    warm_mib: u64,
     /// Shell command that mix-gc runs in a loop, for example jreg gc. Without it mix-gc is skipped
     #[arg(long, value_name = "COMMAND")]
     gc_command: Option<String>,
@@ -151,8 +210,13 @@ pub struct RunArgs {
 impl RunArgs {
     /// A workload that was selected by name and needs `--gc-command`.
     pub(crate) fn lacks_gc_command(&self) -> Option<Workload> {
-        let asked = self.only.iter().find(|workload| workload.runs_gc).copied();
-        asked.filter(|_| self.gc_command.is_none())
+        // A pattern takes what can be run.
+        let names = self.only.iter().filter_map(|WorkloadPattern(found)| match found.as_slice() {
+            [one] => Some(*one),
+            _ => None,
+        });
+        let mut asked = names.filter(|workload| workload.runs_gc);
+        asked.next().filter(|_| self.gc_command.is_none())
     }
 
     /// The plan for that registry.
@@ -161,15 +225,17 @@ impl RunArgs {
         RunPlan {
             label: self.label.unwrap_or_else(|| url.authority.host_header()),
             url,
-            workloads: select(&self.only, &self.skip, self.gc_command.is_some()),
+            workloads: select(&flat(&self.only), &flat(&self.skip), self.gc_command.is_some()),
             concurrency: number(self.concurrency),
+            bulk_concurrency: self.bulk_concurrency.iter().copied().map(number).collect(),
             amount: self.count.map_or(PlanAmount::Duration(self.duration), PlanAmount::Count),
             warmup: self.warmup,
             rounds: self.rounds,
             namespace: self.namespace,
             tags: number(self.tags),
             repositories: number(self.repositories),
-            push_bytes_max: self.push_mib_max.saturating_mul(1 << 20),
+            push_bytes_max: self.push_mib_max.saturating_mul(MIB),
+            warm_bytes: number(self.warm_mib.saturating_mul(MIB)),
             timeout: self.timeout,
             verify: self.verify,
             sync: self.sync,
@@ -180,6 +246,13 @@ impl RunArgs {
             seed: self.seed.unwrap_or_else(new_seed),
         }
     }
+}
+
+/// Bytes of a MiB.
+const MIB: u64 = 1 << 20;
+
+fn flat(patterns: &[WorkloadPattern]) -> Vec<Workload> {
+    patterns.iter().flat_map(|WorkloadPattern(found)| found.iter().copied()).collect()
 }
 
 /// A new seed each time: from the clock and the process id.

@@ -74,7 +74,7 @@ impl ContentSource {
 }
 
 /// Content of one size, ready to be made unique.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ContentTemplate {
     shared: usize,
     hash: Sha256,

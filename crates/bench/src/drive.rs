@@ -18,6 +18,7 @@ use crate::measured::{BenchRun, FORMAT, Latency, WorkloadResult};
 use crate::operation::LoadWorker;
 use crate::plan::{PlanAmount, RunPlan, RunSetup};
 use crate::process::WatchedProcess;
+use crate::warm::warm_memory;
 use crate::workload::Workload;
 
 /// A worker whose operations fail so often in a row does no more of a workload: a server that no
@@ -34,7 +35,7 @@ pub(crate) async fn run(
 ) -> Result<BenchRun, BenchError> {
     let RunSetup { plan, server, source } = setup;
     let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let workers = 0..u64::try_from(plan.concurrency).unwrap_or(1);
+    let workers = 0..u64::try_from(plan.concurrency_max()).unwrap_or(1);
     let mut workers: Vec<_> = workers.map(|n| LoadWorker::new(&server, &source, n)).collect();
     let says = greet(&mut workers).await.map_err(BenchError::Unreachable)?;
     let repository = format!("{}/{:016x}", plan.namespace, source.seed());
@@ -48,9 +49,12 @@ pub(crate) async fn run(
     let mut results = Vec::new();
     for round in 1..=plan.rounds {
         for workload in &plan.workloads {
-            tell(&format!("round {round} of {}: {workload}", plan.rounds));
-            let measured = driver.measure(*workload).await?;
-            results.push(WorkloadResult { workload: workload.name.to_owned(), round, ..measured });
+            for concurrency in plan.levels(*workload) {
+                tell(&format!("round {round} of {}: {workload} ×{concurrency}", plan.rounds));
+                let measured = driver.measure(*workload, concurrency).await?;
+                let workload = workload.name.to_owned();
+                results.push(WorkloadResult { workload, round, concurrency, ..measured });
+            }
         }
     }
     Ok(BenchRun {
@@ -91,7 +95,11 @@ struct LoadDriver<'a> {
 }
 
 impl LoadDriver<'_> {
-    async fn measure(&mut self, workload: Workload) -> Result<WorkloadResult, BenchError> {
+    async fn measure(
+        &mut self,
+        workload: Workload,
+        concurrency: usize,
+    ) -> Result<WorkloadResult, BenchError> {
         let job = match self.prepare(workload).await {
             Ok(job) => Arc::new(job),
             Err(failure) => return Ok(unmeasured(workload, &failure)),
@@ -99,13 +107,14 @@ impl LoadDriver<'_> {
         if self.plan.sync {
             sync().await?;
         }
+        warm_memory(self.plan.warm_bytes);
         self.verify(true);
         if !self.plan.warmup.is_zero() {
             let bytes = self.plan.push_bytes_max / WARMUP_BYTES_SHARE;
-            self.phase(&job, &StartGate::for_time(self.plan.warmup, bytes)).await;
+            self.phase(&job, &StartGate::for_time(self.plan.warmup, bytes), concurrency).await;
         }
         self.verify(self.plan.verify);
-        self.connect().await;
+        self.connect(concurrency).await;
         if let Some(watched) = self.watched {
             watched.forget_peak();
         }
@@ -113,8 +122,9 @@ impl LoadDriver<'_> {
         let began = Instant::now();
         let command = self.plan.gc_command.as_deref().filter(|_| workload.runs_gc);
         let gc_command = command.map(GcCommand::start);
-        let gate = StartGate::new(&self.plan.amount, self.plan.push_bytes_max);
-        let mut tally = self.phase(&job, &gate).await;
+        let each_once = job.leaves_bytes().saturating_mul(u64::try_from(concurrency).unwrap_or(1));
+        let gate = StartGate::new(&self.plan.amount, self.plan.push_bytes_max.max(each_once));
+        let mut tally = self.phase(&job, &gate, concurrency).await;
         let seconds = began.elapsed().as_secs_f64();
         let collections = match gc_command {
             Some(gc_command) => Some(tally.end(gc_command, self.plan.timeout).await?),
@@ -154,15 +164,22 @@ impl LoadDriver<'_> {
     }
 
     /// Connects before the time runs. A failure shows when it does.
-    async fn connect(&mut self) {
-        join_all(self.workers.iter_mut().map(async |worker: &mut LoadWorker| {
+    async fn connect(&mut self, concurrency: usize) {
+        join_all(self.workers.iter_mut().take(concurrency).map(async |worker: &mut LoadWorker| {
             worker.client.connect().await.ok();
             worker.take_traffic();
         }))
         .await;
     }
 
-    async fn phase(&mut self, job: &Arc<WorkloadJob>, gate: &Arc<StartGate>) -> RunTally {
+    /// Has this many workers do the job at the same time.
+    async fn phase(
+        &mut self,
+        job: &Arc<WorkloadJob>,
+        gate: &Arc<StartGate>,
+        concurrency: usize,
+    ) -> RunTally {
+        let idle = self.workers.split_off(concurrency.min(self.workers.len()));
         let workers = std::mem::take(&mut self.workers);
         let tasks = workers.into_iter().map(|worker| {
             let (job, gate) = (Arc::clone(job), Arc::clone(gate));
@@ -173,6 +190,7 @@ impl LoadDriver<'_> {
             sum.add(tally);
             self.workers.push(worker);
         }
+        self.workers.extend(idle);
         sum
     }
 }

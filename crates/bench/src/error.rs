@@ -1,6 +1,7 @@
 //! Why a run cannot be made at all.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -33,6 +34,15 @@ pub enum BenchError {
     /// The runtime cannot be started.
     #[error("cannot start")]
     Start(#[source] io::Error),
+    /// The sink cannot listen.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read {
@@ -52,7 +62,7 @@ pub enum BenchError {
         source: serde_json::Error,
     },
     /// A file was written by another version.
-    #[error("{} has format {format}; this version of jreg reads 1", path.display())]
+    #[error("{} has format {format}; this version of jreg-bench reads 2", path.display())]
     Format {
         /// Which.
         path: PathBuf,

@@ -13,28 +13,26 @@ use crate::content::{
 use crate::failure::OperationError;
 use crate::job::{BenchManifest, JobWork, WorkloadJob};
 use crate::operation::{LoadWorker, StoredContent, StoredImage, push, push_image, put_manifest};
-use crate::workload::{PushStyle, WorkloadKind};
+use crate::workload::{ImageShape, PushStyle, WorkloadKind};
 
 /// How many manifests are read in turns.
 const MANIFESTS: usize = 64;
 /// How many layers they name.
 const MANIFEST_LAYERS: usize = 5;
 /// How many bytes of blobs of one size are read in turns, at most.
-const BLOBS_BYTES_MAX: usize = 256 * 1024 * 1024;
+const BLOBS_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How many blobs of one size are read in turns, at most.
 const BLOBS_MAX: usize = 64;
 /// How many images of one kind are pulled in turns.
 const IMAGES: usize = 8;
 /// How many manifests refer to the one whose referrers are asked for.
 const REFERRERS: usize = 20;
-/// How long a layer of an image is.
-const LAYER_BYTES: usize = 100 * 1024;
 /// How long the blobs are that only need to be there.
 const SMALL_BYTES: usize = 4 * 1024;
 /// How long the blobs are of which parts are read.
 const RANGED_BYTES: usize = 10 * 1024 * 1024;
-/// How many layers the images of a mix have.
-const MIX_LAYERS: usize = 5;
+/// The images of a mix.
+const MIX_IMAGE: ImageShape = ImageShape::Even(5);
 
 /// What is pushed for workloads, and where.
 #[derive(Debug)]
@@ -44,7 +42,8 @@ pub(crate) struct Fixtures {
     tags: usize,
     repositories: usize,
     manifests: Vec<BenchManifest>,
-    images: Vec<(usize, Vec<StoredImage>)>,
+    blobs: Vec<(usize, Vec<StoredContent>)>,
+    images: Vec<(ImageShape, Vec<StoredImage>)>,
 }
 
 /// How much content a workload makes at a time at most, in bytes.
@@ -52,13 +51,24 @@ pub(crate) fn content_bytes_max(kind: WorkloadKind) -> usize {
     match kind {
         WorkloadKind::BlobGet { size } | WorkloadKind::Push { size, .. } => size,
         WorkloadKind::BlobRange => RANGED_BYTES,
-        _ => LAYER_BYTES,
+        WorkloadKind::ImagePush { shape } | WorkloadKind::ImagePull { shape } => {
+            shape.layers().into_iter().max().unwrap_or_default()
+        }
+        WorkloadKind::Mix => MIX_IMAGE.layers().into_iter().max().unwrap_or_default(),
+        _ => SMALL_BYTES,
     }
 }
 
 impl Fixtures {
     pub(crate) fn new(repository: String, tags: usize, repositories: usize) -> Self {
-        Self { repository, tags, repositories, manifests: Vec::new(), images: Vec::new() }
+        Self {
+            repository,
+            tags,
+            repositories,
+            manifests: Vec::new(),
+            blobs: Vec::new(),
+            images: Vec::new(),
+        }
     }
 
     /// Pushes what is not there yet.
@@ -98,15 +108,15 @@ impl Fixtures {
                 JobWork::Range(self.blobs(workers, template(RANGED_BYTES)).await?)
             }
             WorkloadKind::Push { size, style } => JobWork::Push { template: template(size), style },
-            WorkloadKind::ImagePush { layers } => {
-                JobWork::PushImage { template: template(LAYER_BYTES), layers }
+            WorkloadKind::ImagePush { shape } => {
+                JobWork::PushImage { layers: templates(&source, shape) }
             }
-            WorkloadKind::ImagePull { layers } => {
-                JobWork::PullImage(self.images(workers, template(LAYER_BYTES), layers).await?)
+            WorkloadKind::ImagePull { shape } => {
+                JobWork::PullImage(self.images(workers, &source, shape).await?)
             }
             WorkloadKind::Mix => {
-                let images = self.images(workers, template(LAYER_BYTES), MIX_LAYERS).await?;
-                JobWork::Mix { template: template(LAYER_BYTES), layers: MIX_LAYERS, images }
+                let images = self.images(workers, &source, MIX_IMAGE).await?;
+                JobWork::Mix { layers: templates(&source, MIX_IMAGE), images }
             }
             WorkloadKind::TagPut => JobWork::PutTag(self.manifests(workers).await?),
             WorkloadKind::TagPage => return self.tags(workers).await,
@@ -135,34 +145,43 @@ impl Fixtures {
     }
 
     async fn blobs(
-        &self,
+        &mut self,
         workers: &mut [LoadWorker],
         template: ContentTemplate,
     ) -> Result<Vec<StoredContent>, OperationError> {
+        let size = template.size();
+        if let Some((_, blobs)) = self.blobs.iter().find(|(of_size, _)| *of_size == size) {
+            return Ok(blobs.clone());
+        }
         let repository = self.repository.as_str();
-        let count = (BLOBS_BYTES_MAX / template.size()).clamp(1, BLOBS_MAX);
-        spread(workers, count, async |worker: &mut LoadWorker, _| {
+        let count = (BLOBS_BYTES_MAX / size).clamp(1, BLOBS_MAX);
+        let blobs = spread(workers, count, async |worker: &mut LoadWorker, _| {
             let content = push_one(worker, repository, &template).await?;
             Ok(StoredContent::blob(repository, &content))
         })
-        .await
+        .await?;
+        self.blobs.push((size, blobs.clone()));
+        Ok(blobs)
     }
 
     async fn images(
         &mut self,
         workers: &mut [LoadWorker],
-        template: ContentTemplate,
-        layers: usize,
+        source: &ContentSource,
+        shape: ImageShape,
     ) -> Result<Vec<StoredImage>, OperationError> {
-        if let Some((_, images)) = self.images.iter().find(|(made_of, _)| *made_of == layers) {
+        if let Some((_, images)) = self.images.iter().find(|(of_shape, _)| *of_shape == shape) {
             return Ok(images.clone());
         }
         let repository = self.repository.as_str();
-        let images = spread(workers, IMAGES, async |worker: &mut LoadWorker, _| {
-            push_image(worker, repository, layers, &template).await
+        let layers = templates(source, shape);
+        let size: usize = layers.iter().map(ContentTemplate::size).sum();
+        let count = (BLOBS_BYTES_MAX / size.max(1)).clamp(1, IMAGES);
+        let images = spread(workers, count, async |worker: &mut LoadWorker, _| {
+            push_image(worker, repository, &layers).await
         })
         .await?;
-        self.images.push((layers, images.clone()));
+        self.images.push((shape, images.clone()));
         Ok(images)
     }
 
@@ -211,6 +230,15 @@ impl Fixtures {
         .await?;
         Ok(JobWork::Referrers { subject: described.digest, count: REFERRERS })
     }
+}
+
+fn templates(source: &ContentSource, shape: ImageShape) -> Vec<ContentTemplate> {
+    let mut made: Vec<ContentTemplate> = Vec::new();
+    for size in shape.layers() {
+        let known = made.iter().find(|template| template.size() == size).cloned();
+        made.push(known.unwrap_or_else(|| ContentTemplate::new(source, size)));
+    }
+    made
 }
 
 /// A configuration and layers that manifests can be made of.

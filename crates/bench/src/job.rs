@@ -47,13 +47,11 @@ pub(crate) enum JobWork {
         style: PushStyle,
     },
     PushImage {
-        template: ContentTemplate,
-        layers: usize,
+        layers: Vec<ContentTemplate>,
     },
     PullImage(Vec<StoredImage>),
     Mix {
-        template: ContentTemplate,
-        layers: usize,
+        layers: Vec<ContentTemplate>,
         images: Vec<StoredImage>,
     },
     PutTag(Vec<BenchManifest>),
@@ -72,8 +70,8 @@ impl WorkloadJob {
     pub(crate) fn leaves_bytes(&self) -> u64 {
         let bytes = match &self.work {
             JobWork::Push { template, .. } => template.size(),
-            JobWork::PushImage { template, layers } | JobWork::Mix { template, layers, .. } => {
-                template.size() * layers
+            JobWork::PushImage { layers } | JobWork::Mix { layers, .. } => {
+                layers.iter().map(ContentTemplate::size).sum()
             }
             _ => 0,
         };
@@ -107,15 +105,13 @@ impl WorkloadJob {
                 let source = std::sync::Arc::clone(&worker.source);
                 push(&mut worker.client, repository, &template.make(&source), *style).await
             }
-            JobWork::PushImage { template, layers } => {
-                push_image(worker, repository, *layers, template).await.map(drop)
-            }
+            JobWork::PushImage { layers } => push_image(worker, repository, layers).await.map(drop),
             JobWork::PullImage(images) => {
                 let image = one(worker.rng.pick(images))?;
                 pull_image(worker, repository, image).await
             }
-            JobWork::Mix { template, layers, images } => match worker.rng.below(MIX_OF) {
-                0 => push_image(worker, repository, *layers, template).await.map(drop),
+            JobWork::Mix { layers, images } => match worker.rng.below(MIX_OF) {
+                0 => push_image(worker, repository, layers).await.map(drop),
                 _ => {
                     let image = one(worker.rng.pick(images))?;
                     pull_image(worker, repository, image).await

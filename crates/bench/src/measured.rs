@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::histogram::Histogram;
 
 /// The version of the format of a file; another one is refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A run: one registry, some workloads, one round or several.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
@@ -27,7 +27,7 @@ pub struct BenchRun {
     pub began_unix_s: u64,
     /// What all content of the run follows from.
     pub seed: u64,
-    /// How many operations ran at a time.
+    /// How many operations ran at a time in workloads that do not move bulk.
     pub concurrency: usize,
     /// How long each workload was to run, in seconds, unless it was counted.
     pub duration_s: f64,
@@ -49,6 +49,8 @@ pub struct WorkloadResult {
     pub workload: String,
     /// Which round it was, from 1.
     pub round: u32,
+    /// How many operations ran at a time.
+    pub concurrency: usize,
     /// Operations that were done, without those that failed.
     pub operations: u64,
     /// From the beginning of the first operation to the end of the last.
@@ -135,6 +137,12 @@ impl WorkloadResult {
         self.per_second(self.client_cpu_seconds?)
     }
 
+    /// Seconds of the client's processor that a gigabyte (10⁹) of bodies takes.
+    pub fn client_cpu_s_per_gigabyte(&self) -> Option<f64> {
+        let cpu = self.client_cpu_seconds?;
+        (self.operations > 0 && self.bytes() > 0.0).then(|| cpu * 1e9 / self.bytes())
+    }
+
     /// How many operations failed.
     pub fn failed(&self) -> u64 {
         self.errors.values().sum()
@@ -169,6 +177,7 @@ mod tests {
         assert_eq!(measured.server_cpu_us_per_operation(), Some(5000.0));
         assert_eq!(measured.server_cpu_s_per_gigabyte(), Some(0.25));
         assert_eq!(measured.client_share(), Some(0.25));
+        assert_eq!(measured.client_cpu_s_per_gigabyte(), Some(0.125));
     }
 
     #[test]

@@ -263,11 +263,10 @@ pub(crate) async fn put_manifest(
 pub(crate) async fn push_image(
     worker: &mut LoadWorker,
     repository: &str,
-    layers: usize,
-    template: &ContentTemplate,
+    layers: &[ContentTemplate],
 ) -> Result<StoredImage, OperationError> {
     let source = Arc::clone(&worker.source);
-    let layers: Vec<_> = (0..layers).map(|_| template.make(&source)).collect();
+    let layers: Vec<_> = layers.iter().map(|template| template.make(&source)).collect();
     let next = AtomicUsize::new(0);
     let clients = worker.clients(PUSHES_AT_A_TIME.min(layers.len()));
     try_join_all(clients.map(|client| async {

@@ -32,6 +32,9 @@ pub struct RunPlan {
     pub workloads: Vec<Workload>,
     /// How many operations run at a time.
     pub concurrency: usize,
+    /// How many run at a time in workloads that move bulk, a result for each; if there is none,
+    /// `concurrency`.
+    pub bulk_concurrency: Vec<usize>,
     /// How much of each workload.
     pub amount: PlanAmount,
     /// For how long each is done first without counting.
@@ -44,8 +47,11 @@ pub struct RunPlan {
     pub tags: usize,
     /// How many repositories `catalog` has.
     pub repositories: usize,
-    /// How many bytes a workload leaves in the registry, at most.
+    /// How many bytes a workload leaves in the registry, at most; each concurrent operation may be
+    /// done once in any case.
     pub push_bytes_max: u64,
+    /// How many bytes of memory are allocated, written to and freed before each workload.
+    pub warm_bytes: usize,
     /// The longest that one request may take.
     pub timeout: Duration,
     /// Whether everything that is read is hashed, also while it counts.
@@ -84,6 +90,26 @@ impl RunPlan {
             PlanAmount::Count(count) => Some(count),
             PlanAmount::Duration(_) => None,
         }
+    }
+
+    /// The concurrency of each measurement of a workload.
+    pub(crate) fn levels(&self, workload: Workload) -> Vec<usize> {
+        let max = workload.kind.concurrency_max();
+        let fits = |level: &usize| workload.kind.is_bulk() && *level <= max;
+        let levels: Vec<_> = self.bulk_concurrency.iter().copied().filter(fits).collect();
+        match levels.is_empty() {
+            true => vec![if workload.kind.is_bulk() {
+                self.concurrency.min(max)
+            } else {
+                self.concurrency
+            }],
+            false => levels,
+        }
+    }
+
+    /// How many workers the run needs.
+    pub(crate) fn concurrency_max(&self) -> usize {
+        self.bulk_concurrency.iter().copied().fold(self.concurrency, usize::max)
     }
 
     pub(crate) fn set_up(self) -> Result<RunSetup, BenchError> {

@@ -4,12 +4,17 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 
-use crate::args::{BenchAction, BenchArgs, FILES_MAX, ReportArgs, RunArgs};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::args::{BenchAction, BenchArgs, FILES_MAX, ReportArgs, RunArgs, SinkArgs};
 use crate::drive;
 use crate::error::BenchError;
 use crate::measured::{BenchRun, FORMAT};
 use crate::plan::RunPlan;
-use crate::{report, svg, text};
+use crate::sink::serve_sink;
+use crate::warm::{warm_file, warm_memory};
+use crate::{markdown, report, svg, text};
 
 /// The longest file of results that is read.
 const RESULTS_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -37,8 +42,29 @@ pub fn run(
 ) -> Result<BenchOutcome, BenchError> {
     match args {
         BenchArgs { action: Some(BenchAction::Report(args)), .. } => compare(&args, out),
+        BenchArgs { action: Some(BenchAction::Sink(args)), .. } => sink(&args),
+        BenchArgs { action: Some(BenchAction::Warm(args)), .. } => {
+            warm_memory(args.memory_bytes());
+            let failed = |source| BenchError::Write { path: args.folder.clone(), source };
+            warm_file(&args.folder, args.file_bytes()).map_err(failed)?;
+            Ok(BenchOutcome::Done)
+        }
         BenchArgs { action: None, run } => run_workloads(run, out, aside),
     }
+}
+
+fn sink(args: &SinkArgs) -> Result<BenchOutcome, BenchError> {
+    runtime()?.block_on(async {
+        let failed = |source| BenchError::Listen { address: args.listen, source };
+        let listener = TcpListener::bind(args.listen).await.map_err(failed)?;
+        serve_sink(listener).await.map_err(failed)
+    })?;
+    Ok(BenchOutcome::Done)
+}
+
+fn runtime() -> Result<Runtime, BenchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(BenchError::Start)
 }
 
 fn run_workloads(
@@ -54,9 +80,7 @@ fn run_workloads(
         return Err(BenchError::NoCollector(workload.name));
     }
     let (json, chart) = (args.json.take(), args.svg.take());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(BenchError::Start)?;
-    let measured = runtime.block_on(measure(args.plan(url), &mut |line| {
+    let measured = runtime()?.block_on(measure(args.plan(url), &mut |line| {
         // It is measured also if the progress output cannot be written.
         let _ = writeln!(aside, "{line}");
     }))?;
@@ -71,7 +95,13 @@ fn run_workloads(
     }
     let failed = measured.results.iter().any(|measured| measured.failed() > 0);
     if let Some(path) = chart {
-        write(&path, &svg::chart(&report::BenchComparison::of(&[measured], "")))?;
+        write(
+            &path,
+            &svg::chart(&report::BenchComparison::of(
+                &[measured],
+                &report::ReportLabels::default(),
+            )),
+        )?;
     }
     Ok(if failed { BenchOutcome::Failed } else { BenchOutcome::Done })
 }
@@ -93,8 +123,13 @@ pub async fn measure(plan: RunPlan, tell: &mut dyn FnMut(&str)) -> Result<BenchR
 fn compare(args: &ReportArgs, out: &mut dyn Write) -> Result<BenchOutcome, BenchError> {
     let files = args.files.iter().take(FILES_MAX);
     let runs = files.map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
-    let comparison = report::BenchComparison::of(&runs, &args.subject);
-    print(out, &report::markdown(&comparison))?;
+    let labels = report::ReportLabels {
+        subject: args.subject.clone(),
+        syncing: args.syncing.clone(),
+        sink: args.sink.clone(),
+    };
+    let comparison = report::BenchComparison::of(&runs, &labels);
+    print(out, &markdown::markdown(&comparison))?;
     if let Some(path) = &args.svg {
         write(path, &svg::chart(&comparison))?;
     }

@@ -47,7 +47,7 @@ fn panel(svg: &mut String, comparison: &BenchComparison, row: &ReportRow) {
     let _ = writeln!(
         svg,
         "<text y=\"12\" font-weight=\"bold\" fill=\"#222222\">{} ({})</text>",
-        escaped(&row.workload),
+        escaped(&row.title(&comparison.rows)),
         row.speed_unit()
     );
     let longest = row.cells.iter().filter_map(|cell| row.speed(cell)).fold(0.0, f64::max);
@@ -69,7 +69,7 @@ fn says(row: &ReportRow, cell: &ReportCell) -> String {
     match row.speed(cell) {
         Some(speed) => figure(Some(speed)),
         None if cell.unsupported => "not supported".to_owned(),
-        None if cell.failed > 0 => "failed".to_owned(),
+        None if cell.failed() > 0 => "failed".to_owned(),
         None => "not measured".to_owned(),
     }
 }

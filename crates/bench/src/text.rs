@@ -35,8 +35,17 @@ pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
 /// What a run measured.
 pub(crate) fn table(run: &BenchRun) -> String {
     let watched = run.results.iter().any(|measured| measured.server_cpu_seconds.is_some());
-    let mut head =
-        vec!["workload", "operations", "rate/s", "MB/s", "p50 ms", "p95 ms", "p99 ms", "max ms"];
+    let mut head = vec![
+        "workload",
+        "clients",
+        "operations",
+        "rate/s",
+        "MB/s",
+        "p50 ms",
+        "p95 ms",
+        "p99 ms",
+        "max ms",
+    ];
     if watched {
         head.extend(["CPU µs/op", "CPU s/GB", "peak MB"]);
     }
@@ -62,7 +71,8 @@ fn row(run: &BenchRun, measured: &WorkloadResult, watched: bool) -> Vec<String> 
         return vec![name, format!("not supported ({why})")];
     }
     let latency = &measured.latency;
-    let mut row = vec![name, measured.operations.to_string(), figure(measured.rate())];
+    let (clients, operations) = (measured.concurrency.to_string(), measured.operations.to_string());
+    let mut row = vec![name, clients, operations, figure(measured.rate())];
     row.push(figure(measured.megabytes_per_second()));
     row.extend([latency.p50_ms, latency.p95_ms, latency.p99_ms, latency.max_ms].map(milliseconds));
     if watched {
@@ -85,7 +95,8 @@ fn failures(run: &BenchRun) -> String {
         let counts = measured.errors.iter().map(|(name, count)| format!("{count} × {name}"));
         let counts: Vec<_> = counts.collect();
         // Writing to a string cannot fail.
-        let _ = write!(text, "\n{}: failed: {}", measured.workload, counts.join(", "));
+        let WorkloadResult { workload, concurrency, .. } = measured;
+        let _ = write!(text, "\n{workload} ×{concurrency}: failed: {}", counts.join(", "));
     }
     if !text.is_empty() {
         text.push('\n');

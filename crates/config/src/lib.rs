@@ -411,7 +411,7 @@ settings! {
         /// Burst of these rates: the time over which unused requests accumulate.
         rate_limit_burst: Duration = 10 * SECOND, "a duration up to 1h", |burst| *burst <= HOUR;
         /// Maximum number of uploads that send data concurrently, per identity (per address for
-        /// anonymous clients); 0 means no limit but uploads-max.
+        /// anonymous clients); 0 means half of uploads-max, at least 64.
         rate_limit_uploads: usize = 0, "a number up to 100000", |uploads| *uploads <= 100_000;
         /// Maximum bytes of request and response bodies in flight per identity (per address for
         /// anonymous clients); 0 means no limit. A request that would exceed it gets 429, unless

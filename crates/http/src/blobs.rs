@@ -45,16 +45,17 @@ pub(crate) async fn get(
     let size = reader.blob().size_bytes;
     let files = call.files.as_ref();
     let slots = call.resources.as_ref().map(|resources| &resources.slots);
+    let all = |body| whole(digest, size, body);
     match ranges(&call.headers, digest, size) {
-        Ranges::Whole => {
-            let whole = |body| whole(digest, size, body);
-            respond(&reader, files, slots, (0, size), whole).await
-        }
+        Ranges::Whole => respond(&reader, files, slots, (0, size), all).await,
         Ranges::Single(start, end) => {
             let part = |body| part(digest, (start, end), size, body);
             respond(&reader, files, slots, (start, end), part).await
         }
-        Ranges::Multi(parts) => Ok(parts_of(reader, digest, parts)),
+        Ranges::Multi(parts) => match parts_of(&reader, digest, parts) {
+            Some(response) => Ok(response),
+            None => respond(&reader, files, slots, (0, size), all).await,
+        },
         Ranges::Unsatisfiable => Err(unsatisfiable(size)),
     }
 }
@@ -174,15 +175,16 @@ fn unsatisfiable(size: u64) -> ApiError {
         .with_header(header::ACCEPT_RANGES, BYTES)
 }
 
-fn parts_of(reader: BlobReader, digest: &Digest, ranges: Vec<(u64, u64)>) -> Response {
+/// Responds with several ranges. `None`: they are so scattered that the whole blob costs less.
+fn parts_of(reader: &BlobReader, digest: &Digest, ranges: Vec<(u64, u64)>) -> Option<Response> {
     let boundary = Uuid::new_v4().simple().to_string();
     let content_type = format!("multipart/byteranges; boundary={boundary}");
-    let parts = RangeParts::new(boundary, ranges, reader.blob().size_bytes);
+    let parts = RangeParts::new(boundary, ranges, reader.blob().size_bytes)?;
     let length = parts.length();
-    let mut response = common(StatusCode::PARTIAL_CONTENT, digest, parts.into_body(reader));
+    let mut response = common(StatusCode::PARTIAL_CONTENT, digest, parts.into_body(reader.clone()));
     response.headers_mut().insert(header::CONTENT_TYPE, headers::value(&content_type));
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
-    response
+    Some(response)
 }
 
 #[cfg(test)]

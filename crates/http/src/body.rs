@@ -307,7 +307,7 @@ mod tests {
         }
         let options =
             HttpOptions { drain_bytes_max, body_idle_timeout: LIMIT, ..HttpOptions::default() };
-        let observed = Arc::new(ObservedRequest::new(&request, &options.proxies));
+        let observed = Arc::new(ObservedRequest::new(&request, &options.proxies, None));
         let (parts, body) = request.into_parts();
         (sender, ClientBody::new(body, &parts.headers, &options, observed))
     }

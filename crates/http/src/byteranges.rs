@@ -1,8 +1,10 @@
 //! [`RangeParts`]: a multipart/byteranges body (RFC 9110 section 14.6).
 //!
 //! Clients of zstd:chunked layers request up to 1,024 ranges that lie close together. Nearby ranges
-//! are read with one store request, and the bytes between them are discarded. The body is generated
-//! as it is sent: memory holds the ranges and one chunk.
+//! are read with one store request, and the bytes between them are discarded. Scattered ranges are read
+//! with larger gaps, so that a response takes at most [`READS_MAX`] store requests; if that would
+//! discard too much, the whole blob is the response. The body is generated as it is sent: memory
+//! holds the ranges and one chunk.
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -15,6 +17,11 @@ use crate::headers::content_range;
 /// Maximum gap between two ranges that is read to save a store request: it takes less time than a
 /// round trip.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum store requests for one response.
+pub(crate) const READS_MAX: usize = 256;
+/// Maximum bytes that one response reads and discards: so many, or as many times those of its ranges.
+const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
+const DISCARDED_FACTOR_MAX: u64 = 2;
 
 /// The ranges, in the order of the response.
 pub(crate) struct RangeParts {
@@ -49,12 +56,10 @@ struct RangeSource {
 
 impl RangeParts {
     /// Ranges of a blob of `size_bytes`: start and end (exclusive), each within the blob and not
-    /// empty.
-    pub(crate) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Self {
-        // Ranges out of order are not merged: gaps would be read repeatedly, up to the whole blob
-        // each time.
-        let gap_bytes_max = if ranges.is_sorted() { GAP_BYTES_MAX } else { 0 };
-        Self { boundary, ranges, size_bytes, gap_bytes_max }
+    /// empty. `None`: the whole blob costs less.
+    pub(crate) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Option<Self> {
+        let gap_bytes_max = gap_bytes_max(&ranges)?;
+        Some(Self { boundary, ranges, size_bytes, gap_bytes_max })
     }
 
     /// Content-Length of the body.
@@ -98,6 +103,26 @@ impl RangeParts {
         }
         ByteRange { start, end }
     }
+}
+
+/// Maximum gap between two ranges that are read together, so that they take [`READS_MAX`] reads at most.
+/// `None`: too many bytes would be discarded.
+fn gap_bytes_max(ranges: &[(u64, u64)]) -> Option<u64> {
+    // Ranges out of order are not merged: gaps would be read repeatedly, up to the whole blob each time.
+    if !ranges.is_sorted() {
+        return (ranges.len() <= READS_MAX).then_some(0);
+    }
+    let pairs = ranges.iter().zip(ranges.iter().skip(1));
+    let mut gaps: Vec<u64> =
+        pairs.map(|((_, end), (start, _))| start.saturating_sub(*end)).collect();
+    gaps.sort_unstable();
+    // All but the largest gaps are read.
+    let largest = gaps.len().checked_sub(READS_MAX).and_then(|index| gaps.get(index));
+    let gap_bytes_max = largest.map_or(GAP_BYTES_MAX, |gap| GAP_BYTES_MAX.max(*gap));
+    let discarded: u64 = gaps.iter().take_while(|gap| **gap <= gap_bytes_max).sum();
+    let wanted: u64 = ranges.iter().map(|(start, end)| end - start).sum();
+    let discarded_max = DISCARDED_BYTES_MAX.max(wanted.saturating_mul(DISCARDED_FACTOR_MAX));
+    (discarded <= discarded_max).then_some(gap_bytes_max)
 }
 
 impl RangeSending {
@@ -164,7 +189,7 @@ mod tests {
     use super::*;
 
     fn parts(ranges: &[(u64, u64)]) -> RangeParts {
-        RangeParts::new("B".to_owned(), ranges.to_vec(), 10)
+        RangeParts::new("B".to_owned(), ranges.to_vec(), 10).expect("few ranges")
     }
 
     #[test]
@@ -179,6 +204,45 @@ mod tests {
         assert!(heads[1].contains("Content-Range: bytes 4-4/10\r\n"));
         let length = heads[0].len() + 2 + heads[1].len() + 1 + "\r\n--B--\r\n".len();
         assert_eq!(parts.length(), length as u64);
+    }
+
+    /// How many reads ranges of some bytes with a gap after each take, and what they discard.
+    fn reads(count: u64, bytes: u64, gap: impl Fn(u64) -> u64) -> Option<(usize, u64)> {
+        let mut start = 0;
+        let ranges = (0..count).map(|number| {
+            let range = (start, start + bytes);
+            start = range.1 + gap(number);
+            range
+        });
+        let ranges: Vec<_> = ranges.collect();
+        let parts = RangeParts::new("B".to_owned(), ranges, start)?;
+        let (mut reads, mut end, mut read) = (0, 0, 0);
+        for (index, range) in parts.ranges.iter().enumerate() {
+            if range.1 > end {
+                let run = parts.run(index);
+                (reads, end, read) = (reads + 1, run.end, read + run.end - run.start);
+            }
+        }
+        Some((reads, read - count * bytes))
+    }
+
+    #[test]
+    fn scattered_ranges_take_few_reads_or_the_whole_blob() {
+        let mib = 1024 * 1024;
+        assert_eq!(reads(1024, 1000, |_| 1000), Some((1, 1023 * 1000)));
+        let (count, _) = reads(256, 1, |_| 512 * mib).expect("few ranges");
+        assert_eq!(count, 256);
+        // The smallest gaps are read.
+        let (count, discarded) =
+            reads(1024, mib, |number| (number + 1) * 2000).expect("small gaps");
+        assert!(count <= READS_MAX && discarded < 1024 * mib, "{count} {discarded}");
+        let (count, _) = reads(1024, mib, |_| mib).expect("small gaps");
+        assert_eq!(count, 1, "equal gaps");
+        assert_eq!(reads(1024, 1, |_| mib), None);
+        assert_eq!(reads(2048, 1, |_| 64 * 1024), None);
+        let scattered: Vec<_> = (0..257).rev().map(|at| (at * mib, at * mib + 1)).collect();
+        assert_eq!(gap_bytes_max(&scattered), None);
+        assert_eq!(gap_bytes_max(&scattered[1..]), Some(0));
     }
 
     #[test]

@@ -422,6 +422,9 @@ impl From<Error> for ApiError {
             Error::TagProtected { .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
             }
+            Error::TagDamaged { .. } => {
+                Self::new(StatusCode::CONFLICT, ErrorCode::ManifestInvalid, &message)
+            }
             Error::PreconditionFailed { current, .. } => {
                 Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::ManifestInvalid, &message)
                     .with_detail(json!({ "current": current }))

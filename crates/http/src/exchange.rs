@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Frame, SizeHint};
+use jreg_access::ConnectionCredentials;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
 use jreg_storage::error_chain;
 use jreg_telemetry::metrics::{FinishedRequest, GaugeGuard};
@@ -31,10 +32,11 @@ const CUT_OFF: u16 = 503;
 /// Observes a request and its response, and makes a response of an error.
 pub(crate) async fn observe<A: Future<Output = Result<Response, ApiError>>>(
     context: &Arc<ApiContext>,
+    credentials: Option<Arc<ConnectionCredentials>>,
     request: Request,
     handle: impl FnOnce(Arc<ObservedRequest>, Request) -> A,
 ) -> Response {
-    let observed = Arc::new(ObservedRequest::new(&request, &context.options.proxies));
+    let observed = Arc::new(ObservedRequest::new(&request, &context.options.proxies, credentials));
     let head = request.method() == Method::HEAD;
     let mut watch = ResponseWatch::new(context, &observed);
     let span = tracing::info_span!("request", request_id = %observed.request_id);

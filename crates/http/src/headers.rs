@@ -39,13 +39,21 @@ pub(crate) const OCTET_STREAM_TEXT: &str = "application/octet-stream";
 pub(crate) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 /// For content addressed by tag: revalidate each time, by ETag.
 pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+const PRIVATE_IMMUTABLE: HeaderValue =
+    HeaderValue::from_static("private, max-age=31536000, immutable");
+const PRIVATE_REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// Keeps shared caches from storing a response for other clients (RFC 9111 section 5.2.2.7).
 pub(crate) fn make_private(headers: &mut HeaderMap) {
-    let private = match headers.get(header::CACHE_CONTROL).and_then(|value| value.to_str().ok()) {
-        Some(control) if control.contains("no-store") => return,
-        Some(control) => value(&format!("private, {control}")),
-        None => HeaderValue::from_static("private, no-cache"),
+    let private = match headers.get(header::CACHE_CONTROL) {
+        None => PRIVATE_REVALIDATE,
+        Some(control) if *control == REVALIDATE => PRIVATE_REVALIDATE,
+        Some(control) if *control == IMMUTABLE => PRIVATE_IMMUTABLE,
+        Some(control) => match control.to_str() {
+            Ok(control) if control.contains("no-store") => return,
+            Ok(control) => value(&format!("private, {control}")),
+            Err(_) => PRIVATE_REVALIDATE,
+        },
     };
     headers.insert(header::CACHE_CONTROL, private);
 }

@@ -45,6 +45,7 @@ use std::sync::Arc;
 
 use http::{Method, header};
 use http_body::Body as _;
+use jreg_access::ConnectionCredentials;
 use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
 
 use error::ApiError;
@@ -60,20 +61,24 @@ pub use routes::ROUTES as SERVICE_ROUTES;
 
 /// Everything that is served, from a request to its response: the server and every test use this.
 #[derive(Clone, Debug)]
-pub struct Api(Arc<ApiContext>);
+pub struct Api {
+    context: Arc<ApiContext>,
+    /// Of the connection that this serves, if it serves one.
+    credentials: Option<Arc<ConnectionCredentials>>,
+}
 
 impl Api {
     /// What is served with these parts.
     pub fn new(context: Arc<ApiContext>) -> Self {
-        Self(context)
+        Self { context, credentials: None }
     }
 
     /// Responds to a request.
     pub async fn respond(&self, request: Request) -> Response {
-        let context = &self.0;
+        let Self { context, credentials } = self;
         let is_head = request.method() == Method::HEAD;
         let handle = |observed, request| async move { route(context, &observed, request).await };
-        let mut response = exchange::observe(context, request, handle).await;
+        let mut response = exchange::observe(context, credentials.clone(), request, handle).await;
         // Without it, a HEAD response would not contain the length of the GET response.
         add_length(&mut response);
         // HTTP/2 would send the body of an error, which ends the connection.
@@ -85,6 +90,13 @@ impl RequestHandler for Api {
     fn handle(&self, request: Request) -> ResponseFuture {
         let api = self.clone();
         Box::pin(async move { api.respond(request).await })
+    }
+
+    fn for_connection(&self) -> Option<Arc<dyn RequestHandler>> {
+        Some(Arc::new(Self {
+            context: Arc::clone(&self.context),
+            credentials: Some(Arc::default()),
+        }))
     }
 }
 

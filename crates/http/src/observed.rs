@@ -1,13 +1,13 @@
 //! [`ObservedRequest`]: what is known of a request, for its log line, its metrics and its audit record.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, header};
-use jreg_access::RequestInfo;
 use jreg_access::limits::BytesInFlight;
+use jreg_access::{ConnectionCredentials, RequestInfo};
 use jreg_auth::Network;
 use jreg_net::server::Request;
 use jreg_oci::{Endpoint, ErrorCode};
@@ -31,6 +31,8 @@ pub(crate) struct ObservedRequest {
     method: Method,
     path: String,
     client: Client,
+    /// What its connection remembers of credentials.
+    credentials: Option<Arc<ConnectionCredentials>>,
     user_agent: Option<String>,
     subject: OnceLock<RequestSubject>,
     code: OnceLock<ErrorCode>,
@@ -52,7 +54,11 @@ struct RequestSubject {
 }
 
 impl ObservedRequest {
-    pub(crate) fn new(request: &Request, proxies: &Proxies) -> Self {
+    pub(crate) fn new(
+        request: &Request,
+        proxies: &Proxies,
+        credentials: Option<Arc<ConnectionCredentials>>,
+    ) -> Self {
         let user_agent = request.headers().get(header::USER_AGENT);
         Self {
             request_id: RequestId::of(request.headers()),
@@ -60,6 +66,7 @@ impl ObservedRequest {
             method: request.method().clone(),
             path: shortened(request.uri().path(), PATH_BYTES_MAX),
             client: proxies.client(request),
+            credentials,
             user_agent: user_agent.map(|value| {
                 shortened(&String::from_utf8_lossy(value.as_bytes()), USER_AGENT_BYTES_MAX)
             }),
@@ -139,6 +146,7 @@ impl ObservedRequest {
             secure: self.client.secure,
             certificate: self.client.certificate.clone(),
             tags: Vec::new(),
+            connection: self.credentials.clone(),
         }
     }
 
@@ -156,7 +164,6 @@ impl ObservedRequest {
     pub(crate) fn log(&self, status: u16, sent_bytes: u64, whole: bool) {
         let none = RequestSubject::default();
         let subject = self.subject.get().unwrap_or(&none);
-        let client = self.client.shown();
         let proxy = self.client.proxy.map(tracing::field::display);
         let who = self.identity.get();
         macro_rules! line {
@@ -180,7 +187,7 @@ impl ObservedRequest {
                     received_bytes = self.received_bytes(),
                     sent_bytes,
                     duration_ms = millis(self.started.elapsed()),
-                    client,
+                    client = self.client.shown(),
                     proxy,
                     user_agent = self.user_agent,
                     aborted = (!whole).then_some(true),

@@ -18,6 +18,7 @@ mod refusal;
 mod request_memory;
 mod sending;
 pub mod slots;
+mod unsent;
 mod windows;
 
 use std::fmt;
@@ -68,6 +69,12 @@ pub type ResponseFuture = Pin<Box<dyn Future<Output = Response> + Send>>;
 pub trait RequestHandler: fmt::Debug + Send + Sync + 'static {
     /// Begins to respond to one.
     fn handle(&self, request: Request) -> ResponseFuture;
+
+    /// A handler for the requests of one new connection, which may keep what they share. `None`: this
+    /// one.
+    fn for_connection(&self) -> Option<Arc<dyn RequestHandler>> {
+        None
+    }
 }
 
 /// The other end of a request's connection. The server puts it among the request's extensions.
@@ -225,6 +232,8 @@ struct ServerShared {
     windows: ReceiveWindows,
     /// Slots of responses that all connections share.
     responses: Arc<Semaphore>,
+    /// Permits for more unsent bytes in the kernel.
+    fast_connections: Arc<Semaphore>,
     /// Memory that the requests of all connections share.
     requests: Arc<AddressBudget>,
     addresses: Arc<Addresses>,
@@ -264,6 +273,7 @@ pub fn serve(
         slots: Arc::new(Semaphore::new(options.connections_max)),
         windows: ReceiveWindows::new(options.h2_window_bytes),
         responses: Arc::new(Semaphore::new(options.responses_max)),
+        fast_connections: Arc::new(Semaphore::new(unsent::FAST_CONNECTIONS_MAX)),
         requests: request_memory::requests_budget(),
         addresses: Addresses::new(
             options.connections_per_address_max,

@@ -154,14 +154,17 @@ impl Digest {
 
 /// Lowercase hexadecimal.
 pub(crate) fn encode_hex(raw: &[u8]) -> String {
-    let nibble = |n: u8| char::from(b"0123456789abcdef"[usize::from(n & 0xf)]);
-    // Not `collect`, which allocates character by character.
-    let mut hex = String::with_capacity(2 * raw.len());
-    for byte in raw {
-        hex.push(nibble(byte >> 4));
-        hex.push(nibble(*byte));
+    let mut hex = vec![0; 2 * raw.len()];
+    write_hex(raw, &mut hex);
+    String::from_utf8(hex).expect("hexadecimal is ASCII")
+}
+
+/// Writes two digits for each byte. Names of objects are made of digests, so each request has several.
+fn write_hex(raw: &[u8], hex: &mut [u8]) {
+    let digit = |n: u8| b"0123456789abcdef"[usize::from(n & 0xf)];
+    for ([high, low], byte) in hex.as_chunks_mut::<2>().0.iter_mut().zip(raw) {
+        (*high, *low) = (digit(byte >> 4), digit(*byte));
     }
-    hex
 }
 
 /// The bytes that lowercase hexadecimal stands for.
@@ -170,7 +173,11 @@ pub(crate) fn decode_hex(hex: &str) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[high, low]| Some(unhex(*high)? << 4 | unhex(*low)?)).collect()
+    let mut raw = Vec::with_capacity(pairs.len());
+    for [high, low] in pairs {
+        raw.push(unhex(*high)? << 4 | unhex(*low)?);
+    }
+    Some(raw)
 }
 
 fn unhex(digit: u8) -> Option<u8> {
@@ -249,7 +256,12 @@ impl From<Digest> for String {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm, self.hex())
+        let mut hex = [0; 2 * RAW_BYTES_MAX];
+        write_hex(self.raw(), &mut hex);
+        let hex = &hex[..self.algorithm.hex_len()];
+        f.write_str(self.algorithm.as_str())?;
+        f.write_str(":")?;
+        f.write_str(std::str::from_utf8(hex).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -18,6 +18,7 @@ mod digest;
 mod endpoint;
 mod error_code;
 mod excerpt;
+mod field_names;
 mod hasher;
 mod manifest;
 pub mod media_type;

@@ -11,7 +11,8 @@
 //!
 //! Other clients may parse the same bytes as another type, or with other rules for the names of
 //! fields. So a document that is an image by some of its fields and an index by others is rejected
-//! (CVE-2021-41190), and so is one whose `mediaType` is not its `Content-Type`.
+//! (CVE-2021-41190), and so is one whose `mediaType` is not its `Content-Type`, and one with a field
+//! that other clients take for another one (`field_names.rs`).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::descriptor::null_as_default;
 use crate::excerpt::excerpt;
+use crate::field_names::{AmbiguousField, ambiguous_field, is_same_field};
 use crate::media_type::{self, is_nondistributable_layer};
 use crate::scan::{FoundString, scan, unescaped};
 use crate::{Annotations, Descriptor, Digest, InvalidDigest, MediaType};
@@ -172,6 +174,15 @@ pub enum InvalidManifest {
         /// [`ANNOTATIONS_MAX`].
         max: usize,
     },
+    /// Ambiguous: an object has a field twice, for clients that ignore case.
+    #[error(
+        "invalid manifest: a field {field:?} is repeated or written in another case: clients would \
+         disagree on its value (CVE-2021-41190)"
+    )]
+    AmbiguousField {
+        /// The name of the field.
+        field: &'static str,
+    },
     /// Ambiguous: an image for some clients and an index for others.
     #[error(
         "invalid manifest: {media_type} with both config or layers and manifests, or with the \
@@ -204,6 +215,15 @@ impl Manifest {
         let scanned = Scanned::of(json, LOOKUPS_MAX + 1);
         if scanned.is_ambiguous(&kind) {
             return Err(InvalidManifest::Ambiguous { media_type });
+        }
+        match ambiguous_field(json) {
+            Some(AmbiguousField::Repeated(field)) => {
+                return Err(InvalidManifest::AmbiguousField { field });
+            }
+            Some(AmbiguousField::OtherCase(field)) if !matches!(kind, ManifestKind::Unknown) => {
+                return Err(InvalidManifest::AmbiguousField { field });
+            }
+            _ => {}
         }
         if scanned.depth > NESTING_MAX {
             let reason = format!("nested more than {NESTING_MAX} deep");
@@ -304,7 +324,7 @@ impl Scanned {
 
     fn note_field(&mut self, name: &str) {
         // Clients written in Go match field names case-insensitively.
-        let is_one_of = |names: &[&str]| names.iter().any(|it| name.eq_ignore_ascii_case(it));
+        let is_one_of = |names: &[&str]| names.iter().any(|it| is_same_field(name, it));
         self.has_image_fields |= is_one_of(&["config", "layers"]);
         self.has_index_fields |= is_one_of(&["manifests"]);
     }

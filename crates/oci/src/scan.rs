@@ -58,7 +58,7 @@ pub(crate) fn scan<'a>(json: &'a str, mut found: impl FnMut(FoundString<'a>)) ->
 }
 
 /// Where the closing quote of the string is that begins at `at`.
-fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+pub(crate) fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     loop {
         match bytes.get(at) {
             None | Some(b'"') => return at,
@@ -69,7 +69,7 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// Where the value begins, if the string before `at` is the name of a field.
-fn value_after_colon(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn value_after_colon(bytes: &[u8], at: usize) -> Option<usize> {
     let colon = skip_space(bytes, at);
     (bytes.get(colon) == Some(&b':')).then(|| skip_space(bytes, colon + 1))
 }

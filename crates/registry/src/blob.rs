@@ -10,6 +10,7 @@ use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
 use crate::attempts::SwapAttempts;
 use crate::cache::CachedRecord;
 use crate::core::Core;
+use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::link::{LinkOrigin, LinkOutcome};
 use crate::record::{Link, Location, StoredRecord, VersionedRecord};
@@ -141,7 +142,7 @@ impl Repository {
     }
 
     /// Removes a blob from the repository (end-10). Manifests that reference it are not checked,
-    /// and other repositories keep it.
+    /// and other repositories keep it. A link that cannot be decoded is removed, too.
     ///
     /// # Errors
     ///
@@ -151,14 +152,19 @@ impl Repository {
         let mut attempts = SwapAttempts::new("the blob is being changed by too many others");
         loop {
             attempts.next().await?;
-            let read = self.core.read::<Link>(&key).await?;
-            let Some(VersionedRecord { value: Link::Live(_), etag, .. }) = read else {
-                return Err(unknown(&self.name, digest));
-            };
+            let found = self.core.find_record::<Link>(&key).await?;
+            match found {
+                FoundRecord::Valid(VersionedRecord { value: Link::Live(_), .. })
+                | FoundRecord::Damaged(_) => {}
+                FoundRecord::Valid(_) | FoundRecord::Absent => {
+                    return Err(unknown(&self.name, digest));
+                }
+            }
             self.core.cache.forget(&self.name, digest);
-            let swapped = self.core.swap(&key, Some(&etag), Link::Deleted.encode()).await;
+            let swapped = self.core.swap(&key, found.etag(), Link::Deleted.encode()).await;
             self.core.cache.forget(&self.name, digest);
             if swapped?.is_some() {
+                found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));
                 return Ok(());
             }
         }

@@ -67,6 +67,10 @@ impl ReferencePrecondition {
         if holds {
             return Ok(());
         }
+        self.fail(reference, current)
+    }
+
+    pub(crate) fn fail(&self, reference: &Reference, current: Option<&Digest>) -> Result<()> {
         let (reference, current) = (reference.clone(), current.cloned());
         Err(Error::PreconditionFailed { reference, current })
     }

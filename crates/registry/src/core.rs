@@ -23,6 +23,7 @@ use crate::attempts::SwapAttempts;
 use crate::budget::MemoryBudget;
 use crate::cache::ContentCache;
 use crate::compute::ComputePool;
+use crate::damaged::{DamageCounter, FoundRecord, absent_if_damaged};
 use crate::fingerprint::ListedVersion;
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
     pub(crate) suspects: Arc<Suspects>,
+    pub(crate) damage: Arc<DamageCounter>,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
@@ -105,6 +107,7 @@ impl Core {
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
+            damage: Arc::default(),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
@@ -223,6 +226,20 @@ impl Core {
         }
     }
 
+    /// Reads a record that is to be written or removed.
+    pub(crate) async fn find_record<T: StoredRecord + Send + 'static>(
+        &self,
+        key: &Key,
+    ) -> Result<FoundRecord<T>> {
+        let record = match self.store.get(key).await {
+            Ok(record) => record,
+            Err(error) if error.is_not_found() => return Ok(FoundRecord::Absent),
+            Err(error) => return Err(error.into()),
+        };
+        let (key, length) = (key.clone(), record.bytes.len());
+        self.compute.run(length, move || FoundRecord::decode(&key, record)).await?
+    }
+
     /// Removes the version of a record that was seen. `false` if there is another, or none.
     pub(crate) async fn remove(&self, key: &Key, seen: &ETag) -> Result<bool> {
         match self.store.delete(key, Some(seen)).await {
@@ -273,7 +290,7 @@ impl Core {
     }
 
     /// Makes sure that a record whose content follows from its key is there, and young.
-    pub(crate) async fn ensure_record<T: StoredRecord + PartialEq>(
+    pub(crate) async fn ensure_record<T: StoredRecord + PartialEq + Send + 'static>(
         &self,
         window: WriteWindow,
         key: &Key,
@@ -285,14 +302,19 @@ impl Core {
             if self.swap_within(window, key, None, value.encode()).await?.is_some() {
                 return Ok(());
             }
-            let done = match self.read::<T>(key).await? {
-                None => false,
-                Some(seen) if seen.value == *value => {
+            let done = match self.find_record::<T>(key).await? {
+                FoundRecord::Absent => false,
+                FoundRecord::Valid(seen) if seen.value == *value => {
                     self.touch_version(window, key, seen).await?.is_some()
                 }
-                Some(other) => {
+                FoundRecord::Valid(other) => {
                     let seen = Some(&other.etag);
                     self.swap_within(window, key, seen, value.encode()).await?.is_some()
+                }
+                FoundRecord::Damaged(damaged) => {
+                    let seen = Some(&damaged.etag);
+                    let written = self.swap_within(window, key, seen, value.encode()).await?;
+                    written.inspect(|_| self.damage.note_replaced(key, &damaged)).is_some()
                 }
             };
             if done {
@@ -303,7 +325,7 @@ impl Core {
 
     /// Writes a record that is a new version whatever is there: a delete in flight of the one before
     /// will miss.
-    pub(crate) async fn write_new_version<T: StoredRecord>(
+    pub(crate) async fn write_new_version<T: StoredRecord + Send + 'static>(
         &self,
         window: WriteWindow,
         key: &Key,
@@ -311,11 +333,12 @@ impl Core {
     ) -> Result<()> {
         let mut attempts = SwapAttempts::new(REPOSITORY_CONTENDED);
         // Mostly there is none: that there is one is no other writer's doing, and no attempt lost.
-        let mut seen = None;
-        while self.swap_within(window, key, seen.as_ref(), value.encode()).await?.is_none() {
+        let mut seen = FoundRecord::<T>::Absent;
+        while self.swap_within(window, key, seen.etag(), value.encode()).await?.is_none() {
             attempts.next().await?;
-            seen = self.read_etag(key).await?;
+            seen = self.find_record(key).await?;
         }
+        seen.damaged().inspect(|damaged| self.damage.note_replaced(key, damaged));
         Ok(())
     }
 
@@ -343,7 +366,7 @@ impl Core {
     }
 
     /// W1 for a record that may be large and is mostly young: it is read only to be touched.
-    /// `false` if it is absent.
+    /// `false` if it is absent, or damaged.
     pub(crate) async fn touch_large_record<T: StoredRecord>(
         &self,
         window: WriteWindow,
@@ -355,7 +378,8 @@ impl Core {
             return Ok(true);
         }
         let _room = self.reserve_touch_memory(stat.size_bytes).await?;
-        Ok(self.touch_record::<T>(window, key, |_| true).await?.is_some())
+        let touched = self.touch_record::<T>(window, key, |_| true).await;
+        Ok(absent_if_damaged(touched)?.is_some())
     }
 
     /// Waits for room for a record of so many bytes, as it was read and as it is written.

@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
 use jreg_oci::{Digest, Reference, Tag};
-use jreg_storage::Key;
+use jreg_storage::{ETag, Key};
 
 use crate::attempts::SwapAttempts;
+use crate::damaged::FoundRecord;
 use crate::keys;
-use crate::manifest::MANIFEST_CONTENDED;
-use crate::record::{ManifestRecord, TagTarget, VersionedRecord};
+use crate::manifest::{MANIFEST_CONTENDED, rebuilt};
+use crate::record::{ManifestRecord, TagTarget};
 use crate::tag::TagChange;
 use crate::{Error, ReferencePrecondition, Repository, Result};
 
@@ -85,13 +86,14 @@ impl Repository {
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         if !(removal.may_remove)(tag) {
-            let target = self.core.read::<TagTarget>(&keys::tag(&self.name, tag)).await?;
+            let key = keys::tag(&self.name, tag);
             // The hint may be of a tag that was moved.
-            return match target {
-                Some(target) if target.value.digest == *digest => {
+            return match self.core.find_record::<TagTarget>(&key).await? {
+                FoundRecord::Valid(target) if target.value.digest == *digest => {
                     Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() })
                 }
-                _ => Ok(()),
+                FoundRecord::Damaged(_) => Err(self.tag_damaged(tag)),
+                FoundRecord::Valid(_) | FoundRecord::Absent => Ok(()),
             };
         }
         if self.change_tag(tag, None, None, TagChange::RemoveFrom(digest)).await? {
@@ -155,24 +157,33 @@ impl Repository {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
-            let Some(seen) = self.core.read::<ManifestRecord>(&key).await? else {
-                return Err(self.unknown(&reference));
+            let found = self.core.find_record::<ManifestRecord>(&key).await?;
+            let Some(etag) = found.etag() else { return Err(self.unknown(&reference)) };
+            let subject = match &found {
+                FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
+                // If its bytes do not say it, GC removes the referrer entry.
+                FoundRecord::Damaged(damaged) => {
+                    rebuilt(digest, &damaged.bytes).and_then(|record| record.header.subject)
+                }
+                FoundRecord::Absent => None,
             };
             if let Some(condition) = condition {
                 condition.check(&reference, Some(digest))?;
             }
-            if self.delete_version(&key, digest, seen, removal).await? {
+            if self.delete_version(&key, digest, (etag, subject.as_ref()), removal).await? {
+                found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));
                 return Ok(());
             }
         }
     }
 
-    /// Removes what leads to a manifest, then that version of it. `false`: it was pushed again.
+    /// Removes what leads to a manifest, then that version of it, with this subject. `false`: it was
+    /// pushed again.
     async fn delete_version(
         &self,
         key: &Key,
         digest: &Digest,
-        seen: VersionedRecord<ManifestRecord>,
+        (seen, subject): (&ETag, Option<&Digest>),
         removal: &TagRemoval<'_>,
     ) -> Result<bool> {
         let locks = &self.core.manifest_locks;
@@ -183,14 +194,14 @@ impl Repository {
         if locks.ended_pushes(key) != pushes {
             self.remove_tags_of(digest, removal).await?;
         }
-        if let Some(subject) = &seen.value.header.subject {
+        if let Some(subject) = subject {
             let entry = keys::referrer(&self.name, subject, digest);
             if let Some(etag) = self.core.read_etag(&entry).await? {
                 self.core.remove(&entry, &etag).await?;
             }
         }
         self.core.cache.forget(&self.name, digest);
-        let removed = self.core.remove(key, &seen.etag).await;
+        let removed = self.core.remove(key, seen).await;
         self.core.cache.forget(&self.name, digest);
         removed
     }

@@ -113,6 +113,12 @@ pub enum Error {
     /// A tag that the requester may not remove points to the manifest, which stays.
     #[error("tag {tag} of repository {name} points to the manifest and may not be removed")]
     TagProtected { name: RepositoryName, tag: Tag },
+    /// A tag that cannot be read may point to the manifest, which stays.
+    #[error(
+        "tag {tag} of repository {name} is damaged and may point to the manifest; delete the tag or \
+         push it again first"
+    )]
+    TagDamaged { name: RepositoryName, tag: Tag },
     /// Too many others changed the same thing at the same time, or as many uploads as are
     /// allowed run already. It may be done in part; trying again helps.
     #[error("too busy: {what}; try again")]

@@ -27,6 +27,7 @@
 //! - `link.rs`: which repository links which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
+//! - `damaged.rs`: records that cannot be decoded, as writes find them
 //! - `suspects.rs`: locations whose bytes were seen to be missing or wrong; `location_check.rs`: checks
 //!   before a request relies on a location
 
@@ -41,6 +42,7 @@ mod commit;
 mod compute;
 mod content;
 mod core;
+mod damaged;
 mod delete;
 mod error;
 mod explain;

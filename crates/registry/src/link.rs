@@ -7,9 +7,10 @@ use crate::Result;
 use crate::attempts::SwapAttempts;
 use crate::cache::CachedRecord;
 use crate::core::Core;
+use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
-use crate::record::{Link, Location, StoredRecord};
+use crate::record::{CHECK_BYTES, Link, Location, StoredRecord};
 use crate::rules::Rule;
 use crate::window::WriteWindow;
 
@@ -32,7 +33,7 @@ pub(crate) enum LinkOutcome {
     /// The repository has linked the blob already, at another location: this link does not
     /// reference the offered one, and never did.
     Elsewhere(Location),
-    /// It was deleted, and the offer was a replay.
+    /// It was deleted, or cannot be decoded, and the offer was a replay.
     Deleted,
 }
 
@@ -44,10 +45,11 @@ fn link_outcome(link: Link, offer: &Location) -> LinkOutcome {
     }
 }
 
-/// Whether a listing shows a deleted link: it has no location, and a fixed size that is smaller
-/// than any live one.
+/// Whether a listing shows a deleted link: it has no location, and a size that is smaller than that of
+/// any live one, with a checksum or without.
 pub(crate) fn is_deleted(listed: &Listed) -> bool {
-    listed.size_bytes == Link::Deleted.encode().len() as u64
+    let bytes = Link::Deleted.encode().len();
+    [bytes, bytes - CHECK_BYTES].contains(&usize::try_from(listed.size_bytes).unwrap_or_default())
 }
 
 impl Core {
@@ -118,8 +120,8 @@ impl Core {
         let (now, at) = (self.clock.monotonic(), self.clock.now());
         let ticket = self.cache.take_ticket(name, digest);
         let key = keys::link(digest, name);
-        let held = self.touch_record::<Link>(window, &key, |link| link.live().is_some()).await?;
-        let Some(held) = held else { return Ok(None) };
+        let held = self.touch_record::<Link>(window, &key, |link| link.live().is_some()).await;
+        let Some(held) = absent_if_damaged(held)? else { return Ok(None) };
         let age = held.age();
         let Link::Live(location) = held.value else { return Ok(None) };
         self.cache.add_link(
@@ -133,7 +135,8 @@ impl Core {
     }
 
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
-    /// complete. The caller ensures that the bytes of the offer exist until the window closes.
+    /// complete. A damaged link is replaced, except by a replay: it may have been deleted. The caller
+    /// ensures that the bytes of the offer exist until the window closes.
     pub(crate) async fn create_link(
         &self,
         window: WriteWindow,
@@ -145,20 +148,28 @@ impl Core {
         let key = keys::link(digest, name);
         let link = Link::Live(offer.clone());
         let mut seen = None;
+        let mut damaged: Option<DamagedRecord> = None;
         let mut attempts = SwapAttempts::new("the blob is being changed by too many others");
         loop {
             attempts.next().await?;
             if self.write_link(window, &key, name, digest, seen.as_ref(), &link).await? {
+                damaged.inspect(|damaged| self.damage.note_replaced(&key, damaged));
                 return Ok(LinkOutcome::Here);
             }
-            let Some(there) = self.read::<Link>(&key).await? else {
-                seen = None;
+            let found = self.find_record::<Link>(&key).await?;
+            seen = found.etag().cloned();
+            let FoundRecord::Valid(there) = found else {
+                damaged = found.damaged();
+                if damaged.is_some() && origin == LinkOrigin::Replay {
+                    return Ok(LinkOutcome::Deleted);
+                }
                 continue;
             };
+            damaged = None;
             match there.value.live().cloned() {
                 None if origin == LinkOrigin::Replay => return Ok(LinkOutcome::Deleted),
-                None => seen = Some(there.etag),
-                Some(at) if at != *offer && !self.has_bytes(&at).await? => seen = Some(there.etag),
+                None => {}
+                Some(at) if at != *offer && !self.has_bytes(&at).await? => {}
                 Some(_) if !self.rules.keep(Rule::TouchDestination) => {
                     return Ok(link_outcome(there.value, offer));
                 }

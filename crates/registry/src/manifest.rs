@@ -14,18 +14,21 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::{try_join, try_join_all, try_join3, try_join4};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
     ReferenceKind, Tag,
 };
-use jreg_storage::{ETag, Key, Record};
+use jreg_storage::{ETag, Key};
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use crate::attempts::SwapAttempts;
 use crate::cache::CachedRecord;
 use crate::core::Core;
+use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
 use crate::record::{
     ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, TagTarget,
@@ -80,8 +83,8 @@ struct PushPlan {
 /// A version of the manifest that is pushed.
 struct SeenManifest {
     etag: ETag,
-    /// Its media type; `None` if its header line is damaged.
-    media_type: Option<MediaType>,
+    /// Its media type, unless it cannot be decoded.
+    media_type: Result<MediaType, DamagedRecord>,
 }
 
 /// What the reads of reads found, to be written over.
@@ -97,13 +100,12 @@ impl PushPlan {
     /// that is written over; a manifest's version is the one that is written over.
     fn check_condition(&self, reads: &PushReads) -> Result<()> {
         let Some(condition) = &self.condition else { return Ok(()) };
-        let current = match &self.reference {
-            Reference::Digest(digest) => reads.manifest.as_ref().map(|_| digest),
-            Reference::Tag(_) => {
-                reads.tags.first().and_then(Option::as_ref).map(|seen| &seen.value.digest)
+        match (&self.reference, reads.tags.first()) {
+            (Reference::Tag(_), Some(seen)) => condition.check_tag(&self.reference, seen),
+            (reference, _) => {
+                condition.check(reference, reads.manifest.as_ref().and(reference.digest()))
             }
-        };
-        condition.check(&self.reference, current)
+        }
     }
 
     /// Whether the condition is about the manifest itself.
@@ -113,13 +115,13 @@ impl PushPlan {
 
     fn has_type_of(&self, seen: &SeenManifest) -> bool {
         let stored = seen.media_type.as_ref();
-        stored.is_none_or(|stored| stored.is(self.manifest.media_type.as_str()))
+        stored.is_ok_and(|stored| stored.is(self.manifest.media_type.as_str()))
     }
 
     /// The stored type wins over the one of a later push.
     fn check_type(&self, reads: &PushReads) -> Result<()> {
         match &reads.manifest {
-            Some(SeenManifest { media_type: Some(stored), .. })
+            Some(SeenManifest { media_type: Ok(stored), .. })
                 if !stored.is(self.manifest.media_type.as_str()) =>
             {
                 let (digest, stored) = (self.digest.clone(), stored.clone());
@@ -136,15 +138,20 @@ impl Repository {
     /// # Errors
     ///
     /// [`Error::ManifestUnknown`] only if it is definitely not there; [`Error::Damaged`] if its
-    /// bytes are not those of its digest; [`Error::Store`].
+    /// bytes are not those of its digest; [`Error::Store`]. To a client that may push
+    /// ([`TouchPolicy::IfOld`]) a damaged tag or manifest is absent, so that it pushes it again.
     pub async fn manifest_get(
         &self,
         reference: &Reference,
         touch: TouchPolicy,
     ) -> Result<Arc<StoredManifest>> {
         let found = match reference {
-            Reference::Digest(digest) => self.find_manifest(digest, touch).await?,
-            Reference::Tag(tag) => self.follow_tag(tag, touch).await?,
+            Reference::Digest(digest) => self.find_manifest(digest, touch).await,
+            Reference::Tag(tag) => self.follow_tag(tag, touch).await,
+        };
+        let found = match touch {
+            TouchPolicy::IfOld => absent_if_damaged(found)?,
+            TouchPolicy::Never => found?,
         };
         found.ok_or_else(|| self.unknown(reference))
     }
@@ -267,11 +274,12 @@ impl Repository {
         let width = &Semaphore::new(core.reads_in_flight_max());
         let tags = plan.tags.iter().map(|tag| {
             let key = keys::tag(&self.name, tag);
-            async move { with_permit(width, core.read::<TagTarget>(&key)).await }
+            async move { with_permit(width, core.find_record::<TagTarget>(&key)).await }
         });
         let ((), catalog, manifest, tags) = try_join4(
             self.check_references(window, &plan.manifest.references, width),
-            with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true)),
+            with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
+                .map(absent_if_damaged),
             with_permit(width, self.look_up(&manifest_key)),
             try_join_all(tags),
         )
@@ -287,15 +295,14 @@ impl Repository {
     /// The version of a manifest that is there, and its type as far as that can be read: a push
     /// repairs what is damaged.
     async fn look_up(&self, key: &Key) -> Result<Option<SeenManifest>> {
-        match self.core.store.get(key).await {
-            Ok(Record { bytes, etag, .. }) => {
-                let record = ManifestRecord::decode(&bytes).ok();
-                let media_type = record.map(|record| record.header.media_type);
-                Ok(Some(SeenManifest { etag, media_type }))
-            }
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let found = self.core.find_record::<ManifestRecord>(key).await?;
+        let Some(etag) = found.etag().cloned() else { return Ok(None) };
+        let media_type = match found {
+            FoundRecord::Damaged(damaged) => Err(damaged),
+            FoundRecord::Valid(record) => Ok(record.value.header.media_type),
+            FoundRecord::Absent => return Ok(None),
+        };
+        Ok(Some(SeenManifest { etag, media_type }))
     }
 
     /// W1 for all that a manifest refers to.
@@ -359,7 +366,7 @@ impl Repository {
         let hints = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
             match seen {
-                Some(seen) if seen.value.digest == plan.digest && is_there => Ok(()),
+                FoundRecord::Valid(seen) if seen.value.digest == plan.digest && is_there => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
                     core.ensure_record(window, &key, &PresenceMark {}).await
@@ -432,7 +439,11 @@ impl Repository {
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
-        Ok(swapped?.is_some())
+        let is_written = swapped?.is_some();
+        if let Some(SeenManifest { media_type: Err(damaged), .. }) = seen.filter(|_| is_written) {
+            core.damage.note_replaced(key, damaged);
+        }
+        Ok(is_written)
     }
 
     async fn set_tags(
@@ -477,6 +488,25 @@ pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader 
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
     }
+}
+
+/// The record of a manifest whose header line alone is damaged: where the bytes after it have the
+/// right digest and name their own media type.
+pub(crate) fn rebuilt(digest: &Digest, record: &Bytes) -> Option<ManifestRecord> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct TypedManifest {
+        media_type: MediaType,
+    }
+    let end = record.iter().position(|byte| *byte == b'\n')?;
+    let bytes = record.slice(end + 1..);
+    if Digest::of(digest.algorithm(), &bytes) != *digest {
+        return None;
+    }
+    let typed: TypedManifest = serde_json::from_slice(&bytes).ok()?;
+    let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
+    let header = manifest_header(&manifest, bytes.len() as u64);
+    Some(ManifestRecord { header, bytes })
 }
 
 /// What the list of its subject's referrers says of a manifest.

@@ -1,12 +1,14 @@
 //! The records as they lie in the store, and reading them with their version and age.
 //!
 //! Each carries a nonce: two writes of the same content are two versions, so a re-push is visible
-//! as a new write (format version 1, see docs/format.md).
+//! as a new write (format version 1, see docs/format.md). Each ends with a checksum of what precedes
+//! it: a record that the disk changed and that still parses would send clients elsewhere, or serve a
+//! manifest as something else. Records of earlier versions have none.
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use jreg_oci::{Descriptor, Digest, MediaType};
+use jreg_oci::{Algorithm, Descriptor, Digest, MediaType};
 use jreg_storage::{ETag, Key, Record};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -60,6 +62,16 @@ pub(crate) fn decode_versioned<T: StoredRecord>(
     Ok(VersionedRecord { value, etag, last_modified, date })
 }
 
+/// The version of which these bytes are a whole record, if it is one that this code does not know.
+pub(crate) fn later_version(bytes: &Bytes) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct RecordVersion {
+        v: u64,
+    }
+    let version: RecordVersion = serde_json::from_slice(bytes).ok()?;
+    (version.v > 1).then_some(version.v)
+}
+
 /// A record that is one JSON object: a nonce, a version if the record has one, and its own fields.
 pub(crate) trait JsonRecord: Serialize + DeserializeOwned {
     /// What errors call it, and the version that is read and written.
@@ -74,8 +86,43 @@ struct RecordPreamble {
     v: Option<u32>,
 }
 
+/// The last field of a record: a checksum of all bytes before it.
+const CHECK: (&[u8], &[u8]) = (b",\"check\":\"", b"\"}");
+const CHECKSUM_DIGITS: usize = 16;
+/// The length of a checksum with its field, in place of the last brace of a record.
+pub(crate) const CHECK_BYTES: usize = CHECK.0.len() + CHECKSUM_DIGITS + CHECK.1.len() - 1;
+
+fn checksum(bytes: &[u8]) -> String {
+    let mut digits = Digest::of(Algorithm::Sha256, bytes).hex();
+    digits.truncate(CHECKSUM_DIGITS);
+    digits
+}
+
+/// Ends an object, whose last brace is missing, with its checksum.
+fn add_checksum(record: &mut Vec<u8>) {
+    let checksum = checksum(record);
+    for part in [CHECK.0, checksum.as_bytes(), CHECK.1] {
+        record.extend_from_slice(part);
+    }
+}
+
+/// Compares an object with its checksum. `Ok(false)`: it has none.
+pub(crate) fn verify_checksum(record: &[u8]) -> Result<bool, String> {
+    let split = record.strip_suffix(CHECK.1).and_then(|record| {
+        let (record, digits) =
+            record.split_at_checked(record.len().checked_sub(CHECKSUM_DIGITS)?)?;
+        Some((record.strip_suffix(CHECK.0)?, digits))
+    });
+    match split {
+        None => Ok(false),
+        Some((record, digits)) if checksum(record).as_bytes() == digits => Ok(true),
+        Some(_) => Err("its checksum is of other bytes".to_owned()),
+    }
+}
+
 /// Reads one JSON object with a nonce.
 fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
+    verify_checksum(bytes)?;
     let wrong = |error: serde_json::Error| error.to_string();
     let preamble: RecordPreamble = serde_json::from_slice(bytes).map_err(wrong)?;
     if let Some((name, known)) = T::VERSION {
@@ -96,11 +143,12 @@ fn encode_json<T: JsonRecord>(value: &T) -> Vec<u8> {
     let to_json = "a record has only string keys";
     let mut record = serde_json::to_vec(&preamble).expect(to_json);
     let own = serde_json::to_vec(value).expect(to_json);
+    record.pop();
     if own != b"{}" {
-        record.pop();
         record.push(b',');
-        record.extend_from_slice(own.get(1..).unwrap_or_default());
+        record.extend_from_slice(own.get(1..own.len() - 1).unwrap_or_default());
     }
+    add_checksum(&mut record);
     record
 }
 
@@ -194,10 +242,14 @@ pub(crate) struct ManifestHeader {
 impl StoredRecord for ManifestRecord {
     fn decode(bytes: &Bytes) -> Result<Self, String> {
         let end = bytes.iter().position(|b| *b == b'\n').ok_or("it has no header line")?;
-        let header: ManifestHeader = decode_json(bytes.get(..end).unwrap_or_default())?;
+        let line = bytes.get(..end).unwrap_or_default();
+        let header: ManifestHeader = decode_json(line)?;
         let content = bytes.slice(end + 1..);
         if content.len() as u64 != header.size {
             return Err(format!("{} bytes follow the header, not {}", content.len(), header.size));
+        }
+        if !verify_checksum(line)? {
+            check_declared_type(&header, &content)?;
         }
         Ok(Self { header, bytes: content })
     }
@@ -207,6 +259,23 @@ impl StoredRecord for ManifestRecord {
         bytes.push(b'\n');
         bytes.extend_from_slice(&self.bytes);
         bytes.into()
+    }
+}
+
+/// A header line without a checksum: the type in it must be the one that the bytes declare, if they do.
+fn check_declared_type(header: &ManifestHeader, content: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct DeclaredType {
+        media_type: Option<String>,
+    }
+    let declared = serde_json::from_slice::<DeclaredType>(content).ok();
+    match declared.and_then(|declared| declared.media_type) {
+        Some(declared) if !header.media_type.is(&declared) => Err(format!(
+            "its bytes have another mediaType than {} in its header",
+            header.media_type
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -248,6 +317,56 @@ mod tests {
         assert_eq!(json["location"], "blobs/_/AA/01");
         assert_eq!(json["size"], 7);
         assert_eq!(json["nonce"].as_str().map(str::len), Some(32));
+    }
+
+    #[test]
+    fn record_with_any_changed_byte_is_an_error_or_says_the_same() {
+        let header = ManifestHeader {
+            media_type: MediaType::OCI_IMAGE_MANIFEST,
+            size: 2,
+            subject: Some(Digest::of(Algorithm::Sha256, b"")),
+            artifact_type: Some("application/x".to_owned()),
+        };
+        let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{}") };
+        let (whole, length) = (manifest.encode(), manifest.encode().len() - 2);
+        for (position, bit) in (0..length).flat_map(|position| [0, 1, 5].map(|bit| (position, bit)))
+        {
+            let mut bytes = whole.to_vec();
+            bytes[position] ^= 1 << bit;
+            // A byte in the name of the checksum's field leaves the rest as it was.
+            if let Ok(read) = ManifestRecord::decode(&bytes.into()) {
+                assert_eq!(read, manifest, "bit {bit} of byte {position}");
+            }
+        }
+        let whole = link().encode();
+        for position in 0..whole.len() {
+            let mut bytes = whole.to_vec();
+            bytes[position] ^= 1;
+            assert!(Link::decode(&bytes.into()).map_or(true, |read| read == link()), "{position}");
+        }
+    }
+
+    #[test]
+    fn records_without_a_checksum_and_with_further_fields_are_read() {
+        let record = |text: &'static str| Bytes::from_static(text.as_bytes());
+        let old =
+            record(r#"{"nonce":"n","v":1,"state":"live","location":"blobs/_/AA/01","size":7}"#);
+        assert_eq!(Link::decode(&old), Ok(link()));
+        let newer =
+            record(r#"{"nonce":"n","v":1,"state":"deleted","more":{"check":"0123456789abcdef"}}"#);
+        assert_eq!(Link::decode(&newer), Ok(Link::Deleted));
+        for (bytes, is_read) in [
+            ("{}", true),
+            ("no JSON", true),
+            (r#"{"mediaType":"application/x"}"#, true),
+            (r#"{"mediaType":"application/y"}"#, false),
+        ] {
+            let size = bytes.len();
+            let text = format!(
+                "{{\"nonce\":\"n\",\"mediaType\":\"application/x\",\"size\":{size}}}\n{bytes}"
+            );
+            assert_eq!(ManifestRecord::decode(&text.into()).is_ok(), is_read, "{bytes}");
+        }
     }
 
     #[test]

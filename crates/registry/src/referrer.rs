@@ -15,6 +15,7 @@ use tokio::sync::SemaphorePermit;
 use crate::core::Core;
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
+use crate::record::verify_checksum;
 use crate::{Error, PageRequest, Referrer, Repository, Result, ResultPage};
 
 /// The most bytes of descriptors in one page: as much as a client must accept of a manifest. A page
@@ -43,6 +44,7 @@ struct ReferrerHead {
 impl Referrer {
     /// Reads a record; `Err` says what is wrong with it.
     fn decode(record: &Bytes) -> Result<Self, String> {
+        verify_checksum(record)?;
         let wrong = |error: serde_json::Error| error.to_string();
         let ReferrerText { descriptor } = serde_json::from_slice(record).map_err(wrong)?;
         let ReferrerHead { digest, artifact_type } =
@@ -119,17 +121,17 @@ impl Repository {
             let entries = listing.entries.get(..fitting).unwrap_or_default();
             let read = self.core.referrer_entries(entries, &mut reading).await?;
             for (index, (listed, entry)) in entries.iter().zip(read).enumerate() {
-                found.next = keys::last(&listed.key).map(str::to_owned);
                 // One that is gone by now was deleted while we read.
                 let wanted = |entry: &Referrer| artifact_type.is_none_or(|kind| entry.is_of(kind));
                 found.items.extend(entry.filter(wanted));
                 if found.items.len() == limit {
                     let more = index + 1 < listing.entries.len() || listing.next.is_some();
-                    found.next = found.next.filter(|_| more);
+                    found.next = name_of(listed).filter(|_| more);
                     return Ok(found);
                 }
             }
             if fitting < listing.entries.len() {
+                found.next = entries.last().and_then(name_of).or(found.next);
                 return Ok(found);
             }
             let Some(next) = listing.next else { return Ok(ResultPage { next: None, ..found }) };
@@ -141,6 +143,11 @@ impl Repository {
         }
         Ok(found)
     }
+}
+
+/// What a page that ends with this entry names as the last.
+fn name_of(listed: &Listed) -> Option<String> {
+    keys::last(&listed.key).map(str::to_owned)
 }
 
 impl Core {

@@ -50,6 +50,8 @@ pub struct RegistryUsage {
     pub cache_hits: u64,
     /// Manifests and links that were not cached and had to be read.
     pub cache_misses: u64,
+    /// Damaged records that pushes replaced or deletes removed.
+    pub damaged_records_replaced: u64,
     /// How far the store's clock was from ours at its last response; zero if it has none.
     pub clock_difference: Duration,
 }
@@ -209,6 +211,7 @@ impl Registry {
             upload_buffer: self.core.upload_bytes.usage(),
             cache_hits,
             cache_misses,
+            damaged_records_replaced: self.core.damage.count(),
             clock_difference: self.core.store.health().clock_difference.unwrap_or_default(),
         }
     }

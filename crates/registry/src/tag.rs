@@ -4,9 +4,10 @@ use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::Key;
 
 use crate::attempts::SwapAttempts;
+use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::record::{PresenceMark, StoredRecord, TagTarget, VersionedRecord};
+use crate::record::{PresenceMark, StoredRecord, TagTarget};
 use crate::window::WriteWindow;
 use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
@@ -20,8 +21,19 @@ pub(crate) enum TagChange<'a> {
     RemoveFrom(&'a Digest),
 }
 
-/// A tag as it was read; `None`: there was none.
-pub(crate) type TagVersion = Option<VersionedRecord<TagTarget>>;
+/// A tag as it was read.
+pub(crate) type TagVersion = FoundRecord<TagTarget>;
+
+impl ReferencePrecondition {
+    /// The condition for a tag. One that cannot be decoded exists, and points to no digest in particular.
+    pub(crate) fn check_tag(&self, reference: &Reference, seen: &TagVersion) -> Result<()> {
+        match (self, seen) {
+            (Self::Exists, FoundRecord::Damaged(_)) => Ok(()),
+            (_, FoundRecord::Damaged(_)) => self.fail(reference, None),
+            _ => self.check(reference, seen.valid().map(|seen| &seen.value.digest)),
+        }
+    }
+}
 
 impl Repository {
     /// The tags of the repository (end-8), in byte order.
@@ -61,11 +73,10 @@ impl Repository {
             attempts.next().await?;
             let seen = match known.take() {
                 Some(known) => known,
-                None => core.read::<TagTarget>(&key).await?,
+                None => core.find_record::<TagTarget>(&key).await?,
             };
-            let current = seen.as_ref().map(|seen| &seen.value.digest);
             if let Some(condition) = condition {
-                condition.check(&Reference::Tag(tag.clone()), current)?;
+                condition.check_tag(&Reference::Tag(tag.clone()), &seen)?;
             }
             let changed = match (change, &seen) {
                 (TagChange::Set(window, target), seen) => {
@@ -75,21 +86,42 @@ impl Repository {
                         let hint = keys::tag_hint(&self.name, &target.digest, tag);
                         core.ensure_record(window, &hint, &PresenceMark {}).await?;
                     }
-                    let seen = seen.as_ref().map(|seen| &seen.etag);
-                    core.swap_within(window, &key, seen, target.encode()).await?.is_some()
+                    core.swap_within(window, &key, seen.etag(), target.encode()).await?.is_some()
                 }
-                (TagChange::RemoveFrom(digest), Some(seen)) if seen.value.digest != *digest => {
+                (TagChange::RemoveFrom(digest), FoundRecord::Valid(seen))
+                    if seen.value.digest != *digest =>
+                {
                     return Ok(false);
                 }
-                (TagChange::Remove | TagChange::RemoveFrom(_), Some(seen)) => {
-                    core.remove(&key, &seen.etag).await?
+                // It may point to another manifest.
+                (TagChange::RemoveFrom(_), FoundRecord::Damaged(_)) => {
+                    return Err(self.tag_damaged(tag));
                 }
-                (TagChange::Remove | TagChange::RemoveFrom(_), None) => return Ok(false),
+                (TagChange::Remove | TagChange::RemoveFrom(_), seen) => match seen.etag() {
+                    Some(etag) => core.remove(&key, etag).await?,
+                    None => return Ok(false),
+                },
             };
             if changed {
+                self.note_changed(&key, change, seen);
                 return Ok(true);
             }
         }
+    }
+
+    /// Logs a change if what was there was damaged.
+    fn note_changed(&self, key: &Key, change: TagChange<'_>, seen: TagVersion) {
+        match (seen.damaged(), change) {
+            (None, _) => {}
+            (Some(damaged), TagChange::Set(..)) => self.core.damage.note_replaced(key, &damaged),
+            (Some(damaged), TagChange::Remove | TagChange::RemoveFrom(_)) => {
+                self.core.damage.note_removed(key, &damaged);
+            }
+        }
+    }
+
+    pub(crate) fn tag_damaged(&self, tag: &Tag) -> Error {
+        Error::TagDamaged { name: self.name.clone(), tag: tag.clone() }
     }
 
     /// Now, in seconds of the Unix epoch.

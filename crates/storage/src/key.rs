@@ -40,24 +40,42 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether a string is a key, without making one of it.
+    pub(crate) fn is_valid(key: &str) -> bool {
+        check(key).is_ok()
+    }
 }
 
+/// Keys are checked by the thousand in listings, so each check is a pass over all bytes without an early
+/// exit, which is vectorized.
 fn check(key: &str) -> Result<(), &'static str> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err("must be 1 to 1024 bytes long");
     }
-    if !key.bytes().all(|b| b.is_ascii_graphic() && b != b'\\') {
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() & (byte != b'\\');
+    if !key.bytes().fold(true, |all, byte| all & is_allowed(byte)) {
         return Err("must be printable ASCII without space or backslash");
     }
-    for component in key.split('/') {
-        if component.is_empty() || component.len() > COMPONENT_BYTES_MAX {
-            return Err("each component must be 1 to 255 bytes long");
-        }
-        if component.starts_with('.') {
-            return Err("no component may start with a dot");
-        }
+    let is_long = |component: &str| component.len() > COMPONENT_BYTES_MAX;
+    let has_long = key.len() > COMPONENT_BYTES_MAX && key.split('/').any(is_long);
+    if has_long || key.ends_with('/') || is_at_start(key, b'/') {
+        return Err("each component must be 1 to 255 bytes long");
+    }
+    if is_at_start(key, b'.') {
+        return Err("no component may start with a dot");
     }
     Ok(())
+}
+
+/// Whether this byte is at the start of the key or after a `/`.
+fn is_at_start(key: &str, wanted: u8) -> bool {
+    let bytes = key.as_bytes();
+    let (_, later) = bytes.split_at(bytes.len().min(1));
+    let after_slash =
+        |(left, right): (&u8, &u8)| u8::from(*left == b'/') & u8::from(*right == wanted);
+    let found = bytes.iter().zip(later).fold(0, |found, pair| found | after_slash(pair));
+    found != 0 || bytes.first() == Some(&wanted)
 }
 
 impl TryFrom<String> for Key {

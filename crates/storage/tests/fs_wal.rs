@@ -417,6 +417,54 @@ async fn log_that_is_cut_stops_the_start_and_stays() {
     }
 }
 
+/// A segment from a backup was replayed over newer records of a folder that had stopped cleanly.
+#[tokio::test]
+async fn log_of_an_earlier_run_is_not_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, name) = (folder.path(), key("a/1"));
+    let store = open(root);
+    store.put(&name, "old".into(), PutMode::Create).await.unwrap();
+    let [stale, mark] = [SEGMENTS[0], ".log-run"].map(|name| fs::read(root.join(name)).unwrap());
+    store.put(&name, "new".into(), PutMode::Overwrite).await.unwrap();
+    drop(store);
+    let is_refused = || {
+        for segment in SEGMENTS {
+            write(&root.join(segment), &stale);
+            let options = FsOptions { lock_wait: Duration::ZERO, ..FsOptions::default() };
+            let refused = FsStore::open(root, options).unwrap_err();
+            assert!(matches!(refused, FsOpenError::StaleLog { .. }), "{refused}");
+            assert!(refused.to_string().contains(segment), "{refused}");
+            assert_eq!(fs::read(root.join(segment)).unwrap(), stale, "nothing is changed");
+            assert_eq!(fs::read(root.join("a/1")).unwrap(), b"new");
+            fs::remove_file(root.join(segment)).unwrap();
+        }
+    };
+    is_refused();
+    // Nor is it once another run has a log, which is replayed if it is alone.
+    let store = open(root);
+    store.put(&key("a/2"), "2".into(), PutMode::Create).await.unwrap();
+    let copies = [SEGMENTS[0], ".log-run"].map(|name| fs::read(root.join(name)).unwrap());
+    drop(store);
+    fs::remove_file(root.join("a/2")).unwrap();
+    write(&root.join(".log-run"), &copies[1]);
+    is_refused();
+    write(&root.join(SEGMENTS[0]), &copies[0]);
+    drop(open(root));
+    assert_eq!(fs::read(root.join("a/2")).unwrap(), b"2");
+    is_refused();
+    // A whole folder that is restored has its own mark, and that of an earlier version none.
+    for mark in [Some(&mark), None] {
+        write(&root.join(SEGMENTS[0]), &stale);
+        match mark {
+            Some(mark) => write(&root.join(".log-run"), mark),
+            None => fs::remove_file(root.join(".log-run")).unwrap(),
+        }
+        write(&root.join("a/1"), b"damaged");
+        drop(open(root));
+        assert_eq!(fs::read(root.join("a/1")).unwrap(), b"old");
+    }
+}
+
 #[tokio::test]
 async fn last_batch_may_be_torn_and_a_copy_of_it_is_kept() {
     let (found, log, starts) = batches().await;

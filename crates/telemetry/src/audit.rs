@@ -297,7 +297,8 @@ impl GcAuditRecord {
 }
 
 fn line(entry: &impl Serialize) -> Vec<u8> {
-    let mut line = serde_json::to_vec(entry).expect("an entry is plain JSON");
+    let line = serde_json::to_string(entry).expect("an entry is plain JSON");
+    let mut line = crate::logging::escaped(&line).into_owned().into_bytes();
     line.push(b'\n');
     line
 }

@@ -2,6 +2,7 @@
 //! the events.
 
 mod background;
+mod escape;
 mod json;
 
 use std::io::{self, IsTerminal};
@@ -15,6 +16,8 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
 use background::BackgroundWriter;
 pub use background::{LogGuard, dropped_lines};
+pub(crate) use escape::escaped;
+use escape::{EscapingWriter, is_format_control, write_escape};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -51,6 +54,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
     // A global filter: a filter of the layer would cost each event a lookup.
     let registry = tracing_subscriber::registry().with(filter);
     if pretty(format, terminal) {
+        let writer = move || EscapingWriter(writer.make_writer());
         let layer = tracing_subscriber::fmt::layer().with_writer(writer);
         registry.with(layer.with_ansi(terminal).with_target(false)).try_init()?;
     } else {

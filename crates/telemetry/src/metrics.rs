@@ -27,6 +27,17 @@ pub const OPENMETRICS: &str = "application/openmetrics-text";
 const LATENCY_BOUNDS_S: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
 
+/// One counter of a family, which counts without looking it up.
+#[derive(Clone, Debug)]
+pub struct CounterHandle(Counter);
+
+impl CounterHandle {
+    /// Counts one.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+}
+
 /// A label set that is one or two pairs of a fixed name and a value of a closed set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct MetricLabels<const N: usize>([(&'static str, LabelValue); N]);
@@ -97,6 +108,7 @@ pub struct Metrics {
     waits: Counters<2>,
     log_lines_dropped: Counter,
     cache_lookups: Counters<1>,
+    damaged_records_replaced: Counter,
     store_requests: Counters<2>,
     store_seconds: Histograms,
     clock_difference: Gauge<f64, AtomicU64>,
@@ -187,6 +199,7 @@ impl Metrics {
             uploads: Gauge::default(),
             uploads_expired: Counter::default(),
             upload_slots_free: Gauge::default(),
+            damaged_records_replaced: Counter::default(),
             upload_buffer_free: Gauge::default(),
             manifest_buffer_free: Gauge::default(),
             waiting: Family::default(),
@@ -298,6 +311,11 @@ impl Metrics {
             "uploads_expired",
             "Expired upload sessions that were deleted",
             self.uploads_expired.clone(),
+        );
+        registry.register(
+            "damaged_records_replaced",
+            "Records that could not be decoded and were replaced by a push or removed by a delete",
+            self.damaged_records_replaced.clone(),
         );
         registry.register(
             "upload_slots_free",
@@ -518,6 +536,13 @@ impl Metrics {
         self.auth_attempts.get_or_create(&labels).inc();
     }
 
+    /// A handle to what [`Metrics::count_auth`] counts, for a repeated outcome.
+    pub fn auth_counter(&self, kind: &'static str, outcome: &'static str) -> CounterHandle {
+        let kind = ("kind", LabelValue::Text(kind));
+        let labels = MetricLabels([kind, ("outcome", LabelValue::Text(outcome))]);
+        CounterHandle(self.auth_attempts.get_or_create_owned(&labels))
+    }
+
     /// Counts a token that was issued.
     pub fn count_token(&self, kind: &'static str) {
         self.auth_tokens.get_or_create(&MetricLabels([("kind", LabelValue::Text(kind))])).inc();
@@ -652,6 +677,8 @@ impl Metrics {
     /// The text that Prometheus reads; `usage` is what the registry uses now.
     pub fn render(&self, usage: &RegistryUsage) -> String {
         self.log_lines_dropped.inner().store(dropped_lines(), Ordering::Relaxed);
+        let replaced = usage.damaged_records_replaced;
+        self.damaged_records_replaced.inner().store(replaced, Ordering::Relaxed);
         self.upload_slots_free.set(saturated(usage.upload_slots_free));
         self.upload_buffer_free.set(saturated(usage.upload_buffer.bytes_free));
         self.set_budget("upload_buffer", usage.upload_buffer);
@@ -733,6 +760,7 @@ mod tests {
         upload_buffer: BudgetUsage { bytes_free: 1024, waiting: 2, waits: 9, refused: 3 },
         cache_hits: 7,
         cache_misses: 3,
+        damaged_records_replaced: 4,
         clock_difference: Duration::from_millis(1500),
     };
 
@@ -754,6 +782,7 @@ mod tests {
         metrics.count_hedge("won");
         let text = metrics.render(&USAGE);
         has_line(&text, "jreg_upload_slots_free 500");
+        has_line(&text, "jreg_damaged_records_replaced_total 4");
         has_line(&text, "jreg_store_clock_difference_seconds 1.5");
         has_line(&text, "jreg_upload_buffer_free_bytes 1024");
         has_line(&text, r#"jreg_budget_waiting{budget="upload_buffer"} 2"#);

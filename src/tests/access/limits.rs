@@ -130,6 +130,34 @@ async fn an_identity_has_so_many_uploads_at_a_time() {
     assert_eq!(last_response.await, 202, "what is over does not count");
 }
 
+/// One client could take every slot of `uploads-max`, without a limit of its own.
+#[tokio::test]
+async fn one_client_has_a_share_of_the_uploads() {
+    let registry = with(|settings| settings.uploads_max = 66).await;
+    let (alice, access_token) = (alice(), bearer(&registry.access_token));
+    let mut open = Vec::new();
+    for _ in 0..64 {
+        open.push(begin_chunk(&registry, &alice).await);
+    }
+    let (senders, answers): (Vec<_>, Vec<_>) = open.into_iter().unzip();
+    let (_waits, more) = begin_chunk(&registry, &alice).await;
+    let (other, others) = begin_chunk(&registry, &access_token).await;
+    let go_on = async {
+        for sender in &senders {
+            // Once it takes bytes, it counts.
+            for _ in 0..3 {
+                sender.send(Bytes::from_static(b"x")).await.unwrap();
+            }
+        }
+        assert_eq!(more.await, 429);
+        drop(other);
+        assert_eq!(others.await, 202, "another has slots");
+        drop(senders);
+    };
+    let (statuses, ()) = tokio::join!(futures::future::join_all(answers), go_on);
+    assert!(statuses.iter().all(|status| *status == 202), "{statuses:?}");
+}
+
 /// Sends a GET from an address, without reading the response body.
 async fn begin_pull(registry: &Registry, from: [u8; 4], header: Option<&str>) -> Response<Body> {
     let request = Request::builder().uri(MANIFEST).header("Host", "test");

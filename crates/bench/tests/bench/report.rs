@@ -29,6 +29,7 @@ fn measured(workload: &str, round: u32, rate: f64) -> WorkloadResult {
     WorkloadResult {
         workload: workload.to_owned(),
         round,
+        concurrency: 16,
         operations,
         seconds: 1000.0 / rate,
         requests: operations,
@@ -64,6 +65,7 @@ fn runs() -> Vec<BenchRun> {
     let without = WorkloadResult {
         workload: "catalog".to_owned(),
         round: 1,
+        concurrency: 16,
         unsupported: Some("status 404".to_owned()),
         ..WorkloadResult::default()
     };
@@ -81,8 +83,7 @@ fn runs() -> Vec<BenchRun> {
     ]
 }
 
-fn written(folder: &Path) -> Vec<String> {
-    let runs = runs();
+fn written(folder: &Path, runs: &[BenchRun]) -> Vec<String> {
     let write = |(number, run): (usize, &BenchRun)| {
         let path = folder.join(format!("{number}.json"));
         std::fs::write(&path, serde_json::to_string(run).unwrap()).unwrap();
@@ -104,18 +105,83 @@ const GOLDEN: &str = include_str!("report.md");
 #[test]
 fn a_report_has_medians_and_ratios_to_the_best_peer() {
     let folder = tempfile::tempdir().unwrap();
-    let files = written(folder.path());
+    let files = written(folder.path(), &runs());
     let args: Vec<_> = std::iter::once("report").chain(files.iter().map(String::as_str)).collect();
     let (verdict, markdown) = command(&args).unwrap();
     assert_eq!(verdict, BenchOutcome::Done);
     assert_eq!(markdown, GOLDEN, "{markdown}");
 }
 
+/// Figures of a push at a concurrency, from its MB/s.
+fn pushed(workload: &str, concurrency: usize, speed: f64) -> WorkloadResult {
+    WorkloadResult {
+        concurrency,
+        received_bytes: 0,
+        sent_bytes: 1_000_000_000,
+        ..measured(workload, 1, speed)
+    }
+}
+
+/// Two peers of which one syncs, one that fails, two of ours, and what the client can send.
+fn pushes() -> Vec<BenchRun> {
+    let of = |label: &str, speeds: [f64; 3]| {
+        let [one, few, many] = speeds;
+        let results = vec![
+            pushed("push-known-4m", 1, one),
+            pushed("push-known-4m", 4, few),
+            pushed("push-docker-64m", 16, many),
+        ];
+        run(label, results)
+    };
+    let mut broken = of("broken", [9000.0; 3]);
+    broken.results.truncate(1);
+    broken.results[0].errors.insert("status 500".to_owned(), 7);
+    vec![
+        of("sink", [2000.0, 2000.0, 4000.0]),
+        of("syncs", [100.0, 200.0, 300.0]),
+        broken,
+        of("does not", [200.0, 400.0, 200.0]),
+        of("jreg", [150.0, 300.0, 600.0]),
+        of("jreg-relaxed", [200.0, 500.0, 600.0]),
+        run("jreg-login", vec![measured("blob-head", 1, 100.0)]),
+    ]
+}
+
+fn report_of_pushes(args: &[&str]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let files = written(folder.path(), &pushes());
+    let mut all = vec!["report"];
+    all.extend(args);
+    all.extend(files.iter().map(String::as_str));
+    command(&all).unwrap().1
+}
+
+#[test]
+fn a_report_begins_with_the_pushes_and_says_where_a_peer_is_better() {
+    let markdown = report_of_pushes(&["--syncing", "syncs,other"]);
+    assert_eq!(markdown, include_str!("pushes.md"), "{markdown}");
+}
+
+#[test]
+fn a_registry_that_answers_errors_is_marked_and_no_baseline() {
+    let markdown = report_of_pushes(&[]);
+    assert!(markdown.contains("- broken, push-known-4m ×1: 7 × status 500 beside"), "{markdown}");
+    let row = |title: &str| {
+        let table = markdown.split(&format!("### {title}\n")).nth(1).unwrap();
+        table.lines().find(|line| line.starts_with("| push-known-4m | 1 |")).unwrap().to_owned()
+    };
+    assert!(row("Speed").contains(" 9,000 ² |"), "{}", row("Speed"));
+    assert!(row("Speed").contains(" 200 (1.00×) |"), "{}", row("Speed"));
+    for title in ["Speed", "Pushes of 1 MiB and more", "Not the best: speed"] {
+        assert!(!row(title).contains("broken"), "{}", row(title));
+    }
+}
+
 #[test]
 fn a_chart_is_well_formed_and_has_a_bar_for_each_figure() {
     let folder = tempfile::tempdir().unwrap();
     let chart = folder.path().join("chart.svg");
-    let files = written(folder.path());
+    let files = written(folder.path(), &runs());
     let mut args = vec!["report", "--svg", chart.to_str().unwrap()];
     args.extend(files.iter().map(String::as_str));
     command(&args).unwrap();
@@ -155,7 +221,9 @@ fn files_that_are_no_results_are_named() {
         command(&["report", path.to_str().unwrap()]).unwrap_err()
     };
     assert!(report("{}").ends_with("x.json holds no results of jreg-bench"));
-    assert!(report(r#"{"format":2}"#).ends_with("has format 2; this version of jreg reads 1"));
+    assert!(
+        report(r#"{"format":1}"#).ends_with("has format 1; this version of jreg-bench reads 2")
+    );
     let missing = folder.path().join("missing.json");
     let error = command(&["report", missing.to_str().unwrap()]).unwrap_err();
     assert!(error.starts_with("cannot read") && error.ends_with("missing.json"), "{error}");
@@ -215,10 +283,10 @@ fn a_run_prints_a_table_and_says_whether_all_went_well() {
     assert_eq!(verdict, BenchOutcome::Done);
     assert!(table.starts_with("workload"), "{table}");
     let line = table.lines().find(|line| line.starts_with("blob-head-missing")).unwrap();
-    assert_eq!(line.split_whitespace().nth(1), Some("3"));
+    assert_eq!(line.split_whitespace().skip(1).take(2).collect::<Vec<_>>(), ["16", "3"]);
     let (verdict, table) = on_fake(500, &[]).unwrap();
     assert_eq!(verdict, BenchOutcome::Failed);
-    assert!(table.contains("blob-head-missing: failed: 1 × status 500"), "{table}");
+    assert!(table.contains("blob-head-missing ×16: failed: 1 × status 500"), "{table}");
 }
 
 #[test]

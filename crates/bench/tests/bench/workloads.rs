@@ -1,7 +1,9 @@
 //! Every workload on a real server of ours: it is done, nothing fails, and what it promises to send
 //! is sent.
 
-use jreg_bench::{BenchRun, PlanAmount, RunPlan, WORKLOADS, Workload, WorkloadResult, measure};
+use jreg_bench::{
+    BenchRun, PlanAmount, RunPlan, WORKLOADS, Workload, WorkloadResult, measure, serve_sink,
+};
 use jreg_testkit::{ServerSpec, StoreKind, TestServer};
 
 use crate::common::{block_on, plan};
@@ -59,6 +61,14 @@ const TRAFFIC: &[(&str, u64, Option<u64>, Option<u64>)] = &[
     ("push-known-4k", 2, Some(0), Some(4096)),
     ("push-docker-4k", 3, Some(0), Some(4096)),
     ("push-docker-1m", 3, Some(0), Some(1_048_576)),
+    ("push-known-1m16", 2, Some(0), Some(1_048_592)),
+    ("push-docker-1m16", 3, Some(0), Some(1_048_592)),
+    ("push-known-4m", 2, Some(0), Some(4 << 20)),
+    ("push-docker-10m", 3, Some(0), Some(10 << 20)),
+    ("blob-get-1m16", 1, Some(1_048_592), Some(0)),
+    ("blob-get-4m", 1, Some(4 << 20), Some(0)),
+    ("image-pull-nginx", 10, None, Some(0)),
+    ("image-push-nginx", 33, Some(0), None),
     // HEAD, POST, PATCH, PUT of each layer and of the configuration, and the manifest.
     ("image-push-5", 25, Some(0), None),
     ("image-push-50", 205, Some(0), None),
@@ -107,6 +117,67 @@ fn a_time_ends_a_workload_and_so_do_the_bytes_that_it_may_leave() {
         })
         .await;
         clean(&run.results[0], 5);
+    });
+}
+
+#[test]
+fn each_concurrent_operation_is_done_once_whatever_it_leaves() {
+    block_on(async {
+        let run = run(|plan| {
+            plan.workloads = vec!["push-known-10m".parse().unwrap()];
+            plan.amount = PlanAmount::Duration(std::time::Duration::from_secs(3600));
+            plan.push_bytes_max = 1;
+        })
+        .await;
+        clean(&run.results[0], 3);
+    });
+}
+
+#[test]
+fn workloads_that_move_bulk_are_measured_at_each_concurrency() {
+    block_on(async {
+        let names = ["blob-head", "blob-get-1m", "image-pull-nginx", "push-docker-1m"];
+        let run = run(|plan| {
+            plan.workloads = names.map(|name| name.parse().unwrap()).into();
+            plan.bulk_concurrency = vec![1, 4, 8];
+            plan.amount = PlanAmount::Count(8);
+            plan.warm_bytes = 1 << 20;
+        })
+        .await;
+        let measured: Vec<_> =
+            run.results.iter().map(|r| (r.workload.as_str(), r.concurrency)).collect();
+        let expected = [
+            ("blob-head", 3),
+            ("blob-get-1m", 1),
+            ("blob-get-1m", 4),
+            ("blob-get-1m", 8),
+            ("image-pull-nginx", 1),
+            ("image-pull-nginx", 4),
+            ("push-docker-1m", 1),
+            ("push-docker-1m", 4),
+            ("push-docker-1m", 8),
+        ];
+        assert_eq!(measured, expected);
+        for result in &run.results {
+            clean(result, 8);
+        }
+    });
+}
+
+#[test]
+fn everything_that_pushes_can_be_sent_to_a_sink() {
+    block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plan = plan(&format!("http://{}", listener.local_addr().unwrap()));
+        let sink = tokio::spawn(serve_sink(listener));
+        let names = ["push-known-4k", "push-docker-1m16", "image-push-5", "image-push-nginx"];
+        let workloads = names.map(|name| name.parse().unwrap()).into();
+        let run = measure(RunPlan { workloads, ..plan }, &mut |_| {}).await.unwrap();
+        for result in &run.results {
+            clean(result, 4);
+        }
+        assert_eq!(run.results[1].sent_bytes, 4 * 1_048_592);
+        sink.abort();
     });
 }
 

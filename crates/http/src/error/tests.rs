@@ -72,6 +72,7 @@ fn rows() -> Vec<(Error, u16, &'static str)> {
             "MANIFEST_INVALID",
         ),
         (Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }, 403, "DENIED"),
+        (Error::TagDamaged { name: name(), tag: "v1".parse().unwrap() }, 409, "MANIFEST_INVALID"),
         (Error::Busy { what: "uploads" }, 429, "TOOMANYREQUESTS"),
         (Error::Interrupted { what: "the link" }, 503, "UNAVAILABLE"),
         (Error::Stopped, 503, "UNAVAILABLE"),

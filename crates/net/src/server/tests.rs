@@ -102,6 +102,19 @@ fn start_with<A: Acceptor>(
     Fixture { running, metrics, tasks, release, events }
 }
 
+fn start_handler(options: ServerOptions, handler: Arc<dyn RequestHandler>) -> RunningServer {
+    let parts = ServerParts {
+        handler,
+        tls: None,
+        metrics: Arc::new(Metrics::new()),
+        tasks: TaskTracker::new(),
+        stopping: CancellationToken::new(),
+    };
+    let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    serve(listener, address, parts, options)
+}
+
 fn start(options: ServerOptions) -> Fixture {
     start_with(options, |listener| listener)
 }
@@ -148,6 +161,48 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
         response.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
     }
     response
+}
+
+/// Responds with the number of its connection; 0: with none.
+#[derive(Debug, Default)]
+struct NumberingHandler {
+    opened: Arc<std::sync::atomic::AtomicUsize>,
+    number: usize,
+}
+
+impl RequestHandler for NumberingHandler {
+    fn handle(&self, _: Request) -> ResponseFuture {
+        let body = Body::from(format!("number {}", self.number));
+        Box::pin(async move { Response::new(body) })
+    }
+
+    fn for_connection(&self) -> Option<Arc<dyn RequestHandler>> {
+        let opened = Arc::clone(&self.opened);
+        let number = opened.fetch_add(1, Ordering::Relaxed) + 1;
+        Some(Arc::new(Self { opened, number }))
+    }
+}
+
+#[tokio::test]
+async fn each_connection_has_a_handler_of_its_own() {
+    let server = start_handler(options(), Arc::new(NumberingHandler::default()));
+    let address = server.local_addr();
+    for number in 1..3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        for _ in 0..2 {
+            ask(&mut stream, "/", "").await;
+            read_until(&mut stream, &format!("number {number}")).await;
+        }
+    }
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..2 {
+        let request = http::Request::get("http://test/").body(Empty::<Bytes>::new()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "number 3");
+    }
 }
 
 #[tokio::test]

@@ -489,6 +489,68 @@ fn documents_of_two_kinds_are_refused() {
     assert!(parse(&null).is_ok(), "null is absent");
 }
 
+/// Clients written in Go take `Layers` for `layers`, and the last of two fields with one name.
+#[test]
+fn fields_that_clients_read_differently_are_refused() {
+    let types = [
+        media_type::OCI_IMAGE_MANIFEST,
+        media_type::OCI_IMAGE_INDEX,
+        media_type::DOCKER_MANIFEST,
+        media_type::DOCKER_MANIFEST_LIST,
+        media_type::OCI_ARTIFACT_MANIFEST,
+        "application/x",
+    ];
+    let bare = |document: Value| without(document, "mediaType");
+    let image = with(image(&[layer("1")]), "annotations", json!({"Size": "", "size": ""}));
+    let index = json!({"manifests": [descriptor(media_type::OCI_IMAGE_MANIFEST, "child")]});
+    for document in [bare(image.clone()), index] {
+        let text = document.to_string();
+        let end = text.len() - 1;
+        for content_type in types {
+            let read =
+                |text: &str| Manifest::parse(Some(&content_type.parse().unwrap()), text.as_bytes());
+            let is_refused = |text: &str| {
+                let error = read(text).unwrap_err();
+                assert!(
+                    matches!(
+                        error,
+                        InvalidManifest::AmbiguousField { .. }
+                            | InvalidManifest::Json { .. }
+                            | InvalidManifest::Ambiguous { .. }
+                    ),
+                    "{content_type}: {text}: {error}"
+                );
+            };
+            for twice in ["schemaVersion", "annotations", "subject", "artifactType", "fsLayers"] {
+                let upper = twice.to_uppercase();
+                for (first, second) in [(twice, upper.as_str()), (twice, twice)] {
+                    let fields = format!(",\"{first}\":null,\"{second}\":null}}");
+                    is_refused(
+                        &format!("{}{fields}", &text[..end])
+                            .replace("\"annotations\":{\"Size\":\"\",\"size\":\"\"},", ""),
+                    );
+                }
+            }
+            for (field, other) in [
+                ("\"digest\":", "\"Digest\":"),
+                ("\"size\":", "\"\u{17f}ize\":"),
+                ("\"mediaType\":", "\"mediatype\":"),
+            ] {
+                let place = text.rfind(field).unwrap();
+                is_refused(&format!("{}{other}1,{}", &text[..place], &text[place..]));
+            }
+        }
+    }
+    let other_case = with(image.clone(), "Subject", descriptor("a/b", "x"));
+    let refused = InvalidManifest::AmbiguousField { field: "subject" };
+    assert_eq!(parse(&other_case).unwrap_err(), refused);
+    assert!(parse_as("application/x", &json!({"Subject": "", "Config": ""})).is_ok());
+    assert!(parse(&image).is_ok());
+    // What an earlier version accepted stays readable.
+    let text = with(image, "Layers", json!([])).to_string();
+    Manifest::parse_stored(&MediaType::OCI_IMAGE_MANIFEST, text.as_bytes()).unwrap();
+}
+
 #[test]
 fn half_a_surrogate_pair_is_accepted_where_nothing_depends_on_it() {
     let lone = |manifest: &Value| manifest.to_string().replace("LONE", r"\ud800");

@@ -2,21 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use jreg_oci::{Digest, Manifest, ManifestReference, MediaType, ReferenceKind, RepositoryName};
+use jreg_oci::{Digest, Manifest, ManifestReference, ReferenceKind, RepositoryName};
 use jreg_storage::{ETag, Key, Record};
-use serde::Deserialize;
 
 use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read_raw, read_state};
 use super::repair::{RepairPlan, rewrite};
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::{is_required, manifest_header, referrer_entry};
+use crate::manifest::{is_required, manifest_header, rebuilt, referrer_entry};
 use crate::record::{
-    Link, ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord,
-    VersionedRecord, decode_versioned,
+    Link, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, VersionedRecord,
+    decode_versioned,
 };
 use crate::window::WRITE_MAX;
 use crate::{Error, Result};
@@ -143,7 +141,7 @@ impl FsckRun<'_> {
     ) -> Result<()> {
         let right = bad.record.as_ref().and_then(|record| rebuilt(digest, &record.bytes));
         let remedy = match right {
-            Some(right) => RepairPlan::Rewrite(right),
+            Some(right) => RepairPlan::Rewrite(right.encode()),
             None => {
                 if kind == FindingKind::ManifestInvalid {
                     // The pushed bytes are complete, but cannot be parsed.
@@ -349,7 +347,7 @@ impl FsckRun<'_> {
     }
 
     /// Writes a record that belongs to a manifest, unless the manifest is deleted meanwhile.
-    async fn ensure_beside<T: StoredRecord + PartialEq>(
+    async fn ensure_beside<T: StoredRecord + PartialEq + Send + Sync + 'static>(
         &self,
         sound: &SoundManifest<'_>,
         key: &Key,
@@ -402,23 +400,4 @@ fn judge(key: &Key, digest: &Digest, raw: RawState) -> ManifestVerdict {
         Ok(manifest) => ManifestVerdict::Sound(Box::new(manifest), read),
         Err(error) => bad(FindingKind::ManifestInvalid, error.to_string(), record),
     }
-}
-
-/// The record of a manifest whose header line alone is damaged: where the bytes after it have the
-/// right digest and name their own media type.
-fn rebuilt(digest: &Digest, record: &Bytes) -> Option<Bytes> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct TypedManifest {
-        media_type: MediaType,
-    }
-    let end = record.iter().position(|byte| *byte == b'\n')?;
-    let bytes = record.slice(end + 1..);
-    if Digest::of(digest.algorithm(), &bytes) != *digest {
-        return None;
-    }
-    let typed: TypedManifest = serde_json::from_slice(&bytes).ok()?;
-    let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
-    let header: ManifestHeader = manifest_header(&manifest, bytes.len() as u64);
-    Some(ManifestRecord { header, bytes }.encode())
 }

@@ -1,12 +1,10 @@
 //! Reads records that may be in any state.
 
-use bytes::Bytes;
 use jreg_storage::{ErrorKind, Key, Record, error_chain};
-use serde::Deserialize;
 
 use crate::core::Core;
 use crate::keys;
-use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
+use crate::record::{StoredRecord, VersionedRecord, decode_versioned, later_version};
 use crate::{Error, Result};
 
 /// Number of attempts before a failing read is attributed to the object.
@@ -137,18 +135,10 @@ fn bad(reason: String, record: Record) -> UnreadableRecord {
     UnreadableRecord { reason, cause, record: Some(record) }
 }
 
-/// The version of which these bytes are a whole record, if it is one that this code does not know.
-fn later_version(bytes: &Bytes) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct RecordVersion {
-        v: u64,
-    }
-    let version: RecordVersion = serde_json::from_slice(bytes).ok()?;
-    (version.v > 1).then_some(version.v)
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[test]

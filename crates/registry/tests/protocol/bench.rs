@@ -56,6 +56,13 @@ pub(crate) fn image_with_many_layers(blob: &Digest) -> String {
     format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, layers.join(","))
 }
 
+/// A record, or the header line of one, as an earlier version wrote it.
+pub(crate) fn without_checksum(record: &str) -> String {
+    let (before, check) = record.rsplit_once(r#","check":""#).expect("a checksum");
+    let (_, after) = check.split_once('"').expect("its end");
+    format!("{before}{after}")
+}
+
 /// The push of a manifest by a tag or its digest.
 pub(crate) fn push_of(reference: &str, manifest: &str) -> ManifestPush {
     ManifestPush {

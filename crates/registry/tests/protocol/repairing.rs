@@ -3,7 +3,7 @@
 use jreg_registry::{FindingKind, FsckOptions, GcOptions, NoObserver, Rule, UploadChunk};
 use jreg_storage::{Key, Store};
 
-use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers};
+use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers, without_checksum};
 use crate::fsck::{
     FindingList, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
     repairing, tag_key,
@@ -112,7 +112,7 @@ async fn bytes_stay_while_a_link_of_their_digest_that_cannot_be_read_is_in_quara
     }
 }
 
-/// One flipped bit, and a link still reads as one, but references bytes that are not there. Those
+/// One flipped bit, and a link of an earlier version still reads as one, but references bytes that are not there. Those
 /// that it named seemed to be named by nothing: two sweeps later they were gone, also after a
 /// repair.
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn bytes_stay_while_a_link_to_bytes_of_their_digest_names_none_that_are_th
         let mut other = at.to_string();
         let last = if other.pop() == Some('0') { '1' } else { '0' };
         other.push(last);
-        put(&bench, &link, text.replace(at.as_str(), &other)).await;
+        put(&bench, &link, without_checksum(&text).replace(at.as_str(), &other)).await;
         bench.faults.delete(&link_key(&digest(&unnamed)), None).await.unwrap();
         if repairs {
             check(&bench, &repairing()).await;

@@ -24,7 +24,6 @@ struct PageBuilder<'r> {
     request: &'r ListRequest,
     entries: Vec<Listed>,
     prefixes: Vec<String>,
-    last: Option<String>,
     /// Something was found that the limit did not admit.
     cut: bool,
 }
@@ -74,14 +73,17 @@ impl PageBuilder<'_> {
             && name.starts_with(prefix)
     }
 
-    /// Notes a name if there is room, and says whether there was.
-    fn admit(&mut self, name: &str) -> bool {
-        if self.entries.len() + self.prefixes.len() >= self.request.limit.max(1) {
-            self.cut = true;
-            return false;
-        }
-        self.last = Some(name.to_owned());
-        true
+    /// Whether there is room for another name, which is noted.
+    fn has_room(&mut self) -> bool {
+        self.cut = self.entries.len() + self.prefixes.len() >= self.request.limit.max(1);
+        !self.cut
+    }
+
+    /// The last name of a page that has no room for all.
+    fn next(&self) -> Option<String> {
+        let entry = self.entries.last().map(|entry| entry.key.as_str());
+        let last = entry.max(self.prefixes.last().map(String::as_str));
+        last.filter(|_| self.cut).map(str::to_owned)
     }
 }
 
@@ -94,13 +96,13 @@ impl FsInner {
         // Before anything is read: what is written from now on is not older than the response.
         let date = self.clock.now();
         let (entries, prefixes) = (Vec::new(), Vec::new());
-        let mut page = PageBuilder { request, entries, prefixes, last: None, cut: false };
+        let mut page = PageBuilder { request, entries, prefixes, cut: false };
         let folder =
             request.prefix.rfind('/').and_then(|end| request.prefix.get(..=end)).unwrap_or("");
-        if is_valid(&format!("{folder}x")) {
+        if Key::is_valid(&format!("{folder}x")) {
             self.walk(folder, &mut page)?;
         }
-        let next = page.last.filter(|_| page.cut);
+        let next = page.next();
         Ok(ListPage { entries: page.entries, prefixes: page.prefixes, next, date })
     }
 
@@ -111,7 +113,8 @@ impl FsInner {
         let Some(opened) = self.open_folder(folder)? else { return Ok(()) };
         loop {
             let names = self.names(folder, page, after.as_deref())?;
-            for name in &names.sorted {
+            after = names.sorted.last().filter(|_| names.more).cloned();
+            for name in names.sorted {
                 self.visit(name, &opened, page)?;
                 if page.cut {
                     return Ok(());
@@ -120,7 +123,6 @@ impl FsInner {
             if !names.more {
                 return Ok(());
             }
-            after = names.sorted.into_iter().next_back();
         }
     }
 
@@ -131,18 +133,18 @@ impl FsInner {
         opened.map_or_else(|error| absent_is(None, error), |file| Ok(Some(file)))
     }
 
-    fn visit(&self, name: &str, folder: &File, page: &mut PageBuilder<'_>) -> Result<()> {
-        if page.folds(name) {
-            if self.holds_a_key(name)? && page.admit(name) {
-                page.prefixes.push(name.to_owned());
+    fn visit(&self, name: String, folder: &File, page: &mut PageBuilder<'_>) -> Result<()> {
+        if page.folds(&name) {
+            if self.holds_a_key(&name)? && page.has_room() {
+                page.prefixes.push(name);
             }
             return Ok(());
         }
-        if is_folder(name) {
-            return self.walk(name, page);
+        if is_folder(&name) {
+            return self.walk(&name, page);
         }
         if let Some(listed) = listed(name, folder)?
-            && page.admit(name)
+            && page.has_room()
         {
             page.entries.push(listed);
         }
@@ -243,7 +245,7 @@ impl FsInner {
             }
             let Some(is_folder) = is_folder_entry(&entry).map_err(fail)? else { continue };
             let full = format!("{folder}{component}");
-            if !is_valid(&full) {
+            if !Key::is_valid(&full) {
                 continue;
             }
             let full = if is_folder { full + "/" } else { full };
@@ -260,9 +262,9 @@ impl FsInner {
 }
 
 /// What a listing tells of a file in a folder, unless one of them is gone by now.
-fn listed(name: &str, folder: &File) -> Result<Option<Listed>> {
-    let Ok(key) = name.parse::<Key>() else { return Ok(None) };
-    let file = name.rsplit_once('/').map_or(name, |(_, file)| file);
+fn listed(name: String, folder: &File) -> Result<Option<Listed>> {
+    let Ok(key) = Key::try_from(name) else { return Ok(None) };
+    let file = key.as_str().rsplit_once('/').map_or(key.as_str(), |(_, file)| file);
     let stat = match rustix::fs::statat(folder, file, AtFlags::empty()) {
         Ok(stat) => stat,
         Err(error) => return absent_is(None, failure::lookup(&key, error.into())),
@@ -277,10 +279,6 @@ fn listed(name: &str, folder: &File) -> Result<Option<Listed>> {
         .unwrap_or(SystemTime::UNIX_EPOCH);
     let size_bytes = u64::try_from(stat.st_size).unwrap_or(0);
     Ok(Some(Listed { key, size_bytes, last_modified, etag: None }))
-}
-
-fn is_valid(key: &str) -> bool {
-    key.parse::<Key>().is_ok()
 }
 
 fn absent_is<T>(absent: T, error: Error) -> Result<T> {

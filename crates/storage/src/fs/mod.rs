@@ -201,6 +201,7 @@ impl FsStore {
             ReplayError::Damaged { path, offset, what } => {
                 FsOpenError::DamagedLog { path, offset, what }
             }
+            ReplayError::Stale { path } => FsOpenError::StaleLog { path },
         })?;
         let syncs = Arc::new(Syncs::new(durability, disk.clone()));
         let watch = DiskWaits::default();

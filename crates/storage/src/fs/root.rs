@@ -53,6 +53,14 @@ pub enum FsOpenError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The log is older than the files.
+    #[error(
+        "the write-ahead log {path:?} is of an earlier run than the files, which ended since or has another log: it was put back from a backup, or an earlier version wrote it. Replaying it would undo newer changes. Nothing was changed. Restore the whole folder, or move .log-0 and .log-1 elsewhere and start (docs/fsck.md)"
+    )]
+    StaleLog {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused.
     #[error("folder {root:?} cannot be used{}", advice(.source))]
     Io {

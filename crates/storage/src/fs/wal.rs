@@ -25,11 +25,14 @@
 //!   delete is applied at its unlink, before its entry is waited for.
 //! - **Torn or damaged.** Only the last batch may be torn (see `wal/entry.rs`). Anything else is damage:
 //!   the store does not start, and the log stays as it is.
+//! - **Of the last run.** A segment of an earlier run, put back from a backup, is not replayed over newer
+//!   files (see `wal/run_mark.rs`).
 //!
 //! Only on Linux, and on file systems whose `syncfs(2)` is known to sync.
 
 mod entry;
 mod replay;
+mod run_mark;
 mod scan;
 
 use std::collections::HashSet;
@@ -43,6 +46,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use self::entry::{BatchHead, FREE, HEAD_BYTES, sum};
+use self::run_mark::RunMark;
 use super::disk::{Disk, syncs_all};
 use super::disk_waits::{DiskWaits, WaitGuard};
 use super::sync::Syncs;
@@ -191,6 +195,7 @@ impl Wal {
             batch: 1,
             current: 0,
             files: [None, None],
+            is_marked: false,
             buffer: Vec::new(),
         };
         let writer = std::thread::Builder::new()
@@ -404,6 +409,8 @@ struct WalWriter {
     batch: u64,
     current: usize,
     files: [Option<OpenSegment>; 2],
+    /// Whether the run's mark is written, without which its log is not replayed.
+    is_marked: bool,
     buffer: Vec<u8>,
 }
 
@@ -554,6 +561,10 @@ impl WalWriter {
         }
         let Some(slot) = self.files.get_mut(self.current) else { return Ok(()) };
         let WalShared { root, disk, .. } = &*self.shared;
+        if !self.is_marked {
+            RunMark::Open(self.run).write(root, disk)?;
+            self.is_marked = true;
+        }
         if slot.is_none() {
             let name = SEGMENTS.get(self.current).copied().unwrap_or_default();
             *slot = Some(OpenSegment::create(root, disk, name)?);
@@ -609,7 +620,10 @@ impl WalWriter {
         let WalShared { root, folder, disk, .. } = &*self.shared;
         let [first, second] = SEGMENTS;
         let oldest_first = if self.current == 0 { [second, first] } else { [first, second] };
-        let ended = disk.sync_all(folder).and_then(|()| remove_segments(root, disk, oldest_first));
+        let ended = disk
+            .sync_all(folder)
+            .and_then(|()| remove_segments(root, disk, oldest_first))
+            .and_then(|()| RunMark::close(root, disk));
         if let Err(error) = ended {
             tracing::warn!(%error, "the write-ahead log stays, and the next start replays it");
         }

@@ -42,11 +42,24 @@ fn counted(metrics: &Metrics, outcome: &str) -> u64 {
         upload_buffer: Default::default(),
         cache_hits: 0,
         cache_misses: 0,
+        damaged_records_replaced: 0,
         clock_difference: std::time::Duration::ZERO,
     });
     let line = format!("jreg_audit_lines_total{{outcome=\"{outcome}\"}} ");
     let count = text.lines().find_map(|found| found.strip_prefix(&line));
     count.map_or(0, |count| count.parse().unwrap())
+}
+
+/// A name could show a line on a terminal as something else than it is.
+#[test]
+fn format_control_characters_are_escaped() {
+    let claimed = Some("a\u{202e}\u{2066}\u{200f}\u{feff}\u{85}\u{2028}b".to_owned());
+    let record = AuditRecord { claimed: claimed.clone(), ..entry("1") };
+    let line = String::from_utf8(super::line(&record)).unwrap();
+    assert!(line.is_ascii() && line.ends_with("}\n"), "{line}");
+    assert!(line.contains(r"a\u202e\u2066\u200f\ufeff\u0085\u2028b"), "{line}");
+    let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(read["claimed"].as_str(), claimed.as_deref());
 }
 
 /// Rotation as by logrotate, with and without a signal, while two processes write.

@@ -192,7 +192,7 @@ impl fmt::Write for Escaped<'_> {
             return Err(fmt::Error);
         }
         let mut rest = text;
-        while let Some(place) = rest.bytes().position(must_be_escaped) {
+        while let Some(place) = next_escape(rest) {
             let (plain, special) = rest.split_at(place);
             self.plain(plain)?;
             if self.line.len() >= self.end {
@@ -206,7 +206,7 @@ impl fmt::Write for Escaped<'_> {
                 Some('\n') => self.line.push_str("\\n"),
                 Some('\r') => self.line.push_str("\\r"),
                 Some('\t') => self.line.push_str("\\t"),
-                Some(control) => write!(self.line, "\\u{:04x}", u32::from(control))?,
+                Some(control) => super::write_escape(self.line, control),
                 None => {}
             }
             rest = chars.as_str();
@@ -215,9 +215,15 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// All escaped characters are one byte long.
-fn must_be_escaped(byte: u8) -> bool {
-    byte < 0x20 || matches!(byte, b'"' | b'\\' | 0x7f)
+/// Where the first character is that must be escaped. Nearly all text is ASCII, and is searched by bytes.
+fn next_escape(text: &str) -> Option<usize> {
+    let is_special = |byte: u8| !matches!(byte, b' '..=b'~') || matches!(byte, b'"' | b'\\');
+    let place = text.bytes().position(is_special)?;
+    let must_be_escaped = |character: char| match character.is_ascii() {
+        true => character.is_ascii_control() || matches!(character, '"' | '\\'),
+        false => super::is_format_control(character),
+    };
+    text.get(place..)?.find(must_be_escaped).map(|further| place + further)
 }
 
 #[cfg(test)]
@@ -254,6 +260,7 @@ mod tests {
         let lines = lines.0.lock().unwrap();
         let parse = |line: &Vec<u8>| {
             let text = std::str::from_utf8(line).unwrap().strip_suffix('\n').unwrap();
+            assert!(!text.contains(super::super::is_format_control), "{text}");
             let mut value: Value = serde_json::from_str(text).unwrap();
             let time = value.as_object_mut().unwrap().remove("timestamp").unwrap();
             assert_eq!(time.as_str().unwrap().len(), "2026-01-02T03:04:05.678901Z".len());
@@ -283,7 +290,7 @@ mod tests {
 
     #[test]
     fn no_text_leaves_its_quotes() {
-        let text = "\"\\\n\r\t\u{0}\u{1f}\u{7f}ä\u{1f600}\u{2028}{}";
+        let text = "\"\\\n\r\t\u{0}\u{1f}\u{7f}\u{85}ä\u{1f600}\u{2028}\u{202e}\u{2066}\u{feff}\u{e0041}{}";
         let lines = logged(|| {
             tracing::info!(target: "t", text, shown = %text);
             tracing::info!(target: "t", "{text}");

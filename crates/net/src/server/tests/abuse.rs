@@ -99,6 +99,7 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
         upload_buffer: Default::default(),
         cache_hits: 0,
         cache_misses: 0,
+        damaged_records_replaced: 0,
         clock_difference: Duration::ZERO,
     });
     assert!(cut.contains(r#"jreg_connections_cut_total{reason="resets"} 1"#), "{cut}");

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use super::super::disk::{Disk, syncs_all};
 use super::entry::WalEntry;
+use super::run_mark::RunMark;
 use super::scan::{ReplayError, ReplaySegment, SegmentEnd};
 use super::{SEGMENTS, TORN, remove_segments};
 
@@ -44,8 +45,8 @@ type ReplayedFiles = BTreeMap<String, FinalState>;
 ///
 /// # Errors
 ///
-/// The folder cannot be written: the log stays, and the next try begins anew. Or the log is damaged:
-/// nothing was changed.
+/// The folder cannot be written: the log stays, and the next try begins anew. Or the log is damaged, or
+/// of an earlier run: nothing was changed.
 pub(in crate::fs) fn replay(
     root: &Path,
     disk: &Disk,
@@ -56,10 +57,17 @@ pub(in crate::fs) fn replay(
         segments.extend(ReplaySegment::open(&root.join(name), disk)?);
     }
     segments.sort_by_key(|segment| segment.first.segment);
+    let mark = RunMark::read(root, disk)?;
+    if let Some(stale) = segments.iter().find(|segment| !mark.allows(segment.first.run)) {
+        return Err(ReplayError::Stale { path: stale.path.clone() });
+    }
     if !segments.is_empty() {
         WalReplay { root, disk, is_one_file_system, segments: &segments }.run()?;
     }
     remove_segments(root, disk, names_by_age(&segments))?;
+    if let Err(error) = RunMark::close(root, disk) {
+        tracing::warn!(%error, "the end of the write-ahead log is not recorded");
+    }
     Ok(())
 }
 

@@ -30,6 +30,11 @@ pub(in crate::fs) enum ReplayError {
         /// What is wrong.
         what: &'static str,
     },
+    /// It is of a run before the last one that ended.
+    Stale {
+        /// The segment.
+        path: PathBuf,
+    },
 }
 
 impl From<io::Error> for ReplayError {
