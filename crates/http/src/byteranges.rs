@@ -18,7 +18,7 @@ use crate::headers::content_range;
 /// round trip.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 /// Maximum store requests for one response.
-pub(crate) const READS_MAX: usize = 256;
+const READS_MAX: usize = 256;
 /// Maximum bytes that one response reads and discards: so many, or as many times those of its ranges.
 const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DISCARDED_FACTOR_MAX: u64 = 2;
