@@ -11,7 +11,7 @@ use jreg_access::{
     JwksFetchError, JwksFetcher, RegistryGate,
 };
 use jreg_config::{Settings, StorageLocation};
-use jreg_http::{Api, Context};
+use jreg_http::{Api, ApiContext};
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
@@ -39,7 +39,7 @@ const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
 /// A registry that is ready to serve.
 #[derive(Debug)]
 pub struct App {
-    context: Arc<Context>,
+    context: Arc<ApiContext>,
     jobs: Jobs,
     workshop: MaintenanceContext,
     server: ServerOptions,
@@ -64,7 +64,7 @@ impl App {
         clock: Arc<dyn Clock>,
         fetch: Arc<dyn JwksFetcher>,
     ) -> Result<Self, StartError> {
-        Self::assemble(settings, store, clock, Keeper::Settings(fetch)).await
+        Self::assemble(settings, store, clock, AuthorizationSource::Settings(fetch)).await
     }
 
     /// A registry over `store` whose rights are granted by `authorizer`.
@@ -74,14 +74,14 @@ impl App {
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, StartError> {
         let clock = Arc::new(SystemClock::new());
-        Self::assemble(settings, store, clock, Keeper::Given(authorizer)).await
+        Self::assemble(settings, store, clock, AuthorizationSource::Given(authorizer)).await
     }
 
     async fn assemble(
         settings: Settings,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
-        keeper: Keeper,
+        authorization: AuthorizationSource,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
         let is_shared = !store.capabilities().is_exclusive;
@@ -93,22 +93,17 @@ impl App {
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
-        let (authorizer, guard) = match keeper {
-            Keeper::Given(authorizer) => (authorizer, None),
-            Keeper::Settings(_) if !settings.requires_authentication() => {
-                (Arc::new(AllowAll) as _, None)
-            }
-            Keeper::Settings(fetch) => {
-                let counts = Arc::clone(&metrics);
-                let (options, tokens) = (options::guard(&settings), Arc::clone(&access_tokens));
+        let guard = match &authorization {
+            AuthorizationSource::Settings(fetch) if settings.requires_authentication() => {
+                let (options, fetch) = (options::guard(&settings), Arc::clone(fetch));
+                let (counts, tokens) = (Arc::clone(&metrics), Arc::clone(&access_tokens));
                 let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens);
-                let guard = Arc::new(Box::pin(guard).await?);
-                (Arc::clone(&guard) as Arc<dyn Authorizer>, Some(guard))
+                Some(Arc::new(Box::pin(guard).await?))
             }
+            _ => None,
         };
-        let (chosen, counts) = (options::audit(&settings), Arc::clone(&metrics));
-        let opening = tokio::task::spawn_blocking(move || AuditLog::open(&chosen, &counts));
-        let audit = opening.await.map_err(io::Error::other)??;
+        let authorizer = authorization.authorizer(guard.as_ref());
+        let audit = open_audit(&settings, &metrics).await?;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
         let reloader = ReloadJob::new(guard.clone(), tls.clone());
         let jobs = Jobs { reloader, renewer: acme.clone().map(CertificateJob), ..jobs };
@@ -120,17 +115,9 @@ impl App {
             access_tokens,
             audit: audit.clone(),
         };
-        let server = options::server(&settings);
-        if server.connections_max < settings.connections_max {
-            let (connections_max, descriptors) = (server.connections_max, descriptors::limit());
-            tracing::warn!(
-                connections_max,
-                descriptors,
-                "connections-max is lowered: the limit of open files (RLIMIT_NOFILE) allows no more"
-            );
-        }
+        let server = server_options(&settings);
         let options = options::http(&settings);
-        let context = Arc::new(Context {
+        let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer),
             guard,
             tls,
@@ -169,7 +156,7 @@ impl App {
 
     /// Does what comes through `socket`, too, once it serves.
     pub fn control(&self, socket: ControlSocket) {
-        let Context { tasks, stopping, .. } = &*self.context;
+        let ApiContext { tasks, stopping, .. } = &*self.context;
         socket.serve(self.workshop.clone(), tasks, stopping.clone());
     }
 
@@ -235,10 +222,41 @@ async fn open_acme(
     Ok(Some(Arc::new(Acme::open(options, tls, store, clock, metrics).await?)))
 }
 
-/// Who says who may come in.
-enum Keeper {
+/// What authorizes requests.
+enum AuthorizationSource {
     Given(Arc<dyn Authorizer>),
+    /// The settings; keys of issuers are fetched by this.
     Settings(Arc<dyn JwksFetcher>),
+}
+
+impl AuthorizationSource {
+    fn authorizer(self, guard: Option<&Arc<AccessGuard>>) -> Arc<dyn Authorizer> {
+        match (self, guard) {
+            (Self::Given(authorizer), _) => authorizer,
+            (Self::Settings(_), Some(guard)) => Arc::clone(guard) as _,
+            (Self::Settings(_), None) => Arc::new(AllowAll),
+        }
+    }
+}
+
+async fn open_audit(settings: &Settings, metrics: &Arc<Metrics>) -> Result<AuditLog, StartError> {
+    let (options, metrics) = (options::audit(settings), Arc::clone(metrics));
+    let opening = tokio::task::spawn_blocking(move || AuditLog::open(&options, &metrics));
+    Ok(opening.await.map_err(io::Error::other)??)
+}
+
+/// The options of the server. `connections-max` is lowered to what the descriptor limit allows.
+fn server_options(settings: &Settings) -> ServerOptions {
+    let server = options::server(settings);
+    if server.connections_max < settings.connections_max {
+        let (connections_max, descriptors) = (server.connections_max, descriptors::limit());
+        tracing::warn!(
+            connections_max,
+            descriptors,
+            "connections-max is lowered: the limit of open files (RLIMIT_NOFILE) allows no more"
+        );
+    }
+    server
 }
 
 /// What fetches where nothing can be asked for: only a policy names addresses.

@@ -20,10 +20,10 @@ use crate::cli::{self, Maintenance};
 use crate::maintenance::command::{self, CommandVerdict};
 
 /// Prints help, or the error of the command line.
-pub fn answer(answer: &clap::Error) -> ExitCode {
-    let failed = !cli::is_help(answer);
+pub fn print_usage(error: &clap::Error) -> ExitCode {
+    let failed = !cli::is_help(error);
     // The terminal may be closed.
-    let _ = answer.print();
+    let _ = error.print();
     if failed { ExitCode::from(2) } else { ExitCode::SUCCESS }
 }
 

@@ -22,14 +22,12 @@ const NAMES_SHOWN: usize = 5;
 const FOLDERS_SEARCHED: usize = 1000;
 const DEPTH_SEARCHED: usize = 4;
 
-/// The content of a folder.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FolderContent {
     /// The folder does not exist.
     Absent,
     /// Empty, except for names of file systems and interrupted starts.
     Empty,
-    /// A registry.
     Registry,
     /// Another program's files.
     Foreign(ForeignFolder),

@@ -8,7 +8,7 @@ use jreg::commands::{self, explain, fsck, gc, policy, serve, token, user, versio
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(answer) => return commands::answer(&answer),
+        Err(error) => return commands::print_usage(&error),
     };
     match cli.command {
         CliCommand::Version => version::run(),

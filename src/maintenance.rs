@@ -256,8 +256,8 @@ impl MaintenanceContext {
                 checked.map(MaintenanceReport::Fsck).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::Explain(request) => {
-                let answer = Box::pin(self.registry.explain(request, &self.gc)).await;
-                answer.map(MaintenanceReport::Explain).map_err(|error| error_chain(&error))
+                let report = Box::pin(self.registry.explain(request, &self.gc)).await;
+                report.map(MaintenanceReport::Explain).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::Token(request) => {
                 let done = token::run(&self.access_tokens, request).await;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -139,25 +140,428 @@ const MODULES: [(&str, &[&str]); 10] = [
     ("commands", &["app", "cli", "maintenance"]),
 ];
 
-#[test]
-fn modules_of_the_root_know_only_those_below_them() {
-    let ours = sources().into_iter().filter(|source| source.path.starts_with(root().join("src")));
-    for source in ours {
-        let path = source.path.strip_prefix(root().join("src")).unwrap().with_extension("");
+/// The same of the modules of crates/http.
+const HTTP_MODULES: [(&str, &[&str]); 31] = [
+    ("headers", &[]),
+    ("outcome", &[]),
+    ("proxies", &[]),
+    ("reading", &[]),
+    ("readiness", &[]),
+    ("request_id", &[]),
+    ("routes", &[]),
+    ("observed", &["proxies", "request_id", "routes"]),
+    ("error", &["headers", "observed", "outcome"]),
+    ("conditional", &["error"]),
+    ("framing", &["error"]),
+    ("memory", &["error", "headers"]),
+    ("page", &["headers"]),
+    ("redirect", &["error", "headers"]),
+    ("byteranges", &["headers"]),
+    ("record", &["error", "headers", "observed", "outcome"]),
+    ("options", &["proxies", "redirect"]),
+    ("body", &["observed", "options"]),
+    ("call", &["body"]),
+    ("context", &["options", "page", "readiness", "record"]),
+    ("base", &["headers"]),
+    ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
+    ("catalog", &["call", "error", "headers", "page"]),
+    ("manifests", &["call", "conditional", "error", "headers", "outcome"]),
+    ("referrers", &["call", "error", "headers", "page"]),
+    ("tags", &["call", "error", "headers", "page"]),
+    ("token", &["error", "headers", "memory", "observed", "record"]),
+    ("uploads", &["body", "call", "error", "headers", "options", "outcome"]),
+    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token"]),
+    (
+        "api",
+        &[
+            "base",
+            "blobs",
+            "body",
+            "call",
+            "catalog",
+            "context",
+            "error",
+            "headers",
+            "manifests",
+            "memory",
+            "observed",
+            "options",
+            "record",
+            "referrers",
+            "tags",
+            "uploads",
+        ],
+    ),
+    ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
+];
+
+/// The same of the modules of crates/registry.
+const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
+    ("upload_id", &[]),
+    ("error", &["upload_id"]),
+    ("attempts", &["error"]),
+    ("content", &["error"]),
+    ("options", &["error"]),
+    ("record", &["error"]),
+    ("damaged", &["error", "record"]),
+    ("window", &[]),
+    ("cache", &["content", "options", "record", "window"]),
+    ("budget", &["error"]),
+    ("compute", &["error"]),
+    ("fingerprint", &[]),
+    ("manifest_locks", &[]),
+    ("page", &[]),
+    ("part_buffer", &[]),
+    ("referrer_cache", &["content"]),
+    ("rules", &[]),
+    ("session", &["record"]),
+    ("session_cache", &["session", "upload_id"]),
+    ("suspects", &[]),
+    (
+        "core",
+        &[
+            "attempts",
+            "budget",
+            "cache",
+            "compute",
+            "damaged",
+            "error",
+            "fingerprint",
+            "manifest_locks",
+            "options",
+            "page",
+            "part_buffer",
+            "record",
+            "referrer_cache",
+            "rules",
+            "session_cache",
+            "suspects",
+            "window",
+        ],
+    ),
+    ("keys", &["upload_id"]),
+    (
+        "link",
+        &[
+            "attempts", "cache", "core", "damaged", "error", "keys", "page", "record", "rules",
+            "window",
+        ],
+    ),
+    ("registry", &["budget", "core", "error", "keys", "options", "page", "rules"]),
+    (
+        "blob",
+        &[
+            "attempts", "cache", "content", "core", "damaged", "error", "keys", "link", "record",
+            "registry", "rules", "suspects",
+        ],
+    ),
+    ("body", &["budget", "error"]),
+    ("listing", &["core", "error", "page"]),
+    ("location_check", &["core", "error", "record", "rules", "suspects"]),
+    ("pace", &["core", "record"]),
+    (
+        "reaper",
+        &["core", "error", "fingerprint", "keys", "record", "registry", "session", "window"],
+    ),
+    ("upload_bytes", &["core", "error", "record", "session"]),
+    (
+        "writer",
+        &[
+            "attempts",
+            "body",
+            "budget",
+            "cache",
+            "compute",
+            "content",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "link",
+            "listing",
+            "location_check",
+            "manifest_locks",
+            "options",
+            "pace",
+            "page",
+            "part_buffer",
+            "record",
+            "registry",
+            "rules",
+            "session",
+            "session_cache",
+            "suspects",
+            "upload_bytes",
+            "upload_id",
+            "window",
+        ],
+    ),
+    (
+        "upload_body",
+        &[
+            "attempts",
+            "body",
+            "budget",
+            "cache",
+            "compute",
+            "content",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "link",
+            "listing",
+            "location_check",
+            "manifest_locks",
+            "options",
+            "pace",
+            "page",
+            "part_buffer",
+            "record",
+            "registry",
+            "rules",
+            "session",
+            "session_cache",
+            "suspects",
+            "upload_bytes",
+            "upload_id",
+            "window",
+            "writer",
+        ],
+    ),
+    (
+        "upload",
+        &[
+            "attempts",
+            "body",
+            "budget",
+            "cache",
+            "compute",
+            "content",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "link",
+            "listing",
+            "location_check",
+            "manifest_locks",
+            "options",
+            "pace",
+            "page",
+            "part_buffer",
+            "record",
+            "registry",
+            "rules",
+            "session",
+            "session_cache",
+            "suspects",
+            "upload_body",
+            "upload_bytes",
+            "upload_id",
+            "window",
+            "writer",
+        ],
+    ),
+    (
+        "commit",
+        &[
+            "attempts",
+            "body",
+            "budget",
+            "cache",
+            "compute",
+            "content",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "link",
+            "listing",
+            "location_check",
+            "manifest_locks",
+            "options",
+            "pace",
+            "page",
+            "part_buffer",
+            "reaper",
+            "record",
+            "registry",
+            "rules",
+            "session",
+            "session_cache",
+            "suspects",
+            "upload",
+            "upload_body",
+            "upload_bytes",
+            "upload_id",
+            "window",
+            "writer",
+        ],
+    ),
+    (
+        "tag",
+        &[
+            "attempts", "content", "damaged", "error", "keys", "page", "record", "registry",
+            "window",
+        ],
+    ),
+    (
+        "manifest",
+        &[
+            "attempts", "cache", "content", "core", "damaged", "error", "keys", "options",
+            "record", "registry", "rules", "tag", "window",
+        ],
+    ),
+    (
+        "delete",
+        &[
+            "attempts", "content", "damaged", "error", "keys", "manifest", "record", "registry",
+            "tag",
+        ],
+    ),
+    ("observer", &[]),
+    (
+        "fsck",
+        &[
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "manifest",
+            "observer",
+            "pace",
+            "record",
+            "registry",
+            "session",
+            "suspects",
+            "upload_id",
+            "window",
+        ],
+    ),
+    (
+        "gc",
+        &[
+            "content",
+            "core",
+            "error",
+            "fingerprint",
+            "fsck",
+            "keys",
+            "link",
+            "manifest",
+            "observer",
+            "pace",
+            "reaper",
+            "record",
+            "registry",
+            "rules",
+            "session",
+            "suspects",
+            "window",
+        ],
+    ),
+    ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry"]),
+    ("protect", &["content", "error", "keys", "page", "record", "registry"]),
+    ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
+];
+
+/// Checks the modules of a folder against a table, in which each uses only those above it: so there
+/// are no circles.
+#[track_caller]
+fn modules_know_only(folder: &str, table: &[(&str, &[&str])], others: &[&str]) {
+    for (index, (module, allowed)) in table.iter().enumerate() {
+        let is_above = |used: &&str| table[..index].iter().any(|(name, _)| name == used);
+        let circles: Vec<_> = allowed.iter().filter(|used| !is_above(used)).collect();
+        assert!(circles.is_empty(), "{folder}: {module} is not below {circles:?}");
+    }
+    let folder = root().join(folder);
+    let exports = exports(&folder);
+    for source in sources().into_iter().filter(|source| source.path.starts_with(&folder)) {
+        let path = source.path.strip_prefix(&folder).unwrap().with_extension("");
         let module = path.iter().next().unwrap().to_str().unwrap();
-        let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
-            assert!(["lib", "main", "tests"].contains(&module), "{module} is in no layer");
+        let Some((_, allowed)) = table.iter().find(|(name, _)| *name == module) else {
+            assert!(others.contains(&module), "{} is in no table", source.path.display());
             continue;
         };
-        for (number, line) in source.production_lines() {
-            for used in line.split("crate::").skip(1) {
-                let used = used.trim_start_matches('{');
-                let used = used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
-                let known = used == module || allowed.contains(&used);
-                assert!(known, "{}:{number}: {module} uses {used}", source.path.display());
-            }
+        let code: Vec<_> = source.production_lines().map(|(_, line)| line).collect();
+        let code = code.join("\n");
+        let is_nested = path.components().count() > 1;
+        assert!(is_nested || !code.contains("super::"), "{}: super", source.path.display());
+        for used in used_names(&code) {
+            let used = exports.get(&used).unwrap_or(&used);
+            let known = used == module || allowed.contains(&used.as_str());
+            assert!(known, "{}: {module} uses {used}", source.path.display());
         }
     }
+}
+
+/// The names that the root of a crate takes from its modules, each with its module.
+fn exports(folder: &Path) -> HashMap<String, String> {
+    let text = fs::read_to_string(folder.join("lib.rs")).unwrap();
+    let mut exports = HashMap::new();
+    for statement in text.split("use ").skip(1) {
+        let path = statement.split(';').next().unwrap().trim_start_matches("crate::");
+        let Some((module, names)) = path.split_once("::") else { continue };
+        if !text.contains(&format!("mod {module};")) {
+            continue;
+        }
+        for name in names.split(|c: char| !c.is_alphanumeric() && c != '_') {
+            exports.insert(name.to_owned(), module.to_owned());
+        }
+    }
+    exports
+}
+
+/// The first name of each path that begins at the root of the crate.
+fn used_names(code: &str) -> Vec<String> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut names = Vec::new();
+    for path in code.split("crate::").skip(1) {
+        let group = path.strip_prefix('{');
+        let (mut depth, mut name, mut is_first) =
+            (usize::from(group.is_some()), String::new(), true);
+        for c in group.unwrap_or(path).chars() {
+            match c {
+                _ if is_name(c) && is_first => name.push(c),
+                _ if c.is_whitespace() && name.is_empty() => {}
+                ',' if depth == 1 => {
+                    names.push(std::mem::take(&mut name));
+                    is_first = true;
+                }
+                '{' => depth += 1,
+                '}' => depth = depth.saturating_sub(1),
+                _ => is_first = false,
+            }
+            if depth == 0 && !(is_name(c) && is_first) {
+                break;
+            }
+        }
+        names.push(name);
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+#[test]
+fn used_names_are_found_in_groups() {
+    let code = "use crate::{\n    Error, a::{B, C},\n    d as e,\n};\ncrate::f::g(h, i); crate::J";
+    assert_eq!(used_names(code), ["Error", "a", "d", "f", "J"]);
+}
+
+#[test]
+fn modules_of_the_root_know_only_those_below_them() {
+    modules_know_only("src", &MODULES, &["lib", "main", "tests"]);
+}
+
+#[test]
+fn modules_of_the_registry_know_only_those_below_them() {
+    modules_know_only("crates/registry/src", &REGISTRY_MODULES, &["lib"]);
+}
+
+#[test]
+fn modules_of_http_know_only_those_below_them() {
+    modules_know_only("crates/http/src", &HTTP_MODULES, &["lib", "tests"]);
 }
 
 /// Only the wiring and the command line know the settings: components have options.

@@ -101,9 +101,9 @@ async fn a_bucket_that_asks_to_slow_down_is_busy_and_not_empty() {
     server.inject(slow);
     let digest = sha256(b"");
     for target in ["/v2/a/manifests/v1", &format!("/v2/a/blobs/{digest}")] {
-        let answer = registry.client().get(target).await;
-        assert_eq!(answer.status, 503, "{target}");
-        assert!(answer.header("Retry-After").is_some(), "{target}");
+        let response = registry.client().get(target).await;
+        assert_eq!(response.status, 503, "{target}");
+        assert!(response.header("Retry-After").is_some(), "{target}");
     }
 }
 
@@ -120,7 +120,7 @@ async fn a_bucket_without_conditions_is_refused_but_for_a_single_instance() {
 }
 
 #[tokio::test]
-async fn only_who_serves_a_bucket_without_conditions_may_collect_it() {
+async fn only_the_server_of_a_bucket_without_conditions_may_run_gc() {
     let server = S3Server::start(S3Spec::with(|spec| spec.conditions = Conditions::Ignored)).await;
     let settings = settings(&server, &[("single-instance", "on")]);
     let StorageLocation::Bucket(url) = &settings.storage else { panic!("not a bucket") };
@@ -168,8 +168,8 @@ async fn an_instance_whose_clock_ran_away_is_not_ready() {
     let server = S3Server::start(S3Spec::default()).await;
     let registry = serve(&settings(&server, &[])).await;
     server.clock().advance(Duration::from_secs(100));
-    let answer = registry.client().get("/readyz").await;
-    assert_eq!(answer.status, 503, "{answer:?}");
+    let response = registry.client().get("/readyz").await;
+    assert_eq!(response.status, 503, "{response:?}");
 }
 
 #[tokio::test]
@@ -233,8 +233,8 @@ async fn push_blob(server: &TestServer, size: usize) -> (Bytes, String) {
 }
 
 /// GETs a redirect target as a client does: without its headers for the registry.
-async fn follow(server: &S3Server, answer: &Response) -> Response {
-    let location = answer.header("Location").unwrap();
+async fn follow(server: &S3Server, response: &Response) -> Response {
+    let location = response.header("Location").unwrap();
     let target = location.strip_prefix(&server.endpoint()).expect("the bucket's own address");
     server.client().send_unsigned(Request::new("GET", target)).await.unwrap()
 }
@@ -246,20 +246,20 @@ async fn a_large_blob_is_read_from_the_bucket_itself() {
     let (bytes, target) = push_blob(&registry, LARGE).await;
     server.take_requests();
     let get = Request::new("GET", &*target).header("Authorization", "Bearer of-the-registry");
-    let answer = registry.client().send(get).await;
-    assert_eq!(answer.status, 307, "{answer}");
-    assert!(answer.body.is_empty());
-    assert_eq!(answer.header("Cache-Control"), Some("no-store"));
-    assert!(target.ends_with(answer.header("Docker-Content-Digest").unwrap()));
-    let followed = follow(&server, &answer).await;
+    let response = registry.client().send(get).await;
+    assert_eq!(response.status, 307, "{response}");
+    assert!(response.body.is_empty());
+    assert_eq!(response.header("Cache-Control"), Some("no-store"));
+    assert!(target.ends_with(response.header("Docker-Content-Digest").unwrap()));
+    let followed = follow(&server, &response).await;
     assert_eq!(followed.status, 200, "{followed}");
     assert!(followed.body == bytes);
     assert_eq!(followed.header("Content-Type"), Some("application/octet-stream"));
     let read = server.take_requests().pop().unwrap();
     assert_eq!((read.operation, read.header("Authorization")), (S3Operation::GetObject, None));
     // The URL is valid only for this blob.
-    let other = answer.header("Location").unwrap().replacen("blobs/", "links/", 1);
-    let other = Response { headers: vec![("Location".to_owned(), other)], ..answer };
+    let other = response.header("Location").unwrap().replacen("blobs/", "links/", 1);
+    let other = Response { headers: vec![("Location".to_owned(), other)], ..response };
     assert_eq!(follow(&server, &other).await.status, 403);
 }
 
@@ -277,12 +277,12 @@ async fn several_ranges_are_not_redirected() {
         ("bytes=0-,0-,0-", 200),
     ] {
         let get = Request::new("GET", &*target).header("Range", range);
-        let answer = registry.client().send(get).await;
-        assert_eq!(answer.status, status, "{range}");
+        let response = registry.client().send(get).await;
+        assert_eq!(response.status, status, "{range}");
         let is_multiple =
-            answer.header("Content-Type").unwrap_or_default().starts_with("multipart/");
+            response.header("Content-Type").unwrap_or_default().starts_with("multipart/");
         assert_eq!(is_multiple, status == 206, "{range}");
-        assert!(status != 200 || answer.body == bytes);
+        assert!(status != 200 || response.body == bytes);
     }
 }
 
@@ -292,11 +292,11 @@ async fn what_a_client_was_sent_to_expires() {
     let more = [("redirect", "on"), ("redirect-expiry", "5m")];
     let registry = serve(&settings(&server, &more)).await;
     let (_, target) = push_blob(&registry, LARGE).await;
-    let answer = registry.client().get(&target).await;
+    let response = registry.client().get(&target).await;
     server.clock().advance(Duration::from_secs(290));
-    assert_eq!(follow(&server, &answer).await.status, 200);
+    assert_eq!(follow(&server, &response).await.status, 200);
     server.clock().advance(Duration::from_secs(20));
-    assert_eq!(follow(&server, &answer).await.status, 403);
+    assert_eq!(follow(&server, &response).await.status, 403);
 }
 
 #[tokio::test]
@@ -363,7 +363,7 @@ impl Guarded {
 }
 
 #[tokio::test]
-async fn a_bucket_whose_certificate_is_vouched_for_by_a_file_keeps_content() {
+async fn a_bucket_whose_ca_is_in_a_file_stores_content() {
     let bucket = Guarded::start().await;
     let registry = serve(&bucket.settings(Some("ca.pem"))).await;
     assert_keeps_content(&registry).await;
@@ -371,7 +371,7 @@ async fn a_bucket_whose_certificate_is_vouched_for_by_a_file_keeps_content() {
 }
 
 #[tokio::test]
-async fn a_bucket_whose_certificate_nobody_vouches_for_is_refused() {
+async fn a_bucket_with_an_unknown_ca_is_refused() {
     let bucket = Guarded::start().await;
     fs::write(bucket.folder.path().join("other.pem"), TestCa::new().pem()).unwrap();
     for file in [None, Some("other.pem")] {

@@ -80,7 +80,7 @@ async fn parts_on_their_way_to_a_slow_bucket_fit_the_budget() {
         gate.arrived(PARTS_MAX).await;
         stall(&client).await
     };
-    let answers = async {
+    let responses = async {
         gate.arrived(PARTS_MAX).await;
         assert!(metric(&client, "jreg_upload_buffer_free_bytes").await < PART_BYTES_MIN as f64);
         // One response per arriving part: all make progress in turn.
@@ -89,7 +89,7 @@ async fn parts_on_their_way_to_a_slow_bucket_fit_the_budget() {
             gate.pass_one();
         }
     };
-    let (_, stalled, ()) = tokio::join!(pushes, stalled, answers);
+    let (_, stalled, ()) = tokio::join!(pushes, stalled, responses);
     let most = gate.most_waiting();
     assert!((PARTS_MAX..=PARTS_MAX + 1).contains(&most), "{ROOM_BYTES} bytes hold {most} parts");
     bucket.remove_all();
@@ -110,7 +110,7 @@ async fn begin(client: &Client, method: &str, target: &str, sent: &[u8], length:
 
 /// Regression: 32 manifests, or 16 uploads, with announced but unsent bodies blocked every push.
 #[tokio::test]
-async fn fixed_bodies_that_do_not_come_stop_nobody() {
+async fn fixed_bodies_that_do_not_come_block_no_other() {
     const IDLE: usize = 100;
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let spec = ServerSpec::default().store(StoreKind::Given(bucket.store()));

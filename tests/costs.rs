@@ -686,9 +686,9 @@ impl Counted {
     }
 
     async fn must(&self, request: Request, status: u16) -> Response {
-        let answer = self.send(request).await;
-        assert_eq!(answer.status, status, "{answer}");
-        answer
+        let outcome = self.send(request).await;
+        assert_eq!(outcome.status, status, "{outcome}");
+        outcome
     }
 
     async fn push(&self, bytes: &Bytes) -> String {
@@ -844,9 +844,9 @@ async fn worst_case_of_every_endpoint() {
         for Worst { endpoint, request, at_most, why } in WORST {
             missing.retain(|id| id != endpoint);
             counted.home.take();
-            let answer = counted.send(request(&content)).await;
+            let outcome = counted.send(request(&content)).await;
             let calls = counted.home.take();
-            assert!(answer.status < 400, "{endpoint}: {answer}{calls:#?}");
+            assert!(outcome.status < 400, "{endpoint}: {outcome}{calls:#?}");
             if calls.len() > *at_most {
                 wrong.push(format!("{endpoint}: more than {at_most} ({why}): {calls:#?}"));
             }

@@ -42,8 +42,8 @@ impl FolderScenario {
     async fn push(&self, bytes: &Bytes) -> Digest {
         let digest = Digest::of(Algorithm::Sha256, bytes);
         let target = format!("/v2/app/blobs/uploads/?digest={digest}");
-        let answer = self.client.send(Request::new("POST", target).body(bytes.clone())).await;
-        assert_eq!(answer.status, 201, "{answer}");
+        let response = self.client.send(Request::new("POST", target).body(bytes.clone())).await;
+        assert_eq!(response.status, 201, "{response}");
         digest
     }
 
@@ -88,17 +88,17 @@ async fn blobs_of_every_length_come_whole() {
         let bytes = random(length as u64, length);
         let digest = scenario.push(&bytes).await;
         for _ in 0..2 {
-            let answer =
+            let response =
                 scenario.client.send(Request::new("GET", format!("/v2/app/blobs/{digest}"))).await;
-            assert_eq!(answer.status, 200);
-            assert_eq!(answer.body, bytes, "{length}");
+            assert_eq!(response.status, 200);
+            assert_eq!(response.body, bytes, "{length}");
         }
     }
     scenario.server.stop().await;
 }
 
 #[tokio::test]
-async fn answers_on_one_connection_are_not_mixed_up() {
+async fn responses_on_one_connection_are_not_mixed_up() {
     let scenario = FolderScenario::start().await;
     let (first, second) = (random(1, LARGE_BYTES), random(2, 2 * SMALL_BYTES));
     let small = random(3, 100);

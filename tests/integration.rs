@@ -18,6 +18,7 @@ mod credentials;
 mod damage;
 mod faults;
 mod files;
+mod fixtures;
 mod instances;
 mod maintenance;
 mod model;

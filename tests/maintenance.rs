@@ -53,7 +53,7 @@ async fn fill(client: &Client) -> (Image, String) {
 }
 
 #[test]
-fn a_folder_is_collected_alone_and_beside_the_process_that_serves_it() {
+fn gc_of_a_folder_runs_alone_and_beside_its_server() {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(BINARY, folder.path());
     let (image, loose) = block_on(fill(&process.client()));
@@ -105,7 +105,7 @@ fn the_socket_is_the_owners_and_goes_with_its_process() {
 }
 
 #[test]
-fn a_folder_whose_path_is_longer_than_a_sockets_may_be_is_collected() {
+fn gc_runs_in_a_folder_whose_path_is_too_long_for_a_socket() {
     let folder = tempfile::tempdir().unwrap();
     let deep = folder.path().join("x".repeat(120));
     let process = Process::start(BINARY, &deep);
@@ -123,13 +123,13 @@ fn what_keeps_something_is_explained() {
     let manifest = sha256(&image.manifest.bytes);
     let config = image.blobs[0].digest();
     let explain = |what: &str| jreg(folder.path(), &["explain", what]);
-    let answer = text(&explain(&format!("contract/app@{manifest}")));
-    assert!(answer.starts_with("contract/app: a manifest of "), "{answer}");
-    assert!(answer.contains("\n  kept by tag v1\n"), "{answer}");
-    let answer = text(&explain(&config));
-    assert!(answer.contains(&format!("\n  kept by manifest {manifest}\n")), "{answer}");
-    let answer = text(&explain(&loose));
-    assert!(answer.contains("unreferenced: the first GC run in 25 h or later"), "{answer}");
+    let response = text(&explain(&format!("contract/app@{manifest}")));
+    assert!(response.starts_with("contract/app: a manifest of "), "{response}");
+    assert!(response.contains("\n  kept by tag v1\n"), "{response}");
+    let response = text(&explain(&config));
+    assert!(response.contains(&format!("\n  kept by manifest {manifest}\n")), "{response}");
+    let response = text(&explain(&loose));
+    assert!(response.contains("unreferenced: the first GC run in 25 h or later"), "{response}");
     let absent = explain(&format!("loose@{manifest}"));
     assert_eq!(absent.status.code(), Some(1));
     assert_eq!(text(&absent), format!("loose does not have {manifest}\n"));
@@ -247,7 +247,7 @@ fn commands_create_no_registry_in_a_bucket() {
 }
 
 #[test]
-fn a_bucket_is_collected_beside_those_who_serve_it() {
+fn gc_of_a_bucket_runs_beside_its_servers() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let bucket = runtime.block_on(S3Server::start(S3Spec::default()));
     let process = Process::start_in_bucket(BINARY, &bucket, &[]);

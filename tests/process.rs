@@ -108,8 +108,11 @@ fn fixed_too_many_open_files_do_not_kill_the_listener() {
         drop(held);
         let mut status = None;
         for _ in 0..100 {
-            status =
-                client.try_send(Request::new("GET", "/v2/")).await.ok().map(|answer| answer.status);
+            status = client
+                .try_send(Request::new("GET", "/v2/"))
+                .await
+                .ok()
+                .map(|response| response.status);
             if status == Some(200) {
                 break;
             }
@@ -136,7 +139,7 @@ fn a_rotated_audit_log_is_opened_again_at_a_signal() {
     block_on(async {
         let start = || Request::new("POST", "/v2/a/blobs/uploads/").body("");
         assert_eq!(client.send(start()).await.status, 202);
-        assert_eq!(lines(&path).len(), 1, "before the answer");
+        assert_eq!(lines(&path).len(), 1, "before the response");
         std::fs::rename(&path, &old).unwrap();
         process.hang_up();
         for _ in 0..500 {

@@ -472,7 +472,7 @@ fn block_on(test: impl Future<Output = ()>) {
 }
 
 #[test]
-fn requests_and_memory_of_a_collection_follow_from_what_there_is() {
+fn requests_and_memory_of_a_gc_run_follow_from_the_content() {
     block_on(async {
         let (size, home) = (Size::of_environment(), Home::new());
         home.write(content(size)).await;

@@ -320,8 +320,8 @@ async fn try_all(client: &Client, scenario: &SecretScenario) -> Vec<String> {
         ] {
             let request = Request::new(method, target).header("Authorization", header.as_str());
             let request = if method == "GET" { request } else { request.body("x") };
-            let answer = client.send_unchecked(&request).await.unwrap();
-            marks.assert_absent(&format!("{answer:?} {answer}"), &format!("{method} {target}"));
+            let response = client.send_unchecked(&request).await.unwrap();
+            marks.assert_absent(&format!("{response:?} {response}"), &format!("{method} {target}"));
         }
         over_http2(client, "/v2/a/manifests/none", header).await;
     }
@@ -337,19 +337,19 @@ async fn try_all(client: &Client, scenario: &SecretScenario) -> Vec<String> {
     ] {
         let request = Request::new("POST", "/token").body(form.clone());
         let request = request.header("Content-Type", "application/x-www-form-urlencoded");
-        let answer = client.send_unchecked(&request).await.unwrap();
-        assert!(answer.status >= 400, "{form}: {answer}");
-        marks.assert_absent(&format!("{answer:?} {answer}"), &form);
+        let response = client.send_unchecked(&request).await.unwrap();
+        assert!(response.status >= 400, "{form}: {response}");
+        marks.assert_absent(&format!("{response:?} {response}"), &form);
     }
     for target in ["/metrics", "/", "/openapi.yaml", "/readyz"] {
-        let answer = client.get(target).await;
-        marks.assert_absent(&format!("{answer:?} {answer}"), target);
+        let response = client.get(target).await;
+        marks.assert_absent(&format!("{response:?} {response}"), target);
     }
     tokens.into()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_in_a_log_an_answer_or_a_metric() {
+async fn no_secret_is_in_a_log_a_response_or_a_metric() {
     let bucket = S3Server::start(S3Spec::default()).await;
     let scenario =
         Arc::new(tokio::task::spawn_blocking(move || SecretScenario::new(bucket)).await.unwrap());

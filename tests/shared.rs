@@ -56,10 +56,10 @@ fn fixed_upload_goes_on_at_another_server() {
             [(&other, 10), (&one, 20_000), (&other, 0), (&other, 29_000), (&one, 990)]
         {
             let chunk = bytes.slice(sent..sent + len);
-            let answer = client.send(Request::new("PATCH", upload).chunked([chunk])).await;
+            let response = client.send(Request::new("PATCH", upload).chunked([chunk])).await;
             sent += len;
             assert_eq!(
-                (answer.status, answer.header("Range")),
+                (response.status, response.header("Range")),
                 (202, Some(&*format!("0-{}", sent - 1)))
             );
         }
@@ -145,8 +145,8 @@ fn fixed_page_that_the_store_cuts_is_not_the_last() {
 
 /// Sends requests concurrently, and returns their sorted status codes.
 async fn statuses(client: &Client, requests: impl IntoIterator<Item = Request>) -> Vec<u16> {
-    let answers: Vec<Response> = join_all(requests.into_iter().map(|r| client.send(r))).await;
-    let mut statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    let responses: Vec<Response> = join_all(requests.into_iter().map(|r| client.send(r))).await;
+    let mut statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
     statuses.sort_unstable();
     statuses
 }

@@ -133,7 +133,7 @@ pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, dura
     let duration_s = duration.as_secs_f64();
     match result {
         Ok(done) => {
-            metrics.count_collection(done, duration);
+            metrics.count_gc_run(done, duration);
             tracing::info!(
                 duration_s,
                 manifests = done.manifests.scanned,
@@ -156,7 +156,7 @@ pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, dura
             }
         }
         Err(error @ GcError::Damaged { .. }) => {
-            metrics.count_failed_collection(RunEnd::Damaged);
+            metrics.count_failed_gc_run(RunEnd::Damaged);
             tracing::error!(
                 error = error_chain(error),
                 duration_s,
@@ -164,7 +164,7 @@ pub(crate) fn report(metrics: &Metrics, result: &Result<GcReport, GcError>, dura
             );
         }
         Err(error) => {
-            metrics.count_failed_collection(RunEnd::Failed);
+            metrics.count_failed_gc_run(RunEnd::Failed);
             tracing::warn!(error = error_chain(error), duration_s, "GC failed; retrying later");
         }
     }

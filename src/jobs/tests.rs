@@ -45,7 +45,7 @@ fn loose_blob() -> (jreg_oci::Digest, UploadChunk) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_instances_the_one_with_the_lease_collects() {
+async fn of_several_instances_the_one_with_the_lease_runs_gc() {
     let clock = Arc::new(ManualClock::default());
     let memory = MemoryStore::builder().remote();
     let store: Arc<dyn Store> = Arc::new(memory.clock(clock.clone()).build());

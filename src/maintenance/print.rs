@@ -65,7 +65,6 @@ pub async fn show(
     Ok(ShownEnd::Failed("the command was stopped".to_owned()))
 }
 
-/// The progress line.
 struct ProgressLine {
     bar: ProgressBar,
     is_terminal: bool,
@@ -243,8 +242,8 @@ fn collected(done: &GcReport) -> String {
     if done.deduplicated.scanned > 0 {
         text += &row("duplicates", &done.deduplicated, "deduplicated");
     }
-    if done.leftovers.scanned > 0 {
-        text += &row("orphans", &done.leftovers, "removed");
+    if done.orphans.scanned > 0 {
+        text += &row("orphans", &done.orphans, "removed");
     }
     let uploads = done.uploads;
     if uploads.unfinished + uploads.ended + uploads.failed > 0 {

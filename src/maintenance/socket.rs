@@ -103,7 +103,7 @@ impl ControlSocket {
                     let (workshop, slots) = (workshop.clone(), Arc::clone(&slots));
                     let until = stopping.clone();
                     running.spawn(async move {
-                        until.run_until_cancelled(answer(stream, by, workshop, slots)).await;
+                        until.run_until_cancelled(respond(stream, by, workshop, slots)).await;
                     });
                 }
             };
@@ -135,7 +135,7 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn answer(
+async fn respond(
     stream: UnixStream,
     by: Operator,
     workshop: MaintenanceContext,

@@ -31,12 +31,12 @@ fn request(method: &str, target: &str) -> http::request::Builder {
     Request::builder().method(method).uri(target).header("Host", "test")
 }
 
-async fn answer(app: &App, request: Request<Body>) -> Response {
+async fn respond(app: &App, request: Request<Body>) -> Response {
     app.api().respond(request).await
 }
 
 async fn send(app: &App, method: &str, target: &str) -> Response {
-    answer(app, request(method, target).body(Body::empty()).unwrap()).await
+    respond(app, request(method, target).body(Body::empty()).unwrap()).await
 }
 
 /// A HEAD has the headers of its GET, without a body; also for errors.
@@ -49,7 +49,7 @@ async fn head_has_the_headers_of_its_get_and_no_body() {
         .header("Content-Type", "application/vnd.oci.image.index.v1+json")
         .body(Body::from(manifest))
         .unwrap();
-    assert_eq!(answer(&app, put).await.status(), 201);
+    assert_eq!(respond(&app, put).await.status(), 201);
     for target in [
         "/",
         "/livez",
@@ -67,7 +67,7 @@ async fn head_has_the_headers_of_its_get_and_no_body() {
             let request = request(method, target).header("X-Request-ID", "1");
             request.body(Body::empty()).unwrap()
         };
-        let (get, head) = (answer(&app, asked("GET")).await, answer(&app, asked("HEAD")).await);
+        let (get, head) = (respond(&app, asked("GET")).await, respond(&app, asked("HEAD")).await);
         assert_eq!(head.status(), get.status(), "{target}");
         assert_eq!(head.headers(), get.headers(), "{target}");
         let length = get.headers()["content-length"].to_str().unwrap().to_owned();
@@ -109,12 +109,12 @@ fn digest(bytes: &[u8]) -> Digest {
 
 async fn push(app: &App, bytes: &'static [u8]) {
     let target = format!("/v2/a/blobs/uploads/?digest={}", digest(bytes));
-    let response = answer(app, request("POST", &target).body(Body::from(bytes)).unwrap()).await;
+    let response = respond(app, request("POST", &target).body(Body::from(bytes)).unwrap()).await;
     assert_eq!(response.status(), StatusCode::CREATED);
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_and_the_apis_its_version() {
+async fn every_response_has_a_request_id_and_the_apis_its_version() {
     let app = app(Settings::default()).await;
     for (path, api) in [
         ("/", false),
@@ -126,7 +126,7 @@ async fn every_answer_has_a_request_id_and_the_apis_its_version() {
         ("/v2/a/blobs/bad", true),
     ] {
         let ask = request("GET", path).header("X-Request-ID", "one.2-three_4");
-        let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+        let response = respond(&app, ask.body(Body::empty()).unwrap()).await;
         assert_eq!(response.headers()["x-request-id"], "one.2-three_4", "{path}");
         assert_eq!(response.headers().contains_key(API_VERSION), api, "{path}");
         assert_eq!(response.headers()["x-content-type-options"], "nosniff", "{path}");
@@ -142,7 +142,7 @@ async fn c21_what_was_pushed_is_no_page_of_the_registry() {
     let page = "<script>alert(1)</script>";
     let digest = Digest::of(Algorithm::Sha256, page.as_bytes());
     let push = request("POST", &format!("/v2/a/blobs/uploads/?digest={digest}"));
-    let pushed = answer(&app, push.body(Body::from(page)).unwrap()).await;
+    let pushed = respond(&app, push.body(Body::from(page)).unwrap()).await;
     assert_eq!(pushed.status(), StatusCode::CREATED);
     let index = r#"{"schemaVersion":2,"manifests":[]}"#;
     let [other, html, typed] = ["application/vnd.example+json", "text/html", "image/svg+xml"]
@@ -159,7 +159,7 @@ async fn c21_what_was_pushed_is_no_page_of_the_registry() {
         if let Some(content_type) = content_type {
             push = push.header("Content-Type", content_type);
         }
-        let pushed = answer(&app, push.body(Body::from(body.to_owned())).unwrap()).await;
+        let pushed = respond(&app, push.body(Body::from(body.to_owned())).unwrap()).await;
         assert_eq!(pushed.status().as_u16(), status, "{content_type:?}");
     }
     for (target, range) in [
@@ -172,7 +172,7 @@ async fn c21_what_was_pushed_is_no_page_of_the_registry() {
         if let Some(range) = range {
             get = get.header("Range", range);
         }
-        let got = answer(&app, get.body(Body::empty()).unwrap()).await;
+        let got = respond(&app, get.body(Body::empty()).unwrap()).await;
         assert!(got.status().is_success(), "{target}");
         assert_eq!(got.headers()["content-disposition"], "attachment", "{target}");
         assert_eq!(got.headers()["content-security-policy"], SANDBOX, "{target}");
@@ -185,7 +185,7 @@ async fn c21_other_media_types_of_manifests_are_allowed_by_a_setting() {
     let manifest_media_types = vec!["*/*".parse().unwrap()];
     let app = app(Settings { manifest_media_types, ..Settings::default() }).await;
     let push = request("PUT", "/v2/a/manifests/v1").header("Content-Type", "text/plain");
-    let pushed = answer(&app, push.body(Body::from(r#"{"x":1}"#)).unwrap()).await;
+    let pushed = respond(&app, push.body(Body::from(r#"{"x":1}"#)).unwrap()).await;
     assert_eq!(pushed.status(), StatusCode::CREATED);
 }
 
@@ -207,7 +207,7 @@ async fn paths_that_are_nothing_are_404_with_a_body() {
 }
 
 #[tokio::test]
-async fn warnings_are_on_every_answer_of_the_api() {
+async fn warnings_are_in_every_response_of_the_api() {
     let warning = vec!["moving soon".to_owned(), "read only on Friday".to_owned()];
     let app = app(Settings { warning, ..Settings::default() }).await;
     for path in ["/v2/", "/v2/nothing"] {
@@ -244,20 +244,20 @@ async fn locations_stand_below_the_public_address_if_there_is_one() {
         let app = app(settings.unwrap()).await;
         let mut ask = request("POST", "/v2/a/blobs/uploads/");
         ask.headers_mut().unwrap().insert("Host", "evil.example".parse().unwrap());
-        let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+        let response = respond(&app, ask.body(Body::empty()).unwrap()).await;
         let location = response.headers()["location"].to_str().unwrap().to_owned();
         assert!(location.starts_with(&format!("{prefix}/v2/a/blobs/uploads/")), "{location}");
     }
 }
 
 #[tokio::test]
-async fn answers_without_a_body_have_no_length() {
+async fn responses_without_a_body_have_no_length() {
     let app = app(Settings::default()).await;
     push(&app, b"x").await;
     let target = format!("/v2/a/blobs/{}", digest(b"x"));
     for method in ["GET", "HEAD"] {
         let ask = request(method, &target).header("If-None-Match", "*");
-        let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+        let response = respond(&app, ask.body(Body::empty()).unwrap()).await;
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert!(!response.headers().contains_key("content-length"), "{method}");
     }
@@ -435,7 +435,7 @@ async fn metrics_count_what_was_asked() {
         assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
     }
     let ask = request("GET", "/metrics").header("Accept", "application/openmetrics-text;q=0.9");
-    let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
+    let response = respond(&app, ask.body(Body::empty()).unwrap()).await;
     assert!(response.headers()["content-type"].to_str().unwrap().starts_with("application/openm"));
 }
 
@@ -485,8 +485,8 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
 
     let target = format!("/v2/a/blobs/{}", digest(b"hello"));
     let ask = request("GET", &target).header("X-Request-ID", "r1").header("User-Agent", "test/1");
-    let response = answer(&app, ask.body(Body::empty()).unwrap()).await;
-    assert_eq!(log.take(), [] as [serde_json::Value; 0], "the answer is not finished");
+    let response = respond(&app, ask.body(Body::empty()).unwrap()).await;
+    assert_eq!(log.take(), [] as [serde_json::Value; 0], "the response is not finished");
     body(response).await;
     let lines = log.take();
     let [line] = lines.as_slice() else { panic!("{lines:?}") };
@@ -530,9 +530,9 @@ async fn serve(settings: Settings, store: Arc<dyn Store>) -> RunningServer {
 }
 
 async fn read_all(stream: &mut TcpStream) -> String {
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8(answer).unwrap()
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    String::from_utf8(response).unwrap()
 }
 
 /// A client that writes its whole request before reading must not get a connection error.
@@ -567,13 +567,13 @@ async fn a_refusal_is_seen_by_a_client_that_sends_everything_first() {
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&vec![b' '; length]).await.unwrap();
-    let answer = read_all(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert!(answer.contains("MANIFEST_INVALID"), "{answer}");
+    let response = read_all(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
+    assert!(response.contains("MANIFEST_INVALID"), "{response}");
 }
 
 #[tokio::test]
-async fn a_client_that_asks_before_it_sends_is_refused_before_it_sends() {
+async fn expect_continue_is_refused_before_the_body() {
     let server = serve(Settings::default(), Arc::new(MemoryStore::new())).await;
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
     let ask = |target: &str| {
@@ -585,14 +585,14 @@ async fn a_client_that_asks_before_it_sends_is_refused_before_it_sends() {
     let digest = digest(b"hello");
     let refused = ask(&format!("/v2/a/blobs/uploads/none?digest={digest}"));
     stream.write_all(refused.as_bytes()).await.unwrap();
-    let answer = read_all(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let response = read_all(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
 
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
     let begin = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
     stream.write_all(begin.as_bytes()).await.unwrap();
-    let answer = read_all(&mut stream).await;
-    let location = answer.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
+    let response = read_all(&mut stream).await;
+    let location = response.lines().find_map(|line| line.strip_prefix("location: ")).unwrap();
     let mut stream = TcpStream::connect(server.local_addr()).await.unwrap();
     let wanted = ask(&format!("{location}?digest={digest}"));
     stream.write_all(wanted.as_bytes()).await.unwrap();
@@ -643,7 +643,7 @@ async fn manifests_that_do_not_come_take_no_room() {
                 Ok::<_, std::convert::Infallible>(Bytes::from_static(b"{}"))
             });
             let push = request("PUT", "/v2/a/manifests/v1").body(Body::from_stream(body)).unwrap();
-            tokio::spawn(async move { answer(&app, push).await.status() })
+            tokio::spawn(async move { respond(&app, push).await.status() })
         })
         .collect();
     for _ in 0..500 {

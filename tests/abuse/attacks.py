@@ -509,7 +509,7 @@ def seed_children(target):
     "index-children",
     f"indexes of a few KB name {CHILDREN} manifests of 4 MiB",
     seed=seed_children,
-    bucket=["--answer-mb-per-second", "10"],
+    bucket=["--response-mb-per-second", "10"],
     peers=False,
 )
 def index_children(target):

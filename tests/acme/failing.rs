@@ -17,7 +17,7 @@ const FAILED: &str = "jreg_acme_orders_total{outcome=\"failed\"}";
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn an_authority_that_is_away_is_asked_ever_more_rarely_by_all_together() {
+async fn orders_back_off_together_while_the_ca_is_unreachable() {
     let scenario = AcmeScenario::new().await;
     scenario.authority.behavior(AcmeBehavior::Unavailable);
     let (first, second) = (scenario.start().await, scenario.start().await);
@@ -163,7 +163,7 @@ async fn a_certificate_that_is_removed_is_ordered_again() {
 }
 
 #[tokio::test]
-async fn who_vouches_for_the_authority_must_be_readable() {
+async fn the_ca_bundle_of_the_acme_server_must_be_readable() {
     for (text, why) in [(None, "cannot read "), (Some("garbage"), "it has no certificate")] {
         let mut scenario = AcmeScenario::new().await;
         let path = scenario.folder.path().join("other.pem");
@@ -179,7 +179,7 @@ async fn who_vouches_for_the_authority_must_be_readable() {
 }
 
 #[tokio::test]
-async fn an_authority_that_nobody_vouches_for_is_not_asked() {
+async fn an_acme_server_with_an_unknown_ca_gets_no_order() {
     let scenario = AcmeScenario::new().await;
     let other = AcmeScenario::new().await;
     std::fs::write(scenario.folder.path().join("ca.pem"), other.authority.ca_pem()).unwrap();

@@ -57,7 +57,7 @@ async fn a_restart_shows_what_is_stored_at_once() {
 }
 
 #[tokio::test]
-async fn another_instance_answers_for_an_order_and_shows_its_certificate() {
+async fn another_instance_completes_the_challenge_of_an_order_and_serves_its_certificate() {
     let scenario = AcmeScenario::new().await;
     let (first, second) = (scenario.start().await, scenario.start().await);
     scenario.authority.look_at(second.address);

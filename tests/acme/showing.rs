@@ -27,7 +27,7 @@ async fn asked(
 }
 
 #[tokio::test]
-async fn a_challenge_is_shown_only_while_somebody_orders_and_to_who_asks_for_nothing_else() {
+async fn a_challenge_is_shown_only_during_an_order_and_only_to_its_protocol() {
     let scenario = AcmeScenario::of(SystemTime::now() - 61 * DAY).await;
     let instance = scenario.started().await;
     let refused = "received fatal alert: NoApplicationProtocol";
@@ -67,7 +67,7 @@ async fn an_authority_shows_no_certificate_though_clients_must() {
     let is_let_in = async |client: TlsClient| {
         let Ok(mut stream) = client.connect_to(NAME, instance.address).await else { return false };
         let asked = tokio::spawn(async move { get(&mut stream, "/livez").await });
-        asked.await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200 OK\r\n"))
+        asked.await.is_ok_and(|response| response.starts_with("HTTP/1.1 200 OK\r\n"))
     };
     assert!(is_let_in(scenario.client().identity(&clients.client(Some("a"), &[]))).await);
     assert!(!is_let_in(scenario.client()).await);
@@ -84,11 +84,11 @@ async fn plain_http_is_told_what_is_spoken_even_without_a_certificate() {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response
     });
-    let answer = asked.await.unwrap();
-    assert!(answer.contains("this port speaks TLS"), "{answer}");
+    let response = asked.await.unwrap();
+    assert!(response.contains("this port speaks TLS"), "{response}");
     assert!(!format!("{:?}", Arc::clone(&instance.acme)).contains("KEY"));
 }

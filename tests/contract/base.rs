@@ -12,7 +12,7 @@ fn begin_at(host: &str) -> Step {
 
 /// Prefix of a Location. The rest is checked for all rows.
 fn has_location(start: &'static str) -> impl Fn(&Response) -> Result<(), String> {
-    move |answer| match answer.header("Location") {
+    move |response| match response.header("Location") {
         Some(location) if location.starts_with(start) => Ok(()),
         location => Err(format!("Location {location:?} does not begin with {start}")),
     }
@@ -35,8 +35,8 @@ contract! {
     ];
 
     openapi_is_served: steps![
-        get("/openapi.yaml").is(200).satisfies(|answer| {
-            let text = String::from_utf8_lossy(&answer.body).into_owned();
+        get("/openapi.yaml").is(200).satisfies(|response| {
+            let text = String::from_utf8_lossy(&response.body).into_owned();
             if text.contains("openapi: 3.1") { Ok(()) } else { Err("not OpenAPI 3.1".into()) }
         }),
     ];

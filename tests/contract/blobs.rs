@@ -26,7 +26,7 @@ fn large() -> Bytes {
 }
 
 contract! {
-    c01_single_post_answers_with_digest_and_location: steps![
+    c01_single_post_returns_digest_and_location: steps![
         post(&single_post("hello"))
             .body("hello")
             .is(201)
@@ -191,8 +191,8 @@ const ROUNDS: usize = 4;
 async fn expect(client: &Client, request: Request, status: u16) -> String {
     let named = format!("{} {}", request.method, request.target);
     let response = client.send(request).await;
-    let answer = String::from_utf8_lossy(&response.body).into_owned();
-    assert_eq!(response.status, status, "{named}: {answer}");
+    let body = String::from_utf8_lossy(&response.body);
+    assert_eq!(response.status, status, "{named}: {body}");
     response.header("Location").unwrap_or_default().to_owned()
 }
 

@@ -18,8 +18,8 @@ use crate::contract::on_each;
 const SHORT: Duration = Duration::from_millis(200);
 
 async fn begin(client: &Client) -> String {
-    let answer = client.send(Request::new("POST", "/v2/a/blobs/uploads/").body("")).await;
-    answer.header("Location").unwrap().to_owned()
+    let response = client.send(Request::new("POST", "/v2/a/blobs/uploads/").body("")).await;
+    response.header("Location").unwrap().to_owned()
 }
 
 /// The current offset of an upload.
@@ -56,10 +56,10 @@ async fn resume(client: &Client, upload: &str, bytes: &'static [u8]) {
             break;
         }
     }
-    let answer = client
+    let response = client
         .send(Request::new("PUT", format!("{upload}?digest={}", sha256(bytes))).body(""))
         .await;
-    assert_eq!(answer.status, 201, "{answer}");
+    assert_eq!(response.status, 201, "{response}");
     let pulled = client.get(&format!("/v2/a/blobs/{}", sha256(bytes))).await;
     assert_eq!(pulled.body, bytes);
 }
@@ -76,15 +76,15 @@ async fn refuses(client: &Client) {
 }
 
 #[test]
-fn expect_continue_is_answered_before_the_body() {
+fn expect_continue_gets_100_before_the_body() {
     on_each(Default::default, |server| async move {
         let client = server.client();
         let mut wire =
             started(&client, "POST", &format!("/v2/a/blobs/uploads/?digest={}", sha256("hello")))
                 .await;
         wire.write(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
-        let answer = wire.response("POST").await.unwrap();
-        assert_eq!(answer.status, 201, "{answer}");
+        let response = wire.response("POST").await.unwrap();
+        assert_eq!(response.status, 201, "{response}");
         server.stop().await;
     });
 }
@@ -97,8 +97,8 @@ fn expect_continue_is_not_asked_of_what_is_refused() {
             .header("Expect", "100-continue")
             .header("Content-Length", "1000000");
         wire.write(&request.head("localhost")).await.unwrap();
-        let answer = wire.response("POST").await.unwrap();
-        assert_eq!(answer.status, 400, "{answer}");
+        let response = wire.response("POST").await.unwrap();
+        assert_eq!(response.status, 400, "{response}");
         server.stop().await;
     });
 }
@@ -119,8 +119,8 @@ fn connections_are_kept_alive_over_errors() {
             let mut bytes = request.head("localhost");
             bytes.extend(request.encoded_body().concat());
             wire.write(&bytes).await.unwrap();
-            let answer = wire.response(&request.method).await.unwrap();
-            assert_eq!(answer.status, status, "{request}{answer}");
+            let response = wire.response(&request.method).await.unwrap();
+            assert_eq!(response.status, status, "{request}{response}");
         }
         server.stop().await;
     });
@@ -197,8 +197,8 @@ fn client_gone_in_the_middle_leaves_nothing_visible() {
             wire.write(&request.head("localhost")).await.unwrap();
             wire.write(b"hello").await.unwrap();
             wire.finish_writing().await.unwrap();
-            let answer = wire.closed().await.unwrap();
-            assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", answer.escape_ascii());
+            let response = wire.closed().await.unwrap();
+            assert!(!response.starts_with(b"HTTP/1.1 2"), "{}", response.escape_ascii());
         }
         assert_eq!(client.get(&format!("/v2/a/blobs/{}", sha256("hello"))).await.status, 404);
         assert_eq!(client.get("/v2/a/manifests/v1").await.status, 404);
@@ -214,11 +214,11 @@ fn c19_stalled_body_is_ended_and_goes_on_where_it_was() {
         let upload = begin(&client).await;
         let mut wire = started(&client, "PATCH", &upload).await;
         wire.write(b"5\r\nhello\r\n").await.unwrap();
-        let answer = wire.response("PATCH").await.unwrap();
-        assert!([400, 408].contains(&answer.status), "{answer}");
+        let response = wire.response("PATCH").await.unwrap();
+        assert!([400, 408].contains(&response.status), "{response}");
         assert!(
-            jreg_testkit::violations(&Request::new("PATCH", &*upload), &answer).is_empty(),
-            "{answer}"
+            jreg_testkit::violations(&Request::new("PATCH", &*upload), &response).is_empty(),
+            "{response}"
         );
         resume(&client, &upload, b"hello world").await;
         server.stop().await;
@@ -244,8 +244,8 @@ fn fixed_body_that_trickles_is_ended() {
                 let _ = wire.write(format!("1\r\n{byte}\r\n").as_bytes()).await;
                 tokio::time::sleep(SHORT / 10).await;
             }
-            let answer = wire.response(method).await.unwrap();
-            assert_eq!(answer.status, 408, "{answer}");
+            let response = wire.response(method).await.unwrap();
+            assert_eq!(response.status, 408, "{response}");
         }
         server.stop().await;
     });
@@ -272,8 +272,8 @@ fn fixed_body_that_trickles_over_http2_is_ended() {
         let uri = format!("http://localhost/v2/a/blobs/uploads/?digest={}", sha256("never"));
         let body = http_body_util::StreamBody::new(Box::pin(body));
         let request = http::Request::post(uri).body(body).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert_eq!(answer.status(), 408);
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), 408);
         server.stop().await;
     });
 }
@@ -294,14 +294,14 @@ fn c19_slow_body_is_not_stalled() {
             wire.write(b"1\r\nx\r\n").await.unwrap();
         }
         wire.write(b"0\r\n\r\n").await.unwrap();
-        let answer = wire.response("POST").await.unwrap();
-        assert_eq!(answer.status, 201, "{answer}");
+        let response = wire.response("POST").await.unwrap();
+        assert_eq!(response.status, 201, "{response}");
         server.stop().await;
     });
 }
 
 #[test]
-fn fixed_stalled_heads_block_nobody() {
+fn fixed_stalled_heads_block_no_other() {
     on_each(Default::default, |server| async move {
         let client = server.client();
         let mut stalled = Vec::new();
@@ -322,18 +322,18 @@ fn head_that_never_ends_is_closed() {
     on_each(spec, |server| async move {
         let mut wire = server.client().wire().await;
         wire.write(b"GET /v2/ HTTP/1.1\r\nHost: ").await.unwrap();
-        let answer = wire.closed().await.unwrap();
+        let response = wire.closed().await.unwrap();
         assert!(
-            answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"),
+            response.is_empty() || response.starts_with(b"HTTP/1.1 408"),
             "{}",
-            answer.escape_ascii()
+            response.escape_ascii()
         );
         server.stop().await;
     });
 }
 
 #[test]
-fn c18_uploads_over_the_limit_are_told_to_come_again() {
+fn c18_uploads_over_the_limit_are_told_to_retry() {
     let spec = || ServerSpec::with(|settings| settings.uploads_max = 1);
     on_each(spec, |server| async move {
         let client = server.client();
@@ -343,15 +343,15 @@ fn c18_uploads_over_the_limit_are_told_to_come_again() {
         let busy = client.send(Request::new("PATCH", &*second).body("hello")).await;
         assert!([429, 503].contains(&busy.status), "{busy}");
         wire.write(b"0\r\n\r\n").await.unwrap();
-        let answer = wire.response("PATCH").await.unwrap();
-        assert_eq!(answer.status, 202, "{answer}");
+        let response = wire.response("PATCH").await.unwrap();
+        assert_eq!(response.status, 202, "{response}");
         resume(&client, &second, b"hello").await;
         server.stop().await;
     });
 }
 
 #[test]
-fn c18_connections_over_the_limit_are_told_to_come_again() {
+fn c18_connections_over_the_limit_are_told_to_retry() {
     let spec = || ServerSpec::with(|settings| settings.connections_max = 2);
     on_each(spec, |server| async move {
         let client = server.client();
@@ -365,9 +365,9 @@ fn c18_connections_over_the_limit_are_told_to_come_again() {
         }
         let mut refused = client.wire().await;
         refused.write(&ask).await.unwrap();
-        let answer = refused.response("GET").await.unwrap();
-        assert_eq!(answer.status, 503, "{answer}");
-        assert!(answer.header("Retry-After").is_some(), "{answer}");
+        let response = refused.response("GET").await.unwrap();
+        assert_eq!(response.status, 503, "{response}");
+        assert!(response.header("Retry-After").is_some(), "{response}");
         drop((refused, kept));
         assert!(accepts_again(&client, &ask).await, "the limit counts connections that are gone");
         server.stop().await;
@@ -378,7 +378,7 @@ async fn accepts_again(client: &Client, ask: &[u8]) -> bool {
     for _ in 0..500 {
         let mut wire = client.wire().await;
         wire.write(ask).await.unwrap();
-        if wire.response("GET").await.is_ok_and(|answer| answer.status == 200) {
+        if wire.response("GET").await.is_ok_and(|response| response.status == 200) {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -404,8 +404,8 @@ fn shutdown_finishes_a_running_upload_and_a_running_pull() {
         let stopped = tokio::spawn(server.stop());
         refuses(&client).await;
         upload.write(b"5\r\nhello\r\n0\r\n\r\n").await.unwrap();
-        let answer = upload.response("POST").await.unwrap();
-        assert_eq!(answer.status, 201, "{answer}");
+        let response = upload.response("POST").await.unwrap();
+        assert_eq!(response.status, 201, "{response}");
         let pulled = pull.bytes(large.len()).await.unwrap();
         assert_eq!(sha256(pulled), sha256(&large));
         drop((upload, pull));
@@ -484,15 +484,15 @@ async fn push_over_http2(
         .body(Full::new(bytes.clone()))
         .unwrap();
     sender.ready().await.unwrap();
-    let answer = sender.send_request(push).await.unwrap();
-    assert_eq!(answer.status(), 201);
-    assert!(answer.headers().contains_key("docker-content-digest"));
-    assert!(answer.headers().contains_key("x-request-id"));
+    let response = sender.send_request(push).await.unwrap();
+    assert_eq!(response.status(), 201);
+    assert!(response.headers().contains_key("docker-content-digest"));
+    assert!(response.headers().contains_key("x-request-id"));
     let pull = hyper::Request::get(uri(&sha256(&bytes))).body(Full::default()).unwrap();
     sender.ready().await.unwrap();
-    let answer = sender.send_request(pull).await.unwrap();
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), bytes);
+    let response = sender.send_request(pull).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), bytes);
 }
 
 /// A newer request for the same upload supersedes the older one, which fails; the upload is neither
@@ -506,8 +506,8 @@ fn two_requests_for_one_upload_do_not_mix() {
         old.write(b"5\r\nVVVVV\r\n").await.unwrap();
         resume_over(&client, &upload).await;
         old.write(b"5\r\nWWWWW\r\n0\r\n\r\n").await.ok();
-        if let Ok(answer) = old.response("PATCH").await {
-            assert!(answer.status >= 400, "{answer}");
+        if let Ok(response) = old.response("PATCH").await {
+            assert!(response.status >= 400, "{response}");
         }
         let pulled = client.get(&format!("/v2/a/blobs/{}", sha256("hello world"))).await;
         assert_eq!(pulled.body, "hello world");
@@ -518,11 +518,11 @@ fn two_requests_for_one_upload_do_not_mix() {
 /// Resumes an upload from its start and finishes it.
 async fn resume_over(client: &Client, upload: &str) {
     let chunk = Request::new("PATCH", upload).header("Content-Range", "0-10").body("hello world");
-    let answer = client.send(chunk).await;
-    assert_eq!(answer.status, 202, "{answer}");
+    let response = client.send(chunk).await;
+    assert_eq!(response.status, 202, "{response}");
     let close = Request::new("PUT", format!("{upload}?digest={}", sha256("hello world"))).body("");
-    let answer = client.send(close).await;
-    assert_eq!(answer.status, 201, "{answer}");
+    let response = client.send(close).await;
+    assert_eq!(response.status, 201, "{response}");
 }
 
 #[test]

@@ -62,8 +62,8 @@ fn absent_layer(media_type: &str) -> Value {
 }
 
 fn lists_tags(expected: &'static [&'static str]) -> impl Fn(&Response) -> Result<(), String> {
-    move |answer| {
-        let mut tags: Vec<_> = answer
+    move |response| {
+        let mut tags: Vec<_> = response
             .header_all("OCI-Tag")
             .flat_map(|value| value.split(','))
             .map(|tag| tag.trim().to_owned())
@@ -277,8 +277,8 @@ contract! {
 
     location_of_a_push_names_the_digest: {
         let of = index_of(&[]).digest();
-        let ends_with_digest = move |answer: &Response| {
-            let location = answer.header("Location").unwrap_or_default();
+        let ends_with_digest = move |response: &Response| {
+            let location = response.header("Location").unwrap_or_default();
             let is_so = location.ends_with(&format!("/manifests/{of}"));
             if is_so { Ok(()) } else { Err(format!("Location {location}")) }
         };

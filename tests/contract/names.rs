@@ -165,8 +165,8 @@ fn bad_names_are_refused_and_create_nothing() {
         let before = server.entries().await;
         for name in BAD {
             for request in requests(name) {
-                let answer = server.client().send(request.clone()).await;
-                assert!([400, 404, 405].contains(&answer.status), "{request}{answer}");
+                let response = server.client().send(request.clone()).await;
+                assert!([400, 404, 405].contains(&response.status), "{request}{response}");
             }
         }
         let catalog = server.client().get("/v2/_catalog").await;
@@ -183,14 +183,14 @@ fn targets_that_are_none_are_refused() {
         for target in
             ["/v2/a\0b/tags/list", "/v2/a b/tags/list", "/v2/a\u{7f}/tags/list", "v2/", "*", ""]
         {
-            let answer = server.client().send_unchecked(&Request::new("GET", target)).await;
-            let refused = answer.as_ref().is_ok_and(|a| [400, 404, 405].contains(&a.status))
-                || answer.is_err();
-            assert!(refused, "{target:?}: {answer:?}");
+            let response = server.client().send_unchecked(&Request::new("GET", target)).await;
+            let refused = response.as_ref().is_ok_and(|a| [400, 404, 405].contains(&a.status))
+                || response.is_err();
+            assert!(refused, "{target:?}: {response:?}");
         }
         let long = Request::new("GET", format!("/v2/{}/tags/list", "a".repeat(100_000)));
-        let answer = server.client().send_unchecked(&long).await.unwrap();
-        assert!([400, 414].contains(&answer.status), "{answer}");
+        let response = server.client().send_unchecked(&long).await.unwrap();
+        assert!([400, 414].contains(&response.status), "{response}");
         assert_eq!(server.client().get("/v2/").await.status, 200);
         server.stop().await;
     });
@@ -227,9 +227,9 @@ fn bad_references_are_refused_and_create_nothing() {
                         body,
                         ..Request::new(method, &*target).header("Content-Type", media::INDEX)
                     };
-                    let answer = server.client().send(request.clone()).await;
-                    assert!([204, 400, 404, 405].contains(&answer.status), "{request}{answer}");
-                    assert!(answer.status != 204 || method == "DELETE", "{request}{answer}");
+                    let response = server.client().send(request.clone()).await;
+                    assert!([204, 400, 404, 405].contains(&response.status), "{request}{response}");
+                    assert!(response.status != 204 || method == "DELETE", "{request}{response}");
                 }
             }
         }

@@ -11,11 +11,11 @@ fn range(range: &str) -> jreg_testkit::Step {
 }
 
 /// The parts of a multipart/byteranges body, as `Content-Range=bytes`.
-fn parts(answer: &Response) -> Result<Vec<String>, String> {
-    let kind = answer.header("Content-Type").unwrap_or_default();
+fn parts(response: &Response) -> Result<Vec<String>, String> {
+    let kind = response.header("Content-Type").unwrap_or_default();
     let boundary =
         kind.split_once("boundary=").ok_or(format!("no boundary in {kind:?}"))?.1.trim_matches('"');
-    let body = String::from_utf8(answer.body.to_vec()).map_err(|_| "not text")?;
+    let body = String::from_utf8(response.body.to_vec()).map_err(|_| "not text")?;
     let body = format!("\r\n{}", body.trim_start_matches("\r\n"));
     let (parts, _) = body.split_once(&format!("\r\n--{boundary}--")).ok_or("no end")?;
     parts.split(&format!("\r\n--{boundary}\r\n")).skip(1).map(part).collect()
@@ -31,8 +31,8 @@ fn part(part: &str) -> Result<String, String> {
 }
 
 fn has_parts(expected: &'static [&'static str]) -> impl Fn(&Response) -> Result<(), String> {
-    move |answer| {
-        let parts = parts(answer)?;
+    move |response| {
+        let parts = parts(response)?;
         if parts == expected { Ok(()) } else { Err(format!("parts {parts:?}, not {expected:?}")) }
     }
 }
@@ -49,14 +49,14 @@ fn many_ranges(count: usize) -> String {
 }
 
 fn has_many_parts(count: usize) -> impl Fn(&Response) -> Result<(), String> {
-    move |answer| {
+    move |response| {
         let text = long_text();
         let part = |part: usize| {
             let (start, end) = (part * 40, part * 40 + 9);
             format!("bytes {start}-{end}/100000={}", text.get(start..=end).unwrap_or_default())
         };
         let expected: Vec<_> = (0..count).map(part).collect();
-        if parts(answer)? == expected { Ok(()) } else { Err("other parts".to_owned()) }
+        if parts(response)? == expected { Ok(()) } else { Err("other parts".to_owned()) }
     }
 }
 
@@ -112,8 +112,8 @@ contract! {
     /// than the blob.
     c14_many_ranges_are_bounded: steps![
         push_blob(TEXT),
-        range(&format!("bytes={}", vec!["0-"; 1000].join(","))).is_one_of([200, 206, 416]).satisfies(|answer| {
-            let len = answer.body.len();
+        range(&format!("bytes={}", vec!["0-"; 1000].join(","))).is_one_of([200, 206, 416]).satisfies(|response| {
+            let len = response.body.len();
             if len < 10_000 { Ok(()) } else { Err(format!("{len} bytes for a blob of 10")) }
         }),
     ];

@@ -85,7 +85,7 @@ contract! {
         referrers("").json("/manifests", json!([entry(&referrer(2, SBOM), SBOM)])),
     ];
 
-    c09_push_answers_with_the_subject: steps![
+    c09_push_returns_the_subject: steps![
         referrer(2, SBOM).blobs.into_iter().map(|blob| jreg_testkit::push_blob(blob.bytes)).collect::<Vec<_>>(),
         push_manifest("sbom", &referrer(2, SBOM).manifest).has("OCI-Subject", &subject().digest()),
         push_manifest(&referrer(2, SBOM).manifest.digest(), &referrer(2, SBOM).manifest).has("OCI-Subject", &subject().digest()),

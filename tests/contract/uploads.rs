@@ -24,8 +24,8 @@ fn chunk(range: &str, bytes: &'static str) -> Step {
         .body(bytes)
 }
 
-fn uuid_in_location(answer: &jreg_testkit::Response) -> Result<(), String> {
-    let location = answer.header("Location").unwrap_or_default();
+fn uuid_in_location(response: &jreg_testkit::Response) -> Result<(), String> {
+    let location = response.header("Location").unwrap_or_default();
     let id = location.rsplit('/').next().unwrap_or_default();
     let uuid = id.len() >= 36 && id.bytes().take(36).all(|b| b.is_ascii_hexdigit() || b == b'-');
     if uuid { Ok(()) } else { Err(format!("no UUID in {location:?}")) }

@@ -221,18 +221,18 @@ impl Worker {
     /// Checks every acknowledgement against a restarted server, and resolves what was in doubt.
     pub(crate) async fn verify(&mut self, client: &Client) {
         for (digest, bytes) in &self.blobs {
-            let answer = client.get(&self.target(&format!("blobs/{digest}"))).await;
+            let response = client.get(&self.target(&format!("blobs/{digest}"))).await;
             assert!(
-                answer.status == 200 && answer.body == bytes,
-                "{}@{digest}: {answer}",
+                response.status == 200 && response.body == bytes,
+                "{}@{digest}: {response}",
                 self.repository
             );
         }
         for (digest, bytes) in &self.manifests {
-            let answer = client.get(&self.target(&format!("manifests/{digest}"))).await;
+            let response = client.get(&self.target(&format!("manifests/{digest}"))).await;
             assert!(
-                answer.status == 200 && answer.body == bytes,
-                "{}@{digest}: {answer}",
+                response.status == 200 && response.body == bytes,
+                "{}@{digest}: {response}",
                 self.repository
             );
         }
@@ -257,18 +257,18 @@ impl Worker {
     }
 
     async fn verify_tag(&mut self, client: &Client, tag: &'static str) {
-        let answer = client.get(&self.target(&format!("manifests/{tag}"))).await;
-        let at = match answer.status {
-            200 => Some(sha256(&answer.body)),
+        let response = client.get(&self.target(&format!("manifests/{tag}"))).await;
+        let at = match response.status {
+            200 => Some(sha256(&response.body)),
             404 => None,
-            _ => panic!("{tag}: {answer}"),
+            _ => panic!("{tag}: {response}"),
         };
         let allowed = self.tags.entry(tag).or_insert_with(|| [None].into());
         assert!(allowed.contains(&at), "{}:{tag} is at {at:?}, not {allowed:?}", self.repository);
         *allowed = [at.clone()].into();
         let Some(digest) = at else { return };
-        self.manifests.insert(digest, answer.body.clone());
-        let manifest = answer.json();
+        self.manifests.insert(digest, response.body.clone());
+        let manifest = response.json();
         for descriptor in manifest["layers"].as_array().unwrap().iter().chain([&manifest["config"]])
         {
             let digest = descriptor["digest"].as_str().unwrap();
@@ -319,6 +319,6 @@ fn referrer_without_layers(image: &Image) -> Image {
 }
 
 #[track_caller]
-fn done(answer: Response, statuses: &[u16]) {
-    assert!(statuses.contains(&answer.status), "{answer}");
+fn done(response: Response, statuses: &[u16]) {
+    assert!(statuses.contains(&response.status), "{response}");
 }

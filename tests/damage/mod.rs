@@ -57,7 +57,7 @@ async fn is_named(scenario: &DamageScenario, object: Object, damage: Damage, con
 
 /// Runs GC repeatedly, with everything older than the grace period. Only the damaged object is
 /// deleted, and what only it referenced.
-async fn nothing_good_is_collected(
+async fn nothing_referenced_is_collected(
     scenario: &DamageScenario,
     object: Object,
     damage: Damage,
@@ -96,7 +96,7 @@ async fn one(home: Backend, object: Object, damage: Damage) {
     scenario.damage(object, damage);
     is_named(&scenario, object, damage, context).await;
     scenario.pulls_are_right_or_fail(object, damage, context).await;
-    nothing_good_is_collected(&scenario, object, damage, context).await;
+    nothing_referenced_is_collected(&scenario, object, damage, context).await;
     scenario.other_repository_is_whole(context).await;
     check(&scenario, true).await;
     scenario.push_again().await;

@@ -9,7 +9,7 @@ use crate::damage::object::{Damage, Object};
 use crate::damage::scenario::{Backend, DamageScenario, sha256};
 
 #[test]
-fn bytes_of_another_size_are_never_a_whole_answer() {
+fn bytes_of_another_size_are_never_a_complete_response() {
     for (home, damage) in [Backend::Folder, Backend::Bucket]
         .into_iter()
         .flat_map(|home| Damage::ALL.map(|d| (home, d)))
@@ -33,8 +33,8 @@ fn bytes_of_another_size_are_never_a_whole_answer() {
                 assert_ne!(sha256(&whole.body), digest);
             } else {
                 for request in [whole, part] {
-                    let answer = client.send(request).await;
-                    assert_eq!(answer.status, 500, "{home:?} {damage:?}");
+                    let response = client.send(request).await;
+                    assert_eq!(response.status, 500, "{home:?} {damage:?}");
                 }
             }
             server.stop().await;
@@ -51,8 +51,8 @@ fn manifest_that_is_damaged_is_a_failure_and_not_absent() {
                 scenario.damage(Object::Manifest, damage);
                 let store = StoreKind::Given(scenario.store.clone());
                 let server = TestServer::start(ServerSpec::default().store(store)).await;
-                let answer = server.client().get("/v2/team/app/manifests/v1").await;
-                assert_eq!(answer.status, 500, "{home:?} {damage:?}");
+                let response = server.client().get("/v2/team/app/manifests/v1").await;
+                assert_eq!(response.status, 500, "{home:?} {damage:?}");
                 server.stop().await;
             });
         }

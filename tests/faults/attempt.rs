@@ -331,8 +331,8 @@ impl Read {
         let page = PageRequest { limit: 100, last: None };
         let layer = sha256(&subject().blobs[1].bytes);
         let manifest = sha256(&subject().manifest.bytes);
-        fn words(answer: impl Debug) -> String {
-            format!("{answer:?}")
+        fn words(outcome: impl Debug) -> String {
+            format!("{outcome:?}")
         }
         Ok(match self {
             Self::Blob => words(read(&repository, &layer).await?),

@@ -29,7 +29,7 @@ const FAULTS: [(&str, MakeFault); 4] = [
     ("told to slow down", || S3Fault::Refuse(S3Refusal::SlowDown)),
     ("refused", || S3Fault::Refuse(S3Refusal::InternalError)),
     ("cut before it took effect", || S3Fault::CutBefore),
-    ("answer lost", || S3Fault::LoseResponse),
+    ("response lost", || S3Fault::LoseResponse),
 ];
 
 /// A store with short timeouts, to keep the test fast.

@@ -24,7 +24,6 @@ pub(crate) enum Shape {
     InProcess,
     /// Memory with the properties of S3: shared, parts of one size.
     Shared,
-    /// A folder.
     Folder,
 }
 

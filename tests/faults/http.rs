@@ -53,9 +53,9 @@ fn c02_store_errors_are_5xx_and_never_404() {
         for kind in [ErrorKind::Unavailable, ErrorKind::Refused, ErrorKind::Throttled] {
             for request in requests(&image) {
                 faulty.inject(Fault::fail(kind).from_then_on());
-                let answer = server.client().send(request.clone()).await;
+                let outcome = server.client().send(request.clone()).await;
                 faulty.heal();
-                assert!(answer.status >= 500, "{kind:?}\n{request}{answer}");
+                assert!(outcome.status >= 500, "{kind:?}\n{request}{outcome}");
             }
         }
         assert_eq!(server.client().get("/v2/contract/faults/manifests/v1").await.status, 200);
@@ -71,10 +71,10 @@ fn fixed_throttling_is_503_with_retry_after() {
         Scenario::new("faults", server.client()).run(push_image("v1", &image)).await;
         for request in requests(&image) {
             faulty.inject(Fault::fail(ErrorKind::Throttled).from_then_on());
-            let answer = server.client().send(request.clone()).await;
+            let outcome = server.client().send(request.clone()).await;
             faulty.heal();
-            assert!([429, 503].contains(&answer.status), "{request}{answer}");
-            assert!(answer.header("Retry-After").is_some(), "{request}{answer}");
+            assert!([429, 503].contains(&outcome.status), "{request}{outcome}");
+            assert!(outcome.header("Retry-After").is_some(), "{request}{outcome}");
         }
         server.stop().await;
     });
@@ -92,7 +92,7 @@ async fn becomes_ready(server: &TestServer) -> bool {
 }
 
 #[test]
-fn health_tells_of_a_store_that_does_not_answer() {
+fn readiness_fails_while_the_store_does_not_respond() {
     block_on(async {
         let (server, faulty) = server().await;
         faulty.inject(Fault::fail(ErrorKind::Unavailable).from_then_on());
@@ -112,8 +112,8 @@ fn stream_that_breaks_is_seen_to_break() {
         Scenario::new("faults", server.client()).run(vec![push_blob(bytes.clone())]).await;
         faulty.inject(Fault::cut_stream(500_000, ErrorKind::Unavailable));
         let pull = Request::new("GET", format!("/v2/contract/faults/blobs/{}", sha256(&bytes)));
-        let answer = server.client().send_unchecked(&pull).await;
-        assert!(answer.is_err(), "a cut stream looked whole: {answer:?}");
+        let outcome = server.client().send_unchecked(&pull).await;
+        assert!(outcome.is_err(), "a cut stream looked whole: {outcome:?}");
         assert_eq!(server.client().send(pull).await.body, bytes);
         server.stop().await;
     });

@@ -24,7 +24,7 @@ type MakeFault = fn() -> Fault;
 const FAULTS: [(&str, MakeFault); 3] = [
     ("throttled", || Fault::fail(ErrorKind::Throttled)),
     ("unavailable", || Fault::fail(ErrorKind::Unavailable)),
-    ("answer lost", || Fault::lose_response(ErrorKind::Unavailable)),
+    ("response lost", || Fault::lose_response(ErrorKind::Unavailable)),
 ];
 
 fn block_on(test: impl Future<Output = ()>) {
@@ -118,9 +118,9 @@ fn failed_reads_are_never_absence() {
                         Err(error) => {
                             assert!(is_of_the_store(&error), "{context}, call {n}: {error:?}")
                         }
-                        Ok(answer) => assert_eq!(
-                            answer, whole,
-                            "{context}, call {n}: an answer in spite of it"
+                        Ok(outcome) => assert_eq!(
+                            outcome, whole,
+                            "{context}, call {n}: a response in spite of it"
                         ),
                     }
                 }

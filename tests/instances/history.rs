@@ -71,10 +71,10 @@ pub(crate) enum Span {
         /// Begin.
         begun: u64,
         /// End.
-        answered: u64,
+        ended: u64,
     },
     /// No response was received: it takes effect at any time, or never.
-    Unanswered {
+    NoResponse {
         /// Begin.
         begun: u64,
     },
@@ -86,14 +86,14 @@ impl Span {
             Self::Certain { begun, .. }
             | Self::Possible { begun, .. }
             | Self::Failed { begun, .. }
-            | Self::Unanswered { begun } => begun,
+            | Self::NoResponse { begun } => begun,
         }
     }
 
     fn ended(self) -> Option<u64> {
         match self {
             Self::Certain { ended, .. } | Self::Possible { ended, .. } => Some(ended),
-            Self::Failed { .. } | Self::Unanswered { .. } => None,
+            Self::Failed { .. } | Self::NoResponse { .. } => None,
         }
     }
 
@@ -155,8 +155,8 @@ impl History {
         });
         let versions: Vec<_> = versions.collect();
         for event in &mut self.0 {
-            if let Span::Failed { begun, answered } = event.span {
-                let later = versions.iter().filter(|(began, ..)| *began > answered);
+            if let Span::Failed { begun, ended } = event.span {
+                let later = versions.iter().filter(|(began, ..)| *began > ended);
                 event.void_after = later.clone().map(|(.., index)| *index).collect();
                 if let Some(ended) = later.map(|(_, ended, _)| *ended).min() {
                     event.span = Span::Possible { begun, ended };
@@ -173,7 +173,7 @@ impl History {
             let Effect::RemoveFrom(value) = delete.effect else { continue };
             let pushes = self.0.iter().filter(|event| event.effect == Effect::Write(value));
             for push in pushes.filter(|push| push.span.overlaps(delete.span)) {
-                let span = Span::Unanswered { begun: delete.span.begun() };
+                let span = Span::NoResponse { begun: delete.span.begun() };
                 let what = format!("{} beside {}", delete.what, push.what);
                 dangling.push(Event::new(delete.effect, span, what));
             }
@@ -353,8 +353,8 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waited_for_happens_once_at_any_time_or_never() {
-        let lost = (Write(2), Span::Unanswered { begun: 0 });
+    fn unawaited_writes_happen_once_at_any_time_or_never() {
+        let lost = (Write(2), Span::NoResponse { begun: 0 });
         let first = (Write(1), done(2, 3));
         let read = |value, at| (Read(value), done(at, at + 1));
         assert!(check(&[lost, first, read(Some(1), 4)]));
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn what_failed_never_reverts_what_came_after_it() {
-        let failed = (Write(2), Span::Failed { begun: 0, answered: 1 });
+        let failed = (Write(2), Span::Failed { begun: 0, ended: 1 });
         let read = |value, at| (Read(value), done(at, at + 1));
         assert!(check(&[failed, read(None, 2), read(Some(2), 4)]));
         assert!(!check(&[failed, (Write(1), done(2, 3)), read(Some(2), 4)]));

@@ -62,8 +62,8 @@ impl Pusher {
     /// Sends a request to the first instance, or to the second after the first was killed. Returns
     /// the response, and whether it is from the second.
     async fn send(&self, request: Request) -> (Response, bool) {
-        if let Ok(answer) = self.clients[0].try_send(request.clone()).await {
-            return (answer, false);
+        if let Ok(response) = self.clients[0].try_send(request.clone()).await {
+            return (response, false);
         }
         (self.clients[1].send(request).await, true)
     }
@@ -79,8 +79,8 @@ impl Pusher {
             Way::AtOnce => {
                 let target = self.target(&format!("?digest={}", self.digest()));
                 let push = Request::new("POST", target).body(self.bytes.clone());
-                let answer = self.send(push).await.0;
-                assert_eq!(answer.status, 201, "{answer}");
+                let response = self.send(push).await.0;
+                assert_eq!(response.status, 201, "{response}");
             }
             Way::Closing => {
                 let upload = self.begin().await;
@@ -105,8 +105,8 @@ impl Pusher {
                 .collect();
             let patch = Request::new("PATCH", &*upload).chunked(pieces);
             match client.try_send(patch).await {
-                Ok(answer) => {
-                    assert_eq!(answer.status, 202, "{answer}");
+                Ok(response) => {
+                    assert_eq!(response.status, 202, "{response}");
                     sent = end;
                 }
                 Err(_) => {
@@ -123,8 +123,8 @@ impl Pusher {
 
     async fn close(&self, upload: &str, last: Bytes) {
         let target = format!("{upload}?digest={}", self.digest());
-        let answer = self.send(Request::new("PUT", target).body(last)).await.0;
-        assert_eq!(answer.status, 201, "{answer}");
+        let response = self.send(Request::new("PUT", target).body(last)).await.0;
+        assert_eq!(response.status, 201, "{response}");
     }
 }
 

@@ -55,7 +55,7 @@ impl Ledger {
     }
 
     /// Records a response.
-    pub(crate) fn answered(&self, begun: u64, claims: Vec<Claim>, what: &str) {
+    pub(crate) fn responded(&self, begun: u64, claims: Vec<Claim>, what: &str) {
         let ended = self.tick();
         for Claim { register, effect, certain } in claims {
             let span = match certain {

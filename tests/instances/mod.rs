@@ -20,7 +20,7 @@ use jreg_config::Settings;
 use jreg_testkit::{Client, Request, Rng};
 
 use cluster::{BucketFaults, Cluster};
-use fixtures::{Fixtures, REPOSITORIES, TAGS};
+use fixtures::{REPOSITORIES, TAGS};
 use ledger::Ledger;
 use worker::{Shared, Worker};
 
@@ -63,14 +63,14 @@ async fn random_mix(seed: u64, settings: Settings, strict: bool) {
     let mut cluster = Cluster::start(settings).await;
     let faults = Arc::new(BucketFaults::begin(&cluster.bucket, seed));
     let mut shared = Shared {
-        fixtures: Arc::new(Fixtures::new()),
+        fixtures: Arc::new(fixtures::fixtures()),
         ledger: Arc::new(Ledger::default()),
         faults: Arc::clone(&faults),
         clients: cluster.clients(),
         strict,
     };
     let acknowledged = work(&shared, seed).await;
-    assert!(acknowledged > WORKERS * OPERATIONS, "only {acknowledged} requests were answered");
+    assert!(acknowledged > WORKERS * OPERATIONS, "only {acknowledged} requests were acknowledged");
     faults.end(&cluster.bucket).await;
     if !strict {
         cluster.replace().await;

@@ -74,13 +74,13 @@ impl Worker {
             REPOSITORIES[repository], fixtures.blobs[blob].digest, REPOSITORIES[source]
         );
         let (here, there) = (Register::Blob(repository, blob), Register::Blob(source, blob));
-        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+        let claims = |response: Option<&Response>| match response.map(|response| response.status) {
             Some(202) => [here, there].map(|at| Claim::of(at, Effect::Read(None))).to_vec(),
             _ => vec![Claim::of(here, Effect::Write(THERE))],
         };
-        let answer = self.insist(Request::new("POST", target).body(""), claims).await;
-        one_of(&answer, &[201, 202]);
-        (answer.status == 202).then(|| answer.header("Location").unwrap().to_owned())
+        let response = self.insist(Request::new("POST", target).body(""), claims).await;
+        one_of(&response, &[201, 202]);
+        (response.status == 202).then(|| response.header("Location").unwrap().to_owned())
     }
 
     async fn upload(&mut self, repository: usize, blob: usize, mut location: Option<String>) {
@@ -92,7 +92,7 @@ impl Worker {
                     Some(location) => location,
                     None => self.begin(repository).await,
                 },
-                digest: pushed.digest.clone(),
+                digest: pushed.digest.to_string(),
                 bytes: pushed.bytes.clone(),
                 acknowledged: 0,
                 sent: 0,
@@ -152,13 +152,13 @@ impl Worker {
         let chunk = upload.bytes.slice(start..end);
         let patch = if self.rng.chance(1, 2) { patch.chunked([chunk]) } else { patch.body(chunk) };
         match self.attempt(&patch).await {
-            Reply::Answer(answer) if answer.status == 202 => {
-                assert_eq!(stands(&answer, end), end, "{answer}");
+            Reply::Response(response) if response.status == 202 => {
+                assert_eq!(stands(&response, end), end, "{response}");
                 upload.acknowledged = end;
                 Step::On
             }
-            Reply::Answer(answer) => self.look_why(upload, &answer).await,
-            Reply::Failed | Reply::Unanswered => self.look(upload).await,
+            Reply::Response(response) => self.look_why(upload, &response).await,
+            Reply::Failed | Reply::NoResponse => self.look(upload).await,
         }
     }
 
@@ -171,13 +171,13 @@ impl Worker {
             close = close.header("Content-Range", format!("{start}-{}", end - 1));
         }
         let held = vec![Claim::of(upload.register, Effect::Write(THERE))];
-        let claims = |answer: Option<&Response>| match answer {
-            Some(answer) if answer.status != 201 => Vec::new(),
+        let claims = |response: Option<&Response>| match response {
+            Some(response) if response.status != 201 => Vec::new(),
             _ => held.clone(),
         };
         match self.note(&close.body(last), claims).await {
-            Some(answer) if answer.status == 201 => Step::Done,
-            Some(answer) => self.look_why(upload, &answer).await,
+            Some(response) if response.status == 201 => Step::Done,
+            Some(response) => self.look_why(upload, &response).await,
             // A retry: it may have taken effect.
             None => {
                 upload.in_doubt = true;
@@ -187,14 +187,14 @@ impl Worker {
         }
     }
 
-    async fn look_why(&mut self, upload: &mut Upload, answer: &Response) -> Step {
-        match answer.status {
+    async fn look_why(&mut self, upload: &mut Upload, response: &Response) -> Step {
+        match response.status {
             404 => Step::Gone,
             416 => {
-                assert!(upload.in_doubt, "{} stands elsewhere: {answer}", upload.location);
+                assert!(upload.in_doubt, "{} stands elsewhere: {response}", upload.location);
                 self.look(upload).await
             }
-            _ => panic!("{}: {answer}", upload.location),
+            _ => panic!("{}: {response}", upload.location),
         }
     }
 
@@ -221,8 +221,8 @@ impl Worker {
 }
 
 /// The offset by `Range`, which distinguishes none from one byte only by context.
-fn stands(answer: &Response, known: usize) -> usize {
-    match answer.header("Range").unwrap() {
+fn stands(response: &Response, known: usize) -> usize {
+    match response.header("Range").unwrap() {
         "0-0" => known.min(1),
         range => range.strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1,
     }

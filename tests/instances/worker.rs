@@ -1,6 +1,7 @@
 //! A client: random operations, each request at a random instance and retried elsewhere on failure,
 //! with all responses recorded in the ledger.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use jreg_testkit::{Client, Request, Response, Rng};
 use tokio::task::JoinHandle;
 
+use crate::fixtures::Fixtures;
 use crate::instances::cluster::BucketFaults;
-use crate::instances::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::instances::fixtures::{REPOSITORIES, TAGS, is_large};
 use crate::instances::history::{Effect, Span};
 use crate::instances::ledger::{Claim, Ledger, Register, THERE};
 
@@ -39,11 +41,11 @@ pub(crate) struct Shared {
 
 /// Outcome of a request.
 pub(crate) enum Reply {
-    Answer(Response),
+    Response(Response),
     /// A response that says only that it failed.
     Failed,
     /// No response was received: it may still take effect.
-    Unanswered,
+    NoResponse,
 }
 
 /// A client.
@@ -122,7 +124,7 @@ impl Worker {
     /// Mostly a small one.
     fn any_blob(&mut self) -> usize {
         let blob = self.below(self.shared.fixtures.blobs.len());
-        if self.shared.fixtures.is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
+        if is_large(blob) && self.rng.chance(2, 3) { 0 } else { blob }
     }
 
     /// Sends a request to any instance, once.
@@ -133,15 +135,15 @@ impl Worker {
         if request.method != "GET" && self.rng.chance(1, impatience) {
             let sending = async move { drop(client.try_send(request).await) };
             self.abandoned.push(tokio::spawn(sending));
-            return Reply::Unanswered;
+            return Reply::NoResponse;
         }
         match client.try_send(request).await {
-            Ok(answer) if answer.status >= 500 || answer.status == 429 => Reply::Failed,
-            Ok(answer) => {
+            Ok(response) if response.status >= 500 || response.status == 429 => Reply::Failed,
+            Ok(response) => {
                 self.acknowledged += 1;
-                Reply::Answer(answer)
+                Reply::Response(response)
             }
-            Err(_) => Reply::Unanswered,
+            Err(_) => Reply::NoResponse,
         }
     }
 
@@ -153,8 +155,8 @@ impl Worker {
         claims: impl Fn(Option<&Response>) -> Vec<Claim>,
     ) -> Response {
         for _ in 0..ATTEMPTS_MAX {
-            if let Some(answer) = self.note(&request, &claims).await {
-                return answer;
+            if let Some(response) = self.note(&request, &claims).await {
+                return response;
             }
             self.pause().await;
         }
@@ -171,17 +173,17 @@ impl Worker {
         let what = format!("{} {}", request.method, request.target);
         let begun = ledger.tick();
         match self.attempt(request).await {
-            Reply::Answer(answer) => {
-                let what = format!("{what} = {}", answer.status);
-                ledger.answered(begun, claims(Some(&answer)), &what);
-                return Some(answer);
+            Reply::Response(response) => {
+                let what = format!("{what} = {}", response.status);
+                ledger.responded(begun, claims(Some(&response)), &what);
+                return Some(response);
             }
             Reply::Failed => {
-                let span = Span::Failed { begun, answered: ledger.tick() };
+                let span = Span::Failed { begun, ended: ledger.tick() };
                 ledger.unsure(span, claims(None), &what);
             }
-            Reply::Unanswered => {
-                ledger.unsure(Span::Unanswered { begun }, claims(None), &what);
+            Reply::NoResponse => {
+                ledger.unsure(Span::NoResponse { begun }, claims(None), &what);
             }
         }
         None
@@ -199,11 +201,11 @@ impl Worker {
             }
             self.push_blob(repository, blob).await;
         }
-        let answer = self.put_manifest(repository, manifest, Some(tag)).await;
-        for blob in self.missing(&answer) {
+        let response = self.put_manifest(repository, manifest, Some(tag)).await;
+        for blob in self.missing(&response) {
             self.push_blob(repository, blob).await;
         }
-        if answer.status != 201 {
+        if response.status != 201 {
             self.put_manifest(repository, manifest, Some(tag)).await;
         }
     }
@@ -216,40 +218,40 @@ impl Worker {
     ) -> Response {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let pushed = &fixtures.manifests[manifest];
-        let reference = tag.map_or(&*pushed.digest, |tag| TAGS[tag]);
+        let reference = tag.map_or_else(|| pushed.digest.to_string(), |tag| TAGS[tag].to_owned());
         let put = Request::new("PUT", manifest_at(repository, reference))
-            .header("Content-Type", &*pushed.media_type)
+            .header("Content-Type", pushed.media_type.as_str())
             .body(pushed.bytes.clone());
         let written = || {
             let at = Claim::of(Register::Manifest(repository, manifest), Effect::Write(THERE));
             let tag =
                 tag.map(|tag| Claim::of(Register::Tag(repository, tag), Effect::Write(manifest)));
             let referrer = pushed
-                .subject
+                .subject()
                 .map(|_| Claim::of(Register::Referrer(repository, manifest), Effect::Write(THERE)));
             [Some(at), tag, referrer].into_iter().flatten().collect::<Vec<_>>()
         };
         let blob = |blob, value| Claim::of(Register::Blob(repository, blob), Effect::Read(value));
-        let answer = self
-            .insist(put, |answer| match answer {
+        let response = self
+            .insist(put, |response| match response {
                 None => written(),
-                Some(answer) if answer.status == 201 => {
+                Some(response) if response.status == 201 => {
                     let held = pushed.needs.iter().map(|need| blob(*need, Some(THERE)));
                     written().into_iter().chain(held).collect()
                 }
-                Some(answer) => {
-                    let missing = missing(&fixtures, answer);
-                    assert!(!missing.is_empty(), "nothing is missing: {answer}");
+                Some(response) => {
+                    let missing = missing(&fixtures, response);
+                    assert!(!missing.is_empty(), "nothing is missing: {response}");
                     missing.into_iter().map(|need| blob(need, None)).collect()
                 }
             })
             .await;
-        one_of(&answer, &[201, 400]);
-        answer
+        one_of(&response, &[201, 400]);
+        response
     }
 
-    fn missing(&self, answer: &Response) -> Vec<usize> {
-        missing(&self.shared.fixtures, answer)
+    fn missing(&self, response: &Response) -> Vec<usize> {
+        missing(&self.shared.fixtures, response)
     }
 
     async fn delete_blob(&mut self, repository: usize, blob: usize) {
@@ -264,7 +266,7 @@ impl Worker {
     }
 
     async fn remove(&mut self, delete: Request, register: Register) {
-        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+        let claims = |response: Option<&Response>| match response.map(|response| response.status) {
             Some(404) => vec![Claim::of(register, Effect::Read(None))],
             _ => vec![Claim::of(register, Effect::Remove)],
         };
@@ -274,7 +276,7 @@ impl Worker {
     async fn delete_manifest(&mut self, repository: usize, manifest: usize) {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let digest = &fixtures.manifests[manifest].digest;
-        let has_subject = fixtures.manifests[manifest].subject.is_some();
+        let has_subject = fixtures.manifests[manifest].subject().is_some();
         let delete = Request::new("DELETE", manifest_at(repository, digest));
         let own = Register::Manifest(repository, manifest);
         let led_here = || {
@@ -285,7 +287,7 @@ impl Worker {
         let gone = |(register, value)| Claim::of(register, Effect::RemoveFrom(value));
         // Another client may have deleted it after this request had deleted its tag.
         let perhaps = |(register, value)| Claim::perhaps(register, Effect::RemoveFrom(value));
-        let claims = |answer: Option<&Response>| match answer.map(|answer| answer.status) {
+        let claims = |response: Option<&Response>| match response.map(|response| response.status) {
             Some(404) => {
                 let absent = Claim::of(own, Effect::Read(None));
                 led_here().map(perhaps).chain([absent]).collect()
@@ -303,34 +305,34 @@ impl Worker {
         claims: impl Fn(&Response) -> Vec<Claim>,
     ) -> Response {
         let strict = self.shared.strict;
-        let answer = self
-            .insist(read, |answer| match answer {
+        let response = self
+            .insist(read, |response| match response {
                 None => Vec::new(),
-                Some(answer) if answer.status == 404 => {
+                Some(response) if response.status == 404 => {
                     vec![Claim::of(absent, Effect::Read(None))]
                 }
-                Some(answer) => {
-                    let claims = claims(answer);
+                Some(response) => {
+                    let claims = claims(response);
                     if strict { claims } else { Vec::new() }
                 }
             })
             .await;
-        one_of(&answer, &[200, 404]);
-        answer
+        one_of(&response, &[200, 404]);
+        response
     }
 
     /// Where a tag points to.
     pub(crate) async fn read_tag(&mut self, repository: usize, tag: usize) -> Option<usize> {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Tag(repository, tag);
-        let served = |answer: &Response| {
-            let served = fixtures.manifest_of(&answer.body);
-            served.unwrap_or_else(|| panic!("no client pushed this: {answer}"))
+        let served = |response: &Response| {
+            let served = fixtures.manifest_of(&response.body);
+            served.unwrap_or_else(|| panic!("no client pushed this: {response}"))
         };
         let get = Request::new("GET", manifest_at(repository, TAGS[tag]));
-        let answer = self
-            .read(get, register, |answer| {
-                let manifest = served(answer);
+        let response = self
+            .read(get, register, |response| {
+                let manifest = served(response);
                 let there = Register::Manifest(repository, manifest);
                 vec![
                     Claim::of(register, Effect::Read(Some(manifest))),
@@ -338,7 +340,7 @@ impl Worker {
                 ]
             })
             .await;
-        (answer.status == 200).then(|| served(&answer))
+        (response.status == 200).then(|| served(&response))
     }
 
     /// Whether a manifest exists.
@@ -347,13 +349,13 @@ impl Worker {
         let register = Register::Manifest(repository, manifest);
         let get =
             Request::new("GET", manifest_at(repository, &fixtures.manifests[manifest].digest));
-        let answer = self
-            .read(get, register, |answer| {
-                assert_eq!(answer.body, fixtures.manifests[manifest].bytes);
+        let response = self
+            .read(get, register, |response| {
+                assert_eq!(response.body, fixtures.manifests[manifest].bytes);
                 vec![Claim::of(register, Effect::Read(Some(THERE)))]
             })
             .await;
-        answer.status == 200
+        response.status == 200
     }
 
     /// Whether a blob exists, with the right bytes.
@@ -361,13 +363,13 @@ impl Worker {
         let fixtures = Arc::clone(&self.shared.fixtures);
         let register = Register::Blob(repository, blob);
         let get = Request::new("GET", blob_at(repository, &fixtures.blobs[blob].digest));
-        let answer = self
-            .read(get, register, |answer| {
-                assert!(answer.body == fixtures.blobs[blob].bytes, "other bytes of blob {blob}");
+        let response = self
+            .read(get, register, |response| {
+                assert!(response.body == fixtures.blobs[blob].bytes, "other bytes of blob {blob}");
                 vec![Claim::of(register, Effect::Read(Some(THERE)))]
             })
             .await;
-        answer.status == 200
+        response.status == 200
     }
 
     async fn holds_blob(&mut self, repository: usize, blob: usize) -> bool {
@@ -384,48 +386,52 @@ impl Worker {
         let digest = &fixtures.manifests[subject].digest;
         let get =
             Request::new("GET", format!("/v2/{}/referrers/{digest}", REPOSITORIES[repository]));
-        let listed = |answer: &Response| {
-            let listed = answer.json()["manifests"].as_array().cloned().unwrap();
-            let referrers = fixtures.referrers().filter(|(_, of)| *of == subject);
+        let listed = |response: &Response| {
+            let listed = response.json()["manifests"].as_array().cloned().unwrap();
+            let referrers = fixtures.referrers(subject);
             let is_listed = |manifest: usize| {
-                let digest = &*fixtures.manifests[manifest].digest;
-                listed.iter().any(|entry| entry["digest"] == *digest)
+                let digest = fixtures.manifests[manifest].digest.to_string();
+                listed.iter().any(|entry| entry["digest"] == digest)
             };
-            referrers.map(|(manifest, _)| (manifest, is_listed(manifest))).collect::<Vec<_>>()
+            referrers
+                .into_iter()
+                .map(|manifest| (manifest, is_listed(manifest)))
+                .collect::<Vec<_>>()
         };
         let claim = |(manifest, is_listed): (usize, bool)| {
             let value = is_listed.then_some(THERE);
             Claim::of(Register::Referrer(repository, manifest), Effect::Read(value))
         };
-        let answer = self
-            .insist(get, |answer| {
-                answer
-                    .map_or_else(Vec::new, |answer| listed(answer).into_iter().map(claim).collect())
+        let response = self
+            .insist(get, |response| {
+                response.map_or_else(Vec::new, |response| {
+                    listed(response).into_iter().map(claim).collect()
+                })
             })
             .await;
-        one_of(&answer, &[200]);
-        let there = listed(&answer).into_iter().filter(|(_, is_listed)| *is_listed);
+        one_of(&response, &[200]);
+        let there = listed(&response).into_iter().filter(|(_, is_listed)| *is_listed);
         there.map(|(manifest, _)| manifest).collect()
     }
 }
 
 /// The blobs that a refused manifest lacks.
-fn missing(fixtures: &Fixtures, answer: &Response) -> Vec<usize> {
-    let answer = answer.json();
-    let missing = answer.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
-    let blob = |digest: &serde_json::Value| fixtures.blob_of(digest.as_str()?);
+fn missing(fixtures: &Fixtures, response: &Response) -> Vec<usize> {
+    let response = response.json();
+    let missing = response.pointer("/errors/0/detail/missing").and_then(|list| list.as_array());
+    let blob = |digest: &serde_json::Value| fixtures.blob_of(&digest.as_str()?.parse().ok()?);
     missing.into_iter().flatten().filter_map(blob).collect()
 }
 
-pub(crate) fn manifest_at(repository: usize, reference: &str) -> String {
+pub(crate) fn manifest_at(repository: usize, reference: impl Display) -> String {
     format!("/v2/{}/manifests/{reference}", REPOSITORIES[repository])
 }
 
-pub(crate) fn blob_at(repository: usize, digest: &str) -> String {
+pub(crate) fn blob_at(repository: usize, digest: impl Display) -> String {
     format!("/v2/{}/blobs/{digest}", REPOSITORIES[repository])
 }
 
 #[track_caller]
-pub(crate) fn one_of(answer: &Response, statuses: &[u16]) {
-    assert!(statuses.contains(&answer.status), "{answer}");
+pub(crate) fn one_of(response: &Response, statuses: &[u16]) {
+    assert!(statuses.contains(&response.status), "{response}");
 }

@@ -12,7 +12,8 @@ use jreg_registry::{
 };
 use jreg_storage::{ByteRange, Store, SystemClock};
 
-use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
+use crate::fixtures::Fixtures;
+use crate::model::fixtures::{REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
 
 type Result<T> = std::result::Result<T, Error>;
@@ -55,7 +56,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
 
     async fn attempt(&mut self, fixtures: &Fixtures, operation: &Operation) -> Result<Outcome> {
         use Operation::*;
-        let digest = |blob: &usize| -> Digest { fixtures.blobs[*blob].digest.parse().unwrap() };
+        let digest = |blob: &usize| -> Digest { fixtures.blobs[*blob].digest.clone() };
         match operation {
             PushBlob { repository, blob } => {
                 let chunk = UploadChunk::of(fixtures.blobs[*blob].bytes.clone());
@@ -121,10 +122,10 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                 let digest = if *right {
                     blob.digest.clone()
                 } else {
-                    jreg_testkit::sha256("something else")
+                    jreg_testkit::sha256("something else").parse().unwrap()
                 };
                 let rest = UploadChunk::of(blob.bytes.slice(upload.offset..));
-                repository.upload_finish(&upload.id, &digest.parse().unwrap(), rest).await?;
+                repository.upload_finish(&upload.id, &digest, rest).await?;
                 Ok(Outcome::Done)
             }
             Cancel { .. } => repository.upload_cancel(&upload.id).await.map(|()| Outcome::Done),
@@ -144,12 +145,12 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                 let push = ManifestPush {
                     reference: reference(fixtures, by),
                     tags: beside.iter().map(|tag| TAGS[*tag].parse().unwrap()).collect(),
-                    media_type: Some(fixtures.manifests[*manifest].media_type.parse().unwrap()),
+                    media_type: Some(fixtures.manifests[*manifest].media_type.clone()),
                     bytes: fixtures.manifests[*manifest].bytes.clone(),
                     condition: condition_of(fixtures, *condition),
                 };
                 let pushed = self.repository(*repository).manifest_put(push).await?;
-                assert_eq!(pushed.digest.to_string(), fixtures.manifests[*manifest].digest);
+                assert_eq!(pushed.digest, fixtures.manifests[*manifest].digest);
                 Ok(Outcome::Done)
             }
             GetManifest { repository, by } => {
@@ -198,7 +199,7 @@ impl<F: Fn() -> Arc<dyn Store>> Direct<F> {
                     .collect()
             }
             Referrers { repository, subject, artifact_type } => {
-                let subject = fixtures.manifests[*subject].digest.parse().unwrap();
+                let subject = fixtures.manifests[*subject].digest.clone();
                 let kind = artifact_type.map(|kind| TYPES[kind]);
                 let found = self
                     .repository(*repository)
@@ -246,7 +247,7 @@ fn chunk(bytes: Bytes, offset: usize, place: Place) -> UploadChunk {
 fn reference(fixtures: &Fixtures, by: By) -> Reference {
     match by {
         By::Tag(tag) => TAGS[tag].parse().unwrap(),
-        By::Digest(manifest) => fixtures.manifests[manifest].digest.parse().unwrap(),
+        By::Digest(manifest) => Reference::Digest(fixtures.manifests[manifest].digest.clone()),
     }
 }
 
@@ -255,9 +256,9 @@ fn condition_of(fixtures: &Fixtures, condition: If) -> Option<ReferencePrecondit
         If::Always => None,
         If::Absent => Some(ReferencePrecondition::Absent),
         If::Present => Some(ReferencePrecondition::Exists),
-        If::Is(manifest) => Some(ReferencePrecondition::IsOneOf(vec![
-            fixtures.manifests[manifest].digest.parse().unwrap(),
-        ])),
+        If::Is(manifest) => {
+            Some(ReferencePrecondition::IsOneOf(vec![fixtures.manifests[manifest].digest.clone()]))
+        }
     }
 }
 

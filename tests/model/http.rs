@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use jreg_testkit::{Request, Response, ServerSpec, TestServer, sha256};
 
-use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
+use crate::fixtures::Fixtures;
+use crate::model::fixtures::{REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, Driver, If, Operation, Outcome, Place};
 
 struct Upload {
@@ -31,7 +32,7 @@ impl Http {
 
     async fn blob(&mut self, fixtures: &Fixtures, operation: &Operation) -> Outcome {
         use Operation::*;
-        let digest = |blob: &usize| fixtures.blobs[*blob].digest.as_str();
+        let digest = |blob: &usize| fixtures.blobs[*blob].digest.to_string();
         match operation {
             PushBlob { repository, blob } => {
                 let push = Request::new(
@@ -50,9 +51,9 @@ impl Http {
             Mount { repository, from, blob } => {
                 let query =
                     format!("blobs/uploads/?mount={}&from={}", digest(blob), REPOSITORIES[*from]);
-                let answer =
+                let response =
                     self.send(Request::new("POST", v2(*repository, &query)).body("")).await;
-                if answer.status == 202 { Outcome::Missed } else { outcome(&answer) }
+                if response.status == 202 { Outcome::Missed } else { outcome(&response) }
             }
             DeleteBlob { repository, blob } => outcome(
                 &self
@@ -63,23 +64,23 @@ impl Http {
                     .await,
             ),
             ReadBlob { repository, blob, start } => {
-                let answer = self
+                let response = self
                     .send(Request::new("GET", v2(*repository, &format!("blobs/{}", digest(blob)))))
                     .await;
-                match outcome(&answer) {
+                match outcome(&response) {
                     Outcome::Done => {
-                        Outcome::Bytes(answer.body.slice((*start).min(answer.body.len())..))
+                        Outcome::Bytes(response.body.slice((*start).min(response.body.len())..))
                     }
                     refused => refused,
                 }
             }
             Begin { slot, repository, blob } => {
-                let answer = self
+                let response = self
                     .send(Request::new("POST", v2(*repository, "blobs/uploads/")).body(""))
                     .await;
-                let location = answer.header("Location").unwrap().to_owned();
+                let location = response.header("Location").unwrap().to_owned();
                 self.uploads.insert(*slot, Upload { location, blob: *blob, offset: 0 });
-                outcome(&answer)
+                outcome(&response)
             }
             _ => unreachable!("only called for blobs"),
         }
@@ -105,15 +106,16 @@ impl Http {
                 )
             }
             Finish { right, .. } => {
-                let digest = if *right { blob.digest.clone() } else { sha256("something else") };
+                let digest =
+                    if *right { blob.digest.to_string() } else { sha256("something else") };
                 Request::new("PUT", format!("{}?digest={digest}", upload.location))
                     .body(blob.bytes.slice(upload.offset..))
             }
             Cancel { .. } => Request::new("DELETE", &*upload.location),
             _ => Request::new("GET", &*upload.location),
         };
-        let answer = self.send(request).await;
-        match (outcome(&answer), answer.header("Range")) {
+        let response = self.send(request).await;
+        match (outcome(&response), response.header("Range")) {
             (Outcome::Done, Some(range)) => {
                 let offset = offset(range);
                 self.uploads.get_mut(slot).unwrap().offset = offset;
@@ -137,15 +139,15 @@ impl Http {
                     ),
                 };
                 let push = Request::new("PUT", v2(*repository, &target))
-                    .header("Content-Type", &fixtures.manifests[*manifest].media_type)
+                    .header("Content-Type", fixtures.manifests[*manifest].media_type.as_str())
                     .body(fixtures.manifests[*manifest].bytes.clone());
                 outcome(&self.send(under(fixtures, push, *condition)).await)
             }
             GetManifest { repository, by } => {
-                let answer =
+                let response =
                     self.send(Request::new("GET", v2(*repository, &path(fixtures, *by)))).await;
-                match outcome(&answer) {
-                    Outcome::Done => Outcome::Bytes(answer.body),
+                match outcome(&response) {
+                    Outcome::Done => Outcome::Bytes(response.body),
                     refused => refused,
                 }
             }
@@ -185,9 +187,9 @@ impl Http {
             }
             _ => unreachable!("only called for listings"),
         };
-        let answer = self.send(Request::new("GET", target)).await;
-        let json = answer.json();
-        match outcome(&answer) {
+        let response = self.send(Request::new("GET", target)).await;
+        let json = response.json();
+        match outcome(&response) {
             Outcome::Done => Outcome::Names(names(&json[items])),
             refused => refused,
         }
@@ -264,11 +266,11 @@ fn names(items: &serde_json::Value) -> Vec<String> {
     names
 }
 
-fn outcome(answer: &Response) -> Outcome {
-    match answer.status {
+fn outcome(response: &Response) -> Outcome {
+    match response.status {
         200..=299 => Outcome::Done,
         412 => Outcome::refused("412"),
         416 => Outcome::refused("OUT_OF_ORDER"),
-        _ => Outcome::Refused(answer.error_code().unwrap_or_else(|| answer.status.to_string())),
+        _ => Outcome::Refused(response.error_code().unwrap_or_else(|| response.status.to_string())),
     }
 }

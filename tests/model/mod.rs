@@ -15,8 +15,8 @@ use jreg_storage::{FsOptions, FsStore, MemoryStore, PartRules, Store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
+use crate::fixtures::Fixtures;
 use direct::Direct;
-use fixtures::Fixtures;
 use http::Http;
 use jreg_testkit::s3::{S3Server, S3Spec};
 use operation::{Driver, Operation, any_operation, audit};
@@ -73,7 +73,7 @@ fn block_on(test: impl Future<Output = ()>) {
 fn on_store(operations: &[Operation], store: impl Fn() -> Arc<dyn Store>) {
     block_on(async {
         let mut driver = Direct::new(store).await;
-        compare(&Fixtures::new(), &mut driver, operations).await;
+        compare(&fixtures::fixtures(), &mut driver, operations).await;
     });
 }
 
@@ -102,7 +102,7 @@ fn in_bucket(operations: &[Operation]) {
     block_on(async {
         let server = S3Server::start(S3Spec::default()).await;
         let mut driver = Direct::new(|| server.store()).await;
-        compare(&Fixtures::new(), &mut driver, operations).await;
+        compare(&fixtures::fixtures(), &mut driver, operations).await;
         server.stop().await;
     });
 }
@@ -110,7 +110,7 @@ fn in_bucket(operations: &[Operation]) {
 fn over_http(operations: &[Operation]) {
     block_on(async {
         let mut driver = Http::new().await;
-        compare(&Fixtures::new(), &mut driver, operations).await;
+        compare(&fixtures::fixtures(), &mut driver, operations).await;
     });
 }
 

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use jreg_testkit::sha256;
 use proptest::prelude::*;
 
-use crate::model::fixtures::{BLOBS, Fixtures, MANIFESTS, REPOSITORIES, TAGS, TYPES};
+use crate::fixtures::Fixtures;
+use crate::model::fixtures::{BLOBS, MANIFESTS, REPOSITORIES, TAGS, TYPES};
 
 /// Number of concurrent uploads.
 pub(crate) const SLOTS: usize = 3;

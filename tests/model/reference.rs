@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::fixtures::{Fixtures, REPOSITORIES, TAGS, TYPES};
+use crate::fixtures::Fixtures;
+use crate::model::fixtures::{REPOSITORIES, TAGS, TYPES};
 use crate::model::operation::{By, If, Operation, Outcome, Place};
 
 #[derive(Debug, Default)]
@@ -233,9 +234,11 @@ impl Reference {
             .manifests
             .iter()
             .map(|manifest| &fixtures.manifests[*manifest])
-            .filter(|manifest| manifest.subject == Some(subject))
-            .filter(|manifest| wanted.is_none() || manifest.artifact_type == wanted)
-            .map(|manifest| manifest.digest.clone())
+            .filter(|manifest| manifest.subject() == Some(subject))
+            .filter(|manifest| {
+                wanted.is_none() || manifest.referrer.map(|(_, kind)| kind) == wanted
+            })
+            .map(|manifest| manifest.digest.to_string())
             .collect();
         digests.sort();
         vec![Outcome::Names(digests)]

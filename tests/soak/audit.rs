@@ -8,9 +8,10 @@ use std::time::Duration;
 use jreg_oci::Digest;
 use jreg_storage::{Key, ListRequest, Store};
 
+use crate::fixtures::Fixtures;
 use crate::soak::client::{Client, Shared};
 use crate::soak::cluster::{INSTANCES, Removal};
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::fixtures::{REPOSITORIES, TAGS};
 use crate::soak::gc::collect_once;
 use crate::soak::ledger::Register;
 
@@ -31,7 +32,7 @@ pub(crate) async fn audit(shared: &Shared) {
     for run in 0..RUNS {
         cluster.schedule.advance(3 * HOUR).await;
         let done = collect_once(cluster, run % INSTANCES, Duration::ZERO).await.unwrap();
-        let left = [done.links, done.manifests, done.leftovers, done.blobs, done.deduplicated];
+        let left = [done.links, done.manifests, done.orphans, done.blobs, done.deduplicated];
         assert!(left.iter().all(|tally| tally.failed + tally.withheld == 0), "{done:?}");
         if run == RUNS - 1 {
             let removed: u64 = left.iter().map(|tally| tally.removed).sum();
@@ -154,7 +155,7 @@ fn check_repositories(shared: &Shared, tags: &Tags, kept: &Kept, all: &BTreeMap<
     for (repository, manifest) in &kept.manifests {
         let found = &fixtures.manifests[*manifest];
         expected.insert(manifest_key(*repository, &found.digest));
-        let Some(subject) = found.subject else { continue };
+        let Some(subject) = found.subject() else { continue };
         let entry = entry_key(*repository, &fixtures.manifests[subject].digest, &found.digest);
         if shared.ledger.bound_to(*repository, subject).contains(manifest) {
             expected.insert(entry.clone());

@@ -7,9 +7,10 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, Registry, Repository, Result};
 use jreg_testkit::Rng;
 
+use crate::fixtures::Fixtures;
 use crate::soak::cluster::{Cluster, INSTANCES};
 use crate::soak::fault_schedule::{FaultSchedule, count};
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::fixtures::{REPOSITORIES, TAGS, repository_name, tag_of};
 use crate::soak::ledger::{Ledger, Register, Value, Writing};
 
 /// How long a client may rely on existing content: the minimum grace period less the age from which
@@ -33,7 +34,7 @@ pub(crate) struct Client {
 
 /// Outcome of a request.
 #[derive(Debug)]
-pub(crate) enum Answer<T> {
+pub(crate) enum Outcome<T> {
     Yes(T),
     /// A definite refusal.
     No(Error),
@@ -67,7 +68,7 @@ impl Client {
         &mut self,
         repository: usize,
         work: impl FnOnce(Repository) -> F,
-    ) -> Answer<T>
+    ) -> Outcome<T>
     where
         F: Future<Output = Result<T>>,
     {
@@ -80,30 +81,32 @@ impl Client {
         instance: usize,
         repository: usize,
         work: impl FnOnce(Repository) -> F,
-    ) -> Answer<T>
+    ) -> Outcome<T>
     where
         F: Future<Output = Result<T>>,
     {
         let cluster = Arc::clone(&self.shared.cluster);
-        let asking = |registry: Registry| work(registry.repository(Fixtures::name(repository)));
-        let Some(answer) = cluster.at(instance, asking).await else { return Answer::Unsure };
-        match answer {
-            Ok(answer) => {
+        let asking = |registry: Registry| work(registry.repository(repository_name(repository)));
+        let Some(outcome) = cluster.at(instance, asking).await else { return Outcome::Unsure };
+        match outcome {
+            Ok(outcome) => {
                 count(&self.schedule().counts.acknowledged);
-                Answer::Yes(answer)
+                Outcome::Yes(outcome)
             }
-            Err(Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. }) => Answer::Unsure,
-            Err(error) => Answer::No(error),
+            Err(Error::Store(_) | Error::Busy { .. } | Error::Interrupted { .. }) => {
+                Outcome::Unsure
+            }
+            Err(error) => Outcome::No(error),
         }
     }
 
     /// Records the outcome of a write.
-    pub(crate) fn settle<T>(&self, writing: Writing, answer: &Answer<T>) {
+    pub(crate) fn settle<T>(&self, writing: Writing, outcome: &Outcome<T>) {
         let (ledger, now) = (&self.shared.ledger, self.now());
-        match answer {
-            Answer::Yes(_) => ledger.acknowledged(writing, now),
-            Answer::No(_) => ledger.refused(writing),
-            Answer::Unsure => ledger.in_doubt(writing, now),
+        match outcome {
+            Outcome::Yes(_) => ledger.acknowledged(writing, now),
+            Outcome::No(_) => ledger.refused(writing),
+            Outcome::Unsure => ledger.in_doubt(writing, now),
         }
     }
 
@@ -141,11 +144,11 @@ impl Client {
 
     /// Points another tag to the target of a tag.
     async fn retag(&mut self, repository: usize, from: usize) {
-        let reference = Reference::Tag(Fixtures::tag(from));
+        let reference = Reference::Tag(tag_of(from));
         let found = self.ask(repository, |r| async move {
             r.manifest_get(&reference, jreg_registry::TouchPolicy::IfOld).await
         });
-        let Answer::Yes(found) = found.await else { return };
+        let Outcome::Yes(found) = found.await else { return };
         let Some(manifest) = self.shared.fixtures.manifest_of(&found.bytes) else {
             self.schedule().violation("a tag points to a manifest that was not pushed", &[]);
         };
@@ -155,11 +158,11 @@ impl Client {
 
     async fn delete_tag(&mut self, repository: usize, tag: usize) {
         let writing = self.shared.ledger.write(Register::Tag(repository, tag), None);
-        let reference = Reference::Tag(Fixtures::tag(tag));
-        let answer =
+        let reference = Reference::Tag(tag_of(tag));
+        let outcome =
             self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
-        let answer = answer.await;
-        self.settle(writing, &answer);
+        let outcome = outcome.await;
+        self.settle(writing, &outcome);
     }
 
     async fn delete_manifest(&mut self, repository: usize, manifest: usize) {
@@ -169,15 +172,15 @@ impl Client {
             (0..TAGS.len()).map(|tag| ledger.write(Register::Tag(repository, tag), None)).collect();
         let writing = ledger.write(Register::Manifest(repository, manifest), None);
         let reference = Reference::Digest(self.shared.fixtures.manifests[manifest].digest.clone());
-        let answer =
+        let outcome =
             self.ask(repository, |r| async move { r.manifest_delete(&reference, None).await });
-        let answer = answer.await;
-        self.settle(writing, &answer);
+        let outcome = outcome.await;
+        self.settle(writing, &outcome);
         for tag in tags {
-            match &answer {
-                Answer::Yes(()) => ledger.removed_from(tag, manifest),
+            match &outcome {
+                Outcome::Yes(()) => ledger.removed_from(tag, manifest),
                 // Its tags may be deleted, and GC may have deleted the manifest first.
-                Answer::No(_) | Answer::Unsure => ledger.in_doubt_if(tag, manifest),
+                Outcome::No(_) | Outcome::Unsure => ledger.in_doubt_if(tag, manifest),
             }
         }
         ledger.unbind(repository, manifest, true);
@@ -186,9 +189,9 @@ impl Client {
     async fn delete_blob(&mut self, repository: usize, blob: usize) {
         let writing = self.shared.ledger.write(Register::Blob(repository, blob), None);
         let digest = self.shared.fixtures.blobs[blob].digest.clone();
-        let answer = self.ask(repository, |r| async move { r.blob_delete(&digest).await });
-        let answer = answer.await;
-        self.settle(writing, &answer);
+        let outcome = self.ask(repository, |r| async move { r.blob_delete(&digest).await });
+        let outcome = outcome.await;
+        self.settle(writing, &outcome);
     }
 
     /// Mounts a blob in another repository.

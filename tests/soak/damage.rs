@@ -12,7 +12,7 @@ use jreg_storage::{ByteRange, ListRequest, PutMode};
 use crate::soak::client::Shared;
 use crate::soak::cluster::INSTANCES;
 use crate::soak::fault_schedule::count;
-use crate::soak::fixtures::{Fixtures, REPOSITORIES};
+use crate::soak::fixtures::{REPOSITORIES, repository_name};
 use crate::soak::gc::collect_once;
 
 const ROUNDS: usize = 4;
@@ -61,7 +61,7 @@ async fn held(shared: &Shared) -> Vec<Held> {
             let digest = found.digest.clone();
             let stat = shared.cluster.at(0, |registry| async move {
                 registry
-                    .repository(Fixtures::name(repository))
+                    .repository(repository_name(repository))
                     .blob_stat(&digest, TouchPolicy::IfOld)
                     .await
             });
@@ -102,7 +102,7 @@ async fn pull(shared: &Shared, instance: usize, (repository, blob): Held) -> Res
     let right = shared.fixtures.blobs[blob].clone();
     let read = shared.cluster.at(instance, |registry| async move {
         let reader =
-            registry.repository(Fixtures::name(repository)).blob_open(&right.digest).await?;
+            registry.repository(repository_name(repository)).blob_open(&right.digest).await?;
         let range = ByteRange { start: 0, end: reader.blob().size_bytes };
         let read: Vec<Bytes> = reader.read(range).await?.try_collect().await?;
         Ok::<_, Error>(read.concat())
@@ -122,7 +122,7 @@ async fn push(shared: &Shared, instance: usize, (repository, blob): Held) {
     let found = shared.fixtures.blobs[blob].clone();
     let is_streamed = shared.cluster.schedule.chance(2);
     let pushed = shared.cluster.at(instance, |registry| async move {
-        let repository = registry.repository(Fixtures::name(repository));
+        let repository = registry.repository(repository_name(repository));
         let chunk = UploadChunk::of(found.bytes);
         if !is_streamed {
             return repository.blob_push(&found.digest, chunk).await;

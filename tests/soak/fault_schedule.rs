@@ -78,7 +78,6 @@ impl fmt::Display for SoakCounts {
     }
 }
 
-/// A delayed write.
 #[derive(Debug)]
 pub(crate) struct DelayedWrite {
     pub(crate) sent: SystemTime,

@@ -30,7 +30,6 @@ use futures::future::try_join_all;
 use client::{Client, Shared};
 use cluster::{Backend, Cluster, INSTANCES, Removal};
 use fault_schedule::FaultSchedule;
-use fixtures::Fixtures;
 
 const CLIENTS: u64 = 5;
 
@@ -90,7 +89,7 @@ async fn soak(place: Backend, removal: Removal, seed: u64, operations: u64) {
     let began = std::time::Instant::now();
     let cluster = Arc::new(Cluster::new(place, removal, seed).await);
     let sizes = if place == Backend::Memory { MEMORY_BLOBS } else { BUCKET_BLOBS };
-    let fixtures = Arc::new(Fixtures::new(sizes));
+    let fixtures = Arc::new(fixtures::fixtures(sizes));
     let shared = Shared { fixtures, ledger: Arc::default(), cluster: Arc::clone(&cluster) };
     work(&shared, variable("JREG_SOAK_OPERATIONS").unwrap_or(operations)).await;
     cluster.schedule.stop_faults().await;

@@ -10,10 +10,10 @@ use jreg_oci::Reference;
 use jreg_registry::{Error, PageRequest, Repository, Result, TouchPolicy};
 use jreg_storage::ByteRange;
 
-use crate::soak::client::{Answer, Client};
+use crate::soak::client::{Client, Outcome};
 use crate::soak::cluster::INSTANCES;
 use crate::soak::fault_schedule::count;
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::fixtures::{REPOSITORIES, TAGS, tag_of};
 use crate::soak::ledger::{Reading, Register};
 
 /// How long a reader may use a location: bytes are kept for an hour, of which caches take a minute.
@@ -45,13 +45,13 @@ impl Client {
     ) -> Option<Option<usize>> {
         count(&self.schedule().counts.pulls);
         let pull = self.begin_pull(instance, repository, tag);
-        let reference = Reference::Tag(Fixtures::tag(tag));
+        let reference = Reference::Tag(tag_of(tag));
         let found = self.get(instance, repository, reference).await;
         let led_to = match &found {
-            Answer::Yes(manifest) => Some(Some(*manifest)),
-            Answer::No(Error::ManifestUnknown { .. }) => Some(None),
-            Answer::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
-            Answer::Unsure => None,
+            Outcome::Yes(manifest) => Some(Some(*manifest)),
+            Outcome::No(Error::ManifestUnknown { .. }) => Some(None),
+            Outcome::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
+            Outcome::Unsure => None,
         };
         if let Some(value) = led_to {
             let values = self.shared.ledger.so_far(&pull.tag).values;
@@ -112,16 +112,16 @@ impl Client {
         let digest = self.shared.fixtures.manifests[child].digest.clone();
         let reference = Reference::Digest(digest.clone());
         match self.get(pull.instance, pull.repository, reference).await {
-            Answer::Yes(_) => self.pull_blobs(pull, parent, child).await,
-            Answer::No(Error::ManifestUnknown { .. }) => {
+            Outcome::Yes(_) => self.pull_blobs(pull, parent, child).await,
+            Outcome::No(Error::ManifestUnknown { .. }) => {
                 if bound.contains(&child) && self.is_still_bound(pull, parent, child) {
                     let what = format!("manifest {child} is gone, which {parent} keeps");
                     let parent = self.shared.fixtures.manifests[parent].digest.clone();
                     self.schedule().violation(&what, &[&digest.hex(), &parent.hex()]);
                 }
             }
-            Answer::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
-            Answer::Unsure => {}
+            Outcome::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
+            Outcome::Unsure => {}
         }
     }
 
@@ -141,7 +141,7 @@ impl Client {
         let list = |r: Repository| async move {
             r.referrers(&asked, None, &PageRequest { limit: 100, last: None }).await
         };
-        let Answer::Yes(page) = self.ask_at(pull.instance, pull.repository, list).await else {
+        let Outcome::Yes(page) = self.ask_at(pull.instance, pull.repository, list).await else {
             return;
         };
         for referrer in fixtures.referrers(subject) {
@@ -189,22 +189,22 @@ impl Client {
         let found = self.shared.fixtures.blobs[blob].clone();
         let (digest, began) = (found.digest.clone(), self.now());
         match self.ask_at(instance, repository, |r| read(r, digest)).await {
-            Answer::Yes(bytes) if bytes == found.bytes => {
+            Outcome::Yes(bytes) if bytes == found.bytes => {
                 count(&self.schedule().counts.objects_checked);
                 false
             }
-            Answer::Yes(_) => {
+            Outcome::Yes(_) => {
                 self.schedule().violation("wrong bytes are served", &[&found.digest.hex()]);
             }
-            Answer::No(Error::BlobUnknown { .. }) => true,
-            Answer::No(Error::Damaged { .. }) if self.now() > began + READ_MAX => false,
-            Answer::No(Error::Damaged { key, .. }) => {
+            Outcome::No(Error::BlobUnknown { .. }) => true,
+            Outcome::No(Error::Damaged { .. }) if self.now() > began + READ_MAX => false,
+            Outcome::No(Error::Damaged { key, .. }) => {
                 let name = REPOSITORIES[repository];
                 let what = format!("{name}: the bytes of {} at {key} are gone", found.digest);
                 self.schedule().violation(&what, &[&found.digest.hex(), &key]);
             }
-            Answer::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
-            Answer::Unsure => false,
+            Outcome::No(error) => self.schedule().violation(&format!("a pull fails: {error}"), &[]),
+            Outcome::Unsure => false,
         }
     }
 
@@ -214,21 +214,21 @@ impl Client {
         instance: usize,
         repository: usize,
         reference: Reference,
-    ) -> Answer<usize> {
+    ) -> Outcome<usize> {
         let wanted = reference.clone();
         let get = |r: Repository| async move { r.manifest_get(&wanted, TouchPolicy::Never).await };
         match self.ask_at(instance, repository, get).await {
-            Answer::Yes(manifest) => match self.shared.fixtures.manifest_of(&manifest.bytes) {
+            Outcome::Yes(manifest) => match self.shared.fixtures.manifest_of(&manifest.bytes) {
                 Some(number) => {
                     count(&self.schedule().counts.objects_checked);
-                    Answer::Yes(number)
+                    Outcome::Yes(number)
                 }
                 None => {
                     self.schedule().violation(&format!("{reference} is an unknown manifest"), &[])
                 }
             },
-            Answer::No(error) => Answer::No(error),
-            Answer::Unsure => Answer::Unsure,
+            Outcome::No(error) => Outcome::No(error),
+            Outcome::Unsure => Outcome::Unsure,
         }
     }
 
@@ -265,7 +265,7 @@ impl Client {
         let reading = self.shared.ledger.read(Register::Manifest(repository, manifest));
         let digest = self.shared.fixtures.manifests[manifest].digest.clone();
         let found = self.get(instance, repository, Reference::Digest(digest.clone())).await;
-        let is_gone = matches!(found, Answer::No(Error::ManifestUnknown { .. }));
+        let is_gone = matches!(found, Outcome::No(Error::ManifestUnknown { .. }));
         if self.is_promised(reading) && is_gone {
             let what = format!("{digest} was promised in {}", REPOSITORIES[repository]);
             self.schedule().violation(&what, &[&digest.hex()]);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use jreg_oci::{ContentRange, Digest, Reference};
 use jreg_registry::{Blob, Error, ManifestPush, TouchPolicy, UploadChunk, UploadId};
 
-use crate::soak::client::{Answer, Client, RELY};
-use crate::soak::fixtures::{Fixtures, REPOSITORIES, TAGS};
+use crate::soak::client::{Client, Outcome, RELY};
+use crate::soak::fixtures::{REPOSITORIES, TAGS, repository_name, tag_of};
 use crate::soak::ledger::{Reading, Register, THERE};
 
 /// Maximum attempts to push a blob.
@@ -55,7 +55,7 @@ impl Client {
             let found = self.ask(repository, |r| async move {
                 r.manifest_get(&reference, TouchPolicy::IfOld).await
             });
-            if let Answer::Yes(_) = found.await {
+            if let Outcome::Yes(_) = found.await {
                 self.hold_that(register, began);
                 return Some(Relied { digest, register, reading, began });
             }
@@ -102,23 +102,23 @@ impl Client {
         let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let (began, reading) = (self.now(), self.shared.ledger.read(register));
         let asked = digest.clone();
-        let answer = self
+        let outcome = self
             .ask(repository, |r| async move { r.blob_stat(&asked, TouchPolicy::IfOld).await })
             .await;
         let seen = self.shared.ledger.seen(reading);
-        match answer {
-            Answer::Yes(_) => {
+        match outcome {
+            Outcome::Yes(_) => {
                 self.hold_that(register, began);
                 Some(began)
             }
-            Answer::No(error) => {
+            Outcome::No(error) => {
                 if seen.is_promised(self.now()) {
                     let what = format!("{error}, but it was promised");
                     self.schedule().violation(&what, &[&digest.hex()]);
                 }
                 None
             }
-            Answer::Unsure => None,
+            Outcome::Unsure => None,
         }
     }
 
@@ -132,21 +132,21 @@ impl Client {
         let digest = self.shared.fixtures.blobs[blob].digest.clone();
         let (began, reading) = (self.now(), self.shared.ledger.read(source));
         let writing = self.shared.ledger.write(register, THERE);
-        let (asked, name) = (digest.clone(), Fixtures::name(from));
-        let answer =
+        let (asked, name) = (digest.clone(), repository_name(from));
+        let outcome =
             self.ask(repository, |r| async move { r.blob_mount(&asked, &name).await }).await;
         let seen = self.shared.ledger.seen(reading);
-        match answer {
-            Answer::Yes(None) => {
+        match outcome {
+            Outcome::Yes(None) => {
                 self.shared.ledger.refused(writing);
                 if seen.is_promised(self.now()) {
                     self.schedule().violation("there is nothing to mount", &[&digest.hex()]);
                 }
                 None
             }
-            answer => {
-                self.settle(writing, &answer);
-                matches!(answer, Answer::Yes(_)).then(|| {
+            outcome => {
+                self.settle(writing, &outcome);
+                matches!(outcome, Outcome::Yes(_)).then(|| {
                     self.hold_that(register, began);
                     began
                 })
@@ -159,23 +159,23 @@ impl Client {
         let writing = self.shared.ledger.write(register, THERE);
         for _ in 0..TRIES {
             let began = self.now();
-            let answer = match self.rng.below(4) {
+            let outcome = match self.rng.below(4) {
                 0 => self.push_known(repository, blob).await,
                 1 => self.push_whole(repository, blob).await,
                 _ => self.push_in_chunks(repository, blob).await,
             };
-            if let Answer::Yes(_) = &answer {
-                self.settle(writing, &answer);
+            if let Outcome::Yes(_) = &outcome {
+                self.settle(writing, &outcome);
                 self.hold_that(register, began);
                 return Some(began);
             }
         }
-        self.settle::<()>(writing, &Answer::Unsure);
+        self.settle::<()>(writing, &Outcome::Unsure);
         None
     }
 
     /// POST with the digest and the bytes.
-    async fn push_known(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
+    async fn push_known(&mut self, repository: usize, blob: usize) -> Outcome<Blob> {
         let found = self.shared.fixtures.blobs[blob].clone();
         let pushing = |r: jreg_registry::Repository| async move {
             r.blob_push(&found.digest, UploadChunk::of(found.bytes)).await
@@ -184,16 +184,16 @@ impl Client {
     }
 
     /// POST, then PUT with the bytes.
-    async fn push_whole(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
+    async fn push_whole(&mut self, repository: usize, blob: usize) -> Outcome<Blob> {
         let found = self.shared.fixtures.blobs[blob].clone();
-        let Some(id) = self.begin(repository).await else { return Answer::Unsure };
+        let Some(id) = self.begin(repository).await else { return Outcome::Unsure };
         self.finish(repository, &id, &found.digest, found.bytes).await
     }
 
     /// POST, PATCHes at random instances, PUT with the rest; resumes at the current offset.
-    async fn push_in_chunks(&mut self, repository: usize, blob: usize) -> Answer<Blob> {
+    async fn push_in_chunks(&mut self, repository: usize, blob: usize) -> Outcome<Blob> {
         let found = self.shared.fixtures.blobs[blob].clone();
-        let Some(id) = self.begin(repository).await else { return Answer::Unsure };
+        let Some(id) = self.begin(repository).await else { return Outcome::Unsure };
         let chunks = 1 + self.below(3);
         for _ in 0..chunks {
             let Some(offset) = self.stands(repository, &id).await else { continue };
@@ -203,7 +203,7 @@ impl Client {
                 self.append(repository, &id, offset, piece).await;
             }
         }
-        let Some(offset) = self.stands(repository, &id).await else { return Answer::Unsure };
+        let Some(offset) = self.stands(repository, &id).await else { return Outcome::Unsure };
         let left = found.bytes.slice(offset..);
         if self.rng.chance(1, 2) && !left.is_empty() {
             self.append(repository, &id, offset, left).await;
@@ -215,7 +215,7 @@ impl Client {
     async fn begin(&mut self, repository: usize) -> Option<UploadId> {
         let begin = |r: jreg_registry::Repository| async move { Ok(r.upload_start(None)) };
         match self.ask(repository, begin).await {
-            Answer::Yes(id) => Some(id),
+            Outcome::Yes(id) => Some(id),
             _ => None,
         }
     }
@@ -223,7 +223,7 @@ impl Client {
     async fn stands(&mut self, repository: usize, id: &UploadId) -> Option<usize> {
         let id = id.clone();
         match self.ask(repository, |r| async move { r.upload_status(&id).await }).await {
-            Answer::Yes(progress) => Some(usize::try_from(progress.offset).unwrap()),
+            Outcome::Yes(progress) => Some(usize::try_from(progress.offset).unwrap()),
             _ => None,
         }
     }
@@ -240,7 +240,7 @@ impl Client {
         id: &UploadId,
         digest: &Digest,
         bytes: Bytes,
-    ) -> Answer<Blob> {
+    ) -> Outcome<Blob> {
         let chunk = if bytes.is_empty() { UploadChunk::empty() } else { UploadChunk::of(bytes) };
         self.close(repository, id, digest, chunk).await
     }
@@ -252,7 +252,7 @@ impl Client {
         digest: &Digest,
         bytes: Bytes,
         offset: usize,
-    ) -> Answer<Blob> {
+    ) -> Outcome<Blob> {
         if bytes.is_empty() {
             return self.finish(repository, id, digest, bytes).await;
         }
@@ -266,14 +266,14 @@ impl Client {
         id: &UploadId,
         digest: &Digest,
         chunk: UploadChunk,
-    ) -> Answer<Blob> {
+    ) -> Outcome<Blob> {
         let closing = (id.clone(), digest.clone());
         let first = self.ask(repository, |r| async move {
             let (id, digest) = closing;
             r.upload_finish(&id, &digest, chunk).await
         });
         let first = first.await;
-        if !matches!(first, Answer::Unsure) || self.rng.chance(1, 3) {
+        if !matches!(first, Outcome::Unsure) || self.rng.chance(1, 3) {
             return first;
         }
         // A retry, like a client without a response.
@@ -308,7 +308,7 @@ impl Client {
         let ledger = Arc::clone(&self.shared.ledger);
         ledger.unbind(repository, manifest, false);
         let began = self.now();
-        let subject = found.subject.map(|_| self.watch_tags(repository));
+        let subject = found.subject().map(|_| self.watch_tags(repository));
         let writes = self.writes(repository, manifest, tag);
         let observations: Vec<_> = found
             .needs
@@ -317,34 +317,34 @@ impl Client {
             .collect();
         let digest = found.digest.clone();
         let push = ManifestPush {
-            reference: tag.map_or(Reference::Digest(digest), |t| Reference::Tag(Fixtures::tag(t))),
+            reference: tag.map_or(Reference::Digest(digest), |t| Reference::Tag(tag_of(t))),
             tags: Vec::new(),
             media_type: Some(found.media_type.clone()),
             bytes: found.bytes.clone(),
             condition: None,
         };
-        let answer = self.ask(repository, |r| async move { r.manifest_put(push).await }).await;
+        let outcome = self.ask(repository, |r| async move { r.manifest_put(push).await }).await;
         for writing in writes {
-            self.settle(writing, &answer);
+            self.settle(writing, &outcome);
         }
         for observation in observations {
-            match &answer {
-                Answer::Yes(_) => ledger.acknowledged(observation, self.now()),
-                Answer::No(_) | Answer::Unsure => ledger.refused(observation),
+            match &outcome {
+                Outcome::Yes(_) => ledger.acknowledged(observation, self.now()),
+                Outcome::No(_) | Outcome::Unsure => ledger.refused(observation),
             }
         }
         let kept_by = found
-            .subject
+            .subject()
             .filter(|kept_by| subject.is_some_and(|tags| self.some_tag_led_to(tags, *kept_by)));
-        match answer {
-            Answer::Yes(_) => self.pushed(repository, manifest, began, relied, kept_by),
-            Answer::No(Error::ReferencesUnknown { missing, .. }) => {
+        match outcome {
+            Outcome::Yes(_) => self.pushed(repository, manifest, began, relied, kept_by),
+            Outcome::No(Error::ReferencesUnknown { missing, .. }) => {
                 self.check_missing(repository, &missing, relied);
             }
-            Answer::No(error) => {
+            Outcome::No(error) => {
                 self.schedule().violation(&format!("a push is refused: {error}"), &[])
             }
-            Answer::Unsure => {}
+            Outcome::Unsure => {}
         }
     }
 

@@ -44,7 +44,6 @@ impl InstanceLifetime {
 /// suspended process cannot complete an old request, however long it was suspended.
 const SIGNATURE_MAX: Duration = Duration::from_secs(15 * 60);
 
-/// The fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestFault {
     None,
@@ -165,17 +164,17 @@ impl UnreliableStore {
         if self.before(false, key).await != RequestFault::None {
             return Err(unavailable(key));
         }
-        let answer = {
+        let outcome = {
             let _in_flight = self.schedule.in_flight().await;
             work.await
         };
-        if let Err(error) = &answer
+        if let Err(error) = &outcome
             && !error.is_not_found()
         {
             self.schedule.note(|| format!("{} {name} {key}: {error}", self.instance));
         }
         self.after(false, key).await;
-        answer
+        outcome
     }
 
     /// A write; `again` creates it for the target store.
@@ -209,18 +208,18 @@ impl UnreliableStore {
             }
             RequestFault::None | RequestFault::ResponseLost => {}
         }
-        let answer = {
+        let outcome = {
             let _in_flight = self.schedule.in_flight().await;
             work.await
         };
-        match &answer {
+        match &outcome {
             Ok(_) => note(format!("{fault:?}")),
             Err(error) => note(format!("{fault:?}: {:?}", error.kind())),
         }
         self.after(true, key).await;
         match fault {
             RequestFault::ResponseLost => Err(unavailable(key)),
-            _ => answer,
+            _ => outcome,
         }
     }
 

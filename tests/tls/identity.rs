@@ -69,15 +69,15 @@ impl MutualTlsServer {
         path: &str,
         headers: &str,
     ) -> u16 {
-        let answer = self.ask(who, &request(method, path, headers)).await;
-        answer.split(' ').nth(1).unwrap().parse().unwrap()
+        let response = self.ask(who, &request(method, path, headers)).await;
+        response.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     /// A token for pushing, with a client certificate or other credentials.
     async fn token(&self, who: Option<&CertificateAndKey>, headers: &str) -> String {
         let path = "/token?service=jreg&scope=repository:team/app:pull,push";
-        let answer = self.ask(who, &request("GET", path, headers)).await;
-        let body = answer.split_once("\r\n\r\n").unwrap().1;
+        let response = self.ask(who, &request("GET", path, headers)).await;
+        let body = response.split_once("\r\n\r\n").unwrap().1;
         let body: Value = serde_json::from_str(body).unwrap();
         format!("Authorization: Bearer {}\r\n", body["token"].as_str().unwrap())
     }
@@ -104,12 +104,12 @@ async fn rules_are_about_common_names_and_uris() {
     let builder = registry.clients.client(Some("builder"), &[]);
     let workload = registry.clients.client(None, &["spiffe://test/ci"]);
     let other = registry.clients.client(Some("other"), &["spiffe://test/other"]);
-    let nobody = registry.clients.client(None, &[]);
+    let anonymous = registry.clients.client(None, &[]);
     for (who, enter, push, list) in [
         (Some(&builder), 200, 202, 200),
         (Some(&workload), 200, 202, 200),
         (Some(&other), 200, 403, 200),
-        (Some(&nobody), 401, 401, 401),
+        (Some(&anonymous), 401, 401, 401),
         (None, 401, 401, 401),
     ] {
         let statuses = (
@@ -150,9 +150,9 @@ async fn a_token_for_a_certificate_is_good_only_with_it() {
 #[tokio::test]
 async fn a_challenge_sends_clients_on_by_https() {
     let registry = MutualTlsServer::start().await;
-    let answer = registry.ask(None, &request("GET", "/v2/", "")).await;
+    let response = registry.ask(None, &request("GET", "/v2/", "")).await;
     let challenge = "www-authenticate: Bearer realm=\"https://registry.test/token\",";
-    assert!(answer.contains(challenge), "{answer}");
+    assert!(response.contains(challenge), "{response}");
     // Also over HTTP/2, where the host is in `:authority`.
     let stream = registry.scenario.client().protocols(&["h2"]);
     let stream = stream.connect(registry.server.address).await.unwrap();
@@ -163,8 +163,8 @@ async fn a_challenge_sends_clients_on_by_https() {
     tokio::spawn(connection);
     let request = http::Request::get("https://other.test:8443/v2/");
     let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    let challenge = answer.headers()["www-authenticate"].to_str().unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let challenge = response.headers()["www-authenticate"].to_str().unwrap();
     assert!(
         challenge.starts_with("Bearer realm=\"https://other.test:8443/token\","),
         "{challenge}"

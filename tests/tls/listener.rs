@@ -29,8 +29,8 @@ async fn push(scenario: &TlsScenario, server: &Server, bytes: &Bytes) -> String 
     let connection = tokio::spawn(connection);
     let target = format!("https://registry.test/v2/app/blobs/uploads/?digest={digest}");
     let request = http::Request::post(target).body(Full::new(bytes.clone())).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    assert_eq!(answer.status(), 201);
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 201);
     drop(sender);
     connection.await.unwrap().unwrap();
     format!("/v2/app/blobs/{digest}")
@@ -47,18 +47,18 @@ async fn http_1_and_2_push_and_pull() {
         scenario.client().protocols(&["http/1.1"]).connect(server.address).await.unwrap();
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
     stream.write_all(request("GET", &target, "").as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
-    assert!(answer.ends_with(&bytes));
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    assert!(response.ends_with(&bytes));
     let io =
         TokioIo::new(scenario.client().protocols(&["h2"]).connect(server.address).await.unwrap());
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let uri = format!("https://registry.test{target}");
     let request = http::Request::get(uri).body(Empty::<Bytes>::new()).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), bytes);
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), bytes);
 }
 
 /// A client closes such a connection (RFC 9113 section 8.1.1).
@@ -79,11 +79,11 @@ async fn fixed_a_head_has_no_body_over_http_2() {
     ] {
         let uri = format!("https://registry.test{path}");
         let request = http::Request::head(uri).body(Empty::<Bytes>::new()).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        assert_eq!(answer.status(), status, "{path}");
-        let said = answer.headers()["content-length"].to_str().unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+        let said = response.headers()["content-length"].to_str().unwrap();
         assert!(length.is_none_or(|length| said == length) && said != "0", "{path}: {said}");
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "", "{path}");
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "", "{path}");
     }
 }
 
@@ -93,8 +93,8 @@ async fn plain_http_is_told_what_is_spoken_here() {
     let server = scenario.serve().await;
     for method in ["GET", "PRI"] {
         let stream = TcpStream::connect(server.address).await.unwrap();
-        let answer = exchange(stream, &request(method, "/v2/", "")).await;
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let response = exchange(stream, &request(method, "/v2/", "")).await;
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}");
         assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{head}");
         assert_eq!(body.trim(), "this port speaks TLS: use https://");
@@ -104,7 +104,7 @@ async fn plain_http_is_told_what_is_spoken_here() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_nobody() {
+async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_no_other() {
     let timeout = Duration::from_millis(100);
     let scenario = TlsScenario::with(|settings| settings.header_read_timeout = timeout);
     let server = scenario.serve().await;
@@ -117,9 +117,9 @@ async fn a_handshake_that_fails_or_takes_long_is_closed_and_disturbs_nobody() {
     assert!(scenario.get(&server, "/livez").await.starts_with("HTTP/1.1 200 "));
     for stream in [&mut silent, &mut half, &mut garbage] {
         // At most an alert arrives; unread bytes may cause a reset, too.
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer).await;
-        assert!(answer.len() < 16, "{answer:?}");
+        let mut response = Vec::new();
+        let _ = stream.read_to_end(&mut response).await;
+        assert!(response.len() < 16, "{response:?}");
     }
     assert!(!is_taken(&jreg_testkit::TlsClient::of(&TestCa::new()), server.address).await);
     let count = async |outcome: &str| {
@@ -157,15 +157,15 @@ async fn one_connection_too_many_is_told_so_over_tls() {
 }
 
 #[tokio::test]
-async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
+async fn a_stop_finishes_responses_and_waits_for_no_handshake() {
     let scenario = TlsScenario::new();
     let server = scenario.serve().await;
     let bytes = Rng::new(2).bytes(LARGE_BYTES);
     let target = push(&scenario, &server, &bytes).await;
     let mut busy = scenario.client().connect(server.address).await.unwrap();
     busy.write_all(request("GET", &target, "").as_bytes()).await.unwrap();
-    let mut answer = vec![0; 1024];
-    busy.read_exact(&mut answer).await.unwrap();
+    let mut response = vec![0; 1024];
+    busy.read_exact(&mut response).await.unwrap();
     let mut idle = scenario.client().connect(server.address).await.unwrap();
     idle.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     idle.read_exact(&mut [0; 12]).await.unwrap();
@@ -173,13 +173,13 @@ async fn a_stop_finishes_answers_and_waits_for_no_handshake() {
     let ending = tokio::spawn(server.running.shutdown());
     // An idle connection ends with close_notify.
     read_all(&mut idle).await;
-    busy.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.ends_with(&bytes));
+    busy.read_to_end(&mut response).await.unwrap();
+    assert!(response.ends_with(&bytes));
     assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
 #[tokio::test]
-async fn clients_may_or_must_show_a_certificate_that_somebody_vouches_for() {
+async fn clients_may_or_must_present_a_certificate_of_a_known_ca() {
     let (clients, strangers) = (TestCa::new(), TestCa::new());
     for must in [false, true] {
         let mut scenario = TlsScenario::asking(&clients);

@@ -113,9 +113,9 @@ async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str
 }
 
 async fn read_all(stream: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await.unwrap();
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 /// Whether a server accepts a client; with TLS 1.3 that shows only after the handshake.
@@ -123,10 +123,10 @@ async fn is_taken(client: &TlsClient, address: SocketAddr) -> bool {
     let Ok(mut stream): std::io::Result<TlsStream> = client.connect(address).await else {
         return false;
     };
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let sent = stream.write_all(request("GET", "/livez", "").as_bytes()).await;
-    let read = stream.read_to_end(&mut answer).await;
-    let is_taken = sent.is_ok() && read.is_ok() && answer.starts_with(b"HTTP/1.1 200 OK\r\n");
-    assert!(is_taken || answer.is_empty(), "taken and refused");
+    let read = stream.read_to_end(&mut response).await;
+    let is_taken = sent.is_ok() && read.is_ok() && response.starts_with(b"HTTP/1.1 200 OK\r\n");
+    assert!(is_taken || response.is_empty(), "taken and refused");
     is_taken
 }

@@ -21,8 +21,8 @@ async fn it_serves_and_stops_in_good_order() {
     let process = Process::start_with(BINARY, &scenario.path("storage"), &flags);
     let address = process.client().address();
     let stream = scenario.client().connect(address).await.unwrap();
-    let answer = exchange(stream, &request("GET", "/v2/", "")).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let response = exchange(stream, &request("GET", "/v2/", "")).await;
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
     let _idle = scenario.client().connect(address).await.unwrap();
     assert!(process.terminate().success());
 }

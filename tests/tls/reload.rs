@@ -53,7 +53,7 @@ async fn a_new_pair_is_taken_whole_and_open_connections_go_on() {
 }
 
 #[tokio::test]
-async fn who_vouches_for_clients_is_read_again() {
+async fn the_cas_of_clients_are_reloaded() {
     let (old, new) = (TestCa::new(), TestCa::new());
     let scenario = TlsScenario::asking(&old);
     let server = scenario.serve().await;

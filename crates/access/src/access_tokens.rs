@@ -20,7 +20,6 @@ const ABSENT_CACHED_MAX: usize = 1024;
 /// Maximum number of access tokens of a registry.
 const ACCESS_TOKENS_MAX: usize = 100_000;
 
-/// The access tokens in the store.
 #[derive(Debug)]
 pub struct AccessTokenStore {
     store: Arc<dyn Store>,

@@ -56,7 +56,6 @@ pub struct AccessGuardOptions {
     pub token_realm: Option<String>,
     /// The audience of tokens for this registry.
     pub token_audience: String,
-    /// Lifetime of a token.
     pub token_lifetime: Duration,
     /// Lifetime of a refresh token.
     pub refresh_lifetime: Duration,

@@ -286,7 +286,6 @@ pub fn whole_seconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis().div_ceil(1000).max(1)).unwrap_or(u64::MAX)
 }
 
-/// A refused request.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct RefusedRequest {

@@ -104,7 +104,7 @@ impl ClientLimits {
     /// [`LimitExceeded::Requests`].
     pub fn count_address(&self, address: Option<Network>) -> Result<(), LimitExceeded> {
         let (Some(rates), Some(address)) = (&self.addresses, address) else { return Ok(()) };
-        self.counted("address", rates.count(address, self.clock.monotonic()))
+        counted(&self.metrics, "address", rates.count(address, self.clock.monotonic()))
     }
 
     /// Counts a request of an identity.
@@ -119,7 +119,7 @@ impl ClientLimits {
     ) -> Result<(), LimitExceeded> {
         let Some(rates) = &self.clients else { return Ok(()) };
         let Some(client) = LimitedClient::of(identity, address) else { return Ok(()) };
-        self.counted("identity", rates.count(client, self.clock.monotonic()))
+        counted(&self.metrics, "identity", rates.count(client, self.clock.monotonic()))
     }
 
     /// Counts an upload of an identity for as long as the returned value lives.
@@ -134,24 +134,25 @@ impl ClientLimits {
     ) -> Result<Option<CountedUpload>, LimitExceeded> {
         let Some(uploads) = &self.uploads else { return Ok(None) };
         let Some(client) = LimitedClient::of(identity, address) else { return Ok(None) };
-        self.counted("uploads", uploads.begin(client)).map(Some)
+        counted(&self.metrics, "uploads", uploads.begin(client)).map(Some)
     }
 
     /// The account that the bodies of a request are counted to; `None`: they are not counted.
     pub fn account(&self, identity: &Identity, address: Option<Network>) -> Option<ByteAccount> {
         self.bytes.as_ref().map(|bytes| bytes.account(identity, address, &self.metrics))
     }
+}
 
-    fn counted<T>(
-        &self,
-        kind: &'static str,
-        result: Result<T, LimitExceeded>,
-    ) -> Result<T, LimitExceeded> {
-        if result.is_err() {
-            self.metrics.count_limited(kind);
-        }
-        result
+/// Counts a limit that was exceeded.
+fn counted<T>(
+    metrics: &Metrics,
+    kind: &'static str,
+    result: Result<T, LimitExceeded>,
+) -> Result<T, LimitExceeded> {
+    if result.is_err() {
+        metrics.count_limited(kind);
     }
+    result
 }
 
 impl LimitedClient {
@@ -320,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_counts_by_name_and_nobody_by_address() {
+    fn identities_count_by_name_and_anonymous_clients_by_address() {
         let alice = Identity::named("alice", jreg_auth::IdentitySource::Htpasswd);
         assert_eq!(LimitedClient::of(&alice, at(1)), LimitedClient::of(&alice, at(2)));
         assert_ne!(

@@ -23,7 +23,6 @@ const PERMISSIONS_MAX: usize = 64;
 /// Maximum length of a name, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
-/// The id of an access token.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AccessTokenId(String);

@@ -372,9 +372,11 @@ mod tests {
             file.to_compare("nobody").verify(&Secret::new("one"), &mut HashMemory::default()),
             (false, 3)
         );
-        let nobody = Htpasswd::default().to_compare("carol");
-        assert_eq!(nobody.verify(&Secret::new(""), &mut HashMemory::default()), (false, 1));
-        assert!(nobody.fingerprint().is_none() && nobody.others == [HtpasswdEntry::unknown_user()]);
+        let unknown = Htpasswd::default().to_compare("carol");
+        assert_eq!(unknown.verify(&Secret::new(""), &mut HashMemory::default()), (false, 1));
+        assert!(
+            unknown.fingerprint().is_none() && unknown.others == [HtpasswdEntry::unknown_user()]
+        );
         assert!(
             HtpasswdEntry::parse(UNKNOWN_USER_HASH).is_ok(),
             "it is hashed to the end, not refused as malformed"

@@ -24,7 +24,6 @@ pub(crate) enum JwsAlgorithm {
     /// ECDSA on P-384 with SHA-384.
     #[serde(rename = "ES384")]
     Es384,
-    /// Ed25519.
     #[serde(rename = "EdDSA")]
     EdDsa,
     /// RSA PKCS#1 1.5 with SHA-256.

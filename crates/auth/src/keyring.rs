@@ -43,7 +43,6 @@ struct StoredKey {
     pkcs8: String,
 }
 
-/// Error of a keyring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
     #[error("the record of signing keys is damaged")]

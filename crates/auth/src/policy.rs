@@ -111,14 +111,12 @@ pub enum CredentialGrants<'a> {
     Access(&'a TokenScope),
 }
 
-/// The decision of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyDecision {
     pub allowed: bool,
     pub reason: DecisionReason,
 }
 
-/// The reason of a decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecisionReason {
     Rule {

@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_tokens_are_remembered_than_may_be() {
+    fn the_token_cache_is_bounded() {
         let tokens = TokenCache::default();
         for number in 0..=TOKENS_MAX {
             tokens.put(RequestedAccess::Pull(&number.to_string()), "x".into());

@@ -75,7 +75,6 @@ impl ByteCounter {
     }
 }
 
-/// A client.
 #[derive(Debug)]
 pub(crate) struct BenchClient {
     server: Arc<BenchTarget>,

@@ -241,7 +241,6 @@ fn upload(response: &HttpResponse) -> Result<String, OperationError> {
     url.map(|url| url.target).map_err(|_| OperationError::Protocol("a Location that is no URL"))
 }
 
-/// PUT of a manifest.
 pub(crate) async fn put_manifest(
     client: &mut BenchClient,
     repository: &str,

@@ -20,7 +20,6 @@ const GAP: usize = 16;
 const PEER_COLOURS: [&str; 5] = ["#8c96a3", "#b0b8c1", "#6d8fb3", "#9ab3cc", "#5f6b78"];
 const SUBJECT_COLOURS: [&str; 3] = ["#d9541e", "#f0934e", "#a83c10"];
 
-/// The chart.
 pub(crate) fn chart(comparison: &BenchComparison) -> String {
     let height = TITLE_HEIGHT + comparison.registries.len() * BAR_STEP + GAP;
     let lines = comparison.rows.len().div_ceil(COLUMNS);

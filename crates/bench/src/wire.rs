@@ -21,7 +21,6 @@ const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a chunk of a body of unknown length is: what Go's client sends, and so docker.
 pub(crate) const CHUNK_BYTES: usize = 32 * 1024;
 
-/// The body of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RequestBody<'a> {
     /// None, and nothing said of it.
@@ -105,7 +104,6 @@ struct ResponseHead {
     keeps: bool,
 }
 
-/// A connection.
 #[derive(Debug)]
 pub(crate) struct HttpConnection {
     stream: ConnectionStream,

@@ -5,9 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// 4 KiB.
 const KIB_4: usize = 4 * 1024;
-/// 1 MiB.
 const MIB: usize = 1024 * 1024;
 
 /// Maximum concurrency of images of published sizes.

@@ -57,7 +57,7 @@ fn a_file_takes_texts_numbers_flags_and_lists() {
 }
 
 #[test]
-fn a_bucket_is_a_place_to_keep_things_and_its_secret_is_not_printed() {
+fn a_bucket_is_a_storage_location_and_its_secret_is_not_printed() {
     let settings = from_file(
         r#"
         storage = "s3://bucket/jreg?endpoint=http://127.0.0.1:9000"
@@ -91,7 +91,7 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() {
 }
 
 #[test]
-fn a_wrong_value_is_named_with_its_place_and_what_is_allowed() {
+fn a_wrong_value_is_named_with_its_line_and_what_is_allowed() {
     let message = |name: &str, value: &str, origin| {
         Settings::resolve([assignment(name, value, origin)]).unwrap_err().to_string()
     };
@@ -123,7 +123,7 @@ fn a_value_of_the_wrong_kind_is_refused_by_its_key() {
 }
 
 #[test]
-fn what_is_not_toml_is_refused_with_its_place() {
+fn invalid_toml_is_refused_with_line_and_column() {
     let error = from_file("listen = \n").unwrap_err();
     assert!(matches!(error, ConfigError::Syntax { .. }));
     assert!(error.to_string().contains("line 1"), "{error}");
@@ -256,7 +256,7 @@ fn settings_of_tls_are_given_together_or_not_at_all() {
 }
 
 #[test]
-fn a_certificate_comes_from_a_file_or_from_an_authority() {
+fn a_certificate_is_from_a_file_or_a_ca() {
     for (text, message) in [
         (
             "acme-domains = ['a.example']\ntls-cert = 'c'\ntls-key = 'k'",

@@ -1,118 +1,136 @@
-//! Everything under `/v2/`: from the request line to the operation to the response.
-//! What is no operation is refused here, too.
+//! Everything under `/v2/`: from the request line to the operation to the response. Unknown paths are
+//! refused here, too.
 //!
-//! An operation that changes something runs in a task of its own: a client that goes away in the
-//! middle of a commit cannot leave it half done, and a shutdown waits for it. One that only reads
-//! ends with its client; that may make one write, which keeps what was found from being collected.
+//! An operation that changes something runs in a task of its own: a client that disconnects during
+//! a commit cannot interrupt it, and a shutdown waits for it. One that only reads ends with its
+//! client; it may make one write, which touches what it found.
 
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures::FutureExt;
-use http::request::Parts;
-use http::{HeaderMap, Method, header};
-use jreg_access::limits::ByteAccount;
-use jreg_access::{Authorized, RefusedRequest, RequestInfo};
+use http::Method;
+use jreg_access::RefusedRequest;
+use jreg_access::limits::{ByteAccount, CountedUpload};
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
+use jreg_telemetry::metrics::GaugeGuard;
 use tracing::Instrument;
 
-use super::body::ClientBody;
-use super::error::ApiError;
-use super::exchange::{self, ObservedRequest};
-use super::record::PendingAuditRecord;
-use super::{Context, base, blobs, catalog, manifests, memory, referrers, tags, uploads};
+use crate::body::ClientBody;
+use crate::call::ApiCall;
+use crate::context::ApiContext;
+use crate::error::ApiError;
+use crate::manifests::ManifestBuffer;
+use crate::observed::ObservedRequest;
+use crate::options::HttpOptions;
+use crate::record::PendingAuditRecord;
+use crate::referrers::ReferrersQuery;
+use crate::uploads::UploadStart;
+use crate::{base, blobs, catalog, headers, manifests, memory, referrers, tags, uploads};
 
-/// An operation that was let in, with what the client sent.
-pub(super) struct ApiCall {
-    pub(super) access: Authorized,
-    pub(super) headers: HeaderMap,
-    pub(super) peer: Option<SocketAddr>,
-    /// What goes before the paths of `Location`: `public-url`, or by which address the client reached
-    /// the registry. Empty where that is not certain.
-    pub(super) base_url: String,
-    /// Takes files for the connection, if it can send them.
-    pub(super) files: Option<Arc<FileQueue>>,
-    /// The budgets of the connection, if it has any.
-    pub(super) resources: Option<Arc<ConnectionResources>>,
-    pub(super) body: ClientBody,
-    pub(super) context: Arc<Context>,
-}
-
-/// Responds to everything that is not a fixed path.
-pub(super) async fn respond(
-    context: &Arc<Context>,
-    exchange: &Arc<ObservedRequest>,
+/// Responds to a request for any path that is not fixed.
+pub(crate) async fn respond(
+    context: &Arc<ApiContext>,
+    observed: &Arc<ObservedRequest>,
     request: Request,
-) -> Response {
-    let (parts, body) = request.into_parts();
-    let body = ClientBody::new(body, &parts.headers, &context.options, Arc::clone(exchange));
-    let result = perform(context, exchange, parts, body).await;
-    result.unwrap_or_else(|error| error.render(context, exchange))
-}
-
-async fn perform(
-    context: &Arc<Context>,
-    exchange: &Arc<ObservedRequest>,
-    parts: Parts,
-    body: ClientBody,
 ) -> Result<Response, ApiError> {
-    context.limits.count_address(exchange.network())?;
+    let (parts, body) = request.into_parts();
+    let body = ClientBody::new(body, &parts.headers, &context.options, Arc::clone(observed));
+    context.limits.count_address(observed.network())?;
     let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
         .map_err(|error| ApiError::route(&error, &parts.method))?;
-    exchange.is_about(&endpoint);
-    let peer = exchange.client().address;
+    observed.set_endpoint(&endpoint);
     let changes = changes(&endpoint);
-    let record = PendingAuditRecord::of(context, exchange, &endpoint, &parts.headers, changes);
-    let access = match context.gate.admit(request_info(&parts, exchange), &endpoint).await {
+    let sink = context.audit_sink();
+    let record = PendingAuditRecord::of(sink, observed, &endpoint, &parts.headers, changes);
+    let access = match context.gate.admit(observed.request_info(&parts), &endpoint).await {
         Ok(access) => access,
-        Err(refused) => return refuse(context, exchange, record, refused).await,
+        Err(refused) => return refuse(context, observed, record, refused).await,
     };
     let resources = parts.extensions.get::<Arc<ConnectionResources>>().cloned();
     if let Some(resources) = &resources {
         resources.authorized.set();
     }
-    let network = exchange.network();
-    context.limits.count_identity(access.identity(), network)?;
-    let upload = match sends(&endpoint) {
-        true => context.limits.begin_upload(access.identity(), network)?,
+    let (limits, network) = (&context.limits, observed.network());
+    limits.count_identity(access.identity(), network)?;
+    let upload = match has_blob_bytes(&endpoint) {
+        true => Some(UploadInProgress {
+            _limit: limits.begin_upload(access.identity(), network)?,
+            _gauge: GaugeGuard::new(&context.metrics.uploads),
+        }),
         false => None,
     };
-    let account = context.limits.account(access.identity(), network);
-    let moving = account.as_ref().map(|account| account.begin(body.length())).transpose()?;
-    let body = body.counted_by(moving.flatten());
-    exchange.is_by(access.identity().to_string(), Some(access.reason().to_string()));
+    let account = limits.account(access.identity(), network);
+    let in_flight = account.as_ref().map(|account| account.begin(body.length())).transpose()?;
+    let body = body.counted_by(in_flight.flatten());
+    observed.set_identity(access.identity().to_string(), Some(access.reason().to_string()));
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<FileQueue>>().cloned();
-    let context = Arc::clone(context);
-    let base_url = base_url(&context, exchange);
-    let call =
-        ApiCall { access, headers: parts.headers, peer, base_url, files, resources, body, context };
-    if !changes {
-        let is_in_memory = is_in_memory(&endpoint);
-        let held_in = Arc::clone(&call.context);
-        let _turn = match call.resources.as_ref().filter(|_| is_in_memory) {
-            Some(resources) => resources.memory.turn().await,
-            None => None,
-        };
-        let result = dispatch(call, endpoint).await;
-        let account = account.filter(|_| parts.method != Method::HEAD);
-        let result = result.and_then(|response| counted(exchange, account.as_ref(), response));
-        let result = match is_in_memory {
-            true => result.and_then(|response| memory::hold_response(&held_in, exchange, response)),
-            false => result,
-        };
-        if let Some((record, rule)) = record {
-            record.settle(Some(rule), &result).await;
+    let base_url = base_url(&context.options, observed);
+    let (headers, peer) = (parts.headers, observed.client().address);
+    let call = ApiCall { access, headers, peer, base_url, files, resources, body };
+    match changes {
+        true => write(context, call, endpoint, record, upload).await,
+        false => {
+            let account = account.filter(|_| parts.method != Method::HEAD);
+            read(context, observed, call, endpoint, record, account).await
         }
-        return result;
     }
-    let tasks = call.context.tasks.clone();
+}
+
+/// An audit record, and what granted access.
+type AllowedRecord = (PendingAuditRecord, String);
+
+/// Counts an upload for as long as it lives.
+struct UploadInProgress {
+    _limit: Option<CountedUpload>,
+    _gauge: GaugeGuard,
+}
+
+/// Performs an operation that only reads.
+async fn read(
+    context: &ApiContext,
+    observed: &ObservedRequest,
+    call: ApiCall,
+    endpoint: Endpoint,
+    record: Option<AllowedRecord>,
+    account: Option<ByteAccount>,
+) -> Result<Response, ApiError> {
+    let is_in_memory = is_in_memory(&endpoint);
+    let resources = call.resources.clone().filter(|_| is_in_memory);
+    let _turn = match &resources {
+        Some(resources) => resources.memory.turn().await,
+        None => None,
+    };
+    let result = dispatch(context, call, endpoint).await;
+    let result = result.and_then(|response| counted(observed, account.as_ref(), response));
+    let result = result.and_then(|response| match is_in_memory {
+        true => {
+            let (budget, network) = (&context.response_memory, observed.network());
+            memory::hold_response(budget, network, &context.metrics, response)
+        }
+        false => Ok(response),
+    });
+    if let Some((record, rule)) = record {
+        record.settle(Some(rule), &result).await;
+    }
+    result
+}
+
+/// Performs an operation that changes something, in a task of its own.
+async fn write(
+    context: &Arc<ApiContext>,
+    call: ApiCall,
+    endpoint: Endpoint,
+    record: Option<AllowedRecord>,
+    upload: Option<UploadInProgress>,
+) -> Result<Response, ApiError> {
+    let shared = Arc::clone(context);
     let work = async move {
-        let work = AssertUnwindSafe(dispatch(call, endpoint)).catch_unwind();
+        let work = AssertUnwindSafe(dispatch(&shared, call, endpoint)).catch_unwind();
         let result = work.await.unwrap_or_else(|_| Err(ApiError::panicked()));
         if let Some((record, rule)) = record {
             record.settle_here(Some(rule), &result).await;
@@ -120,32 +138,32 @@ async fn perform(
         drop(upload);
         result
     };
-    let task = tasks.spawn(Box::pin(work).in_current_span());
+    let task = context.tasks.spawn(Box::pin(work).in_current_span());
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
 }
 
-fn base_url(context: &Context, exchange: &ObservedRequest) -> String {
-    match context.options.public_url.as_str() {
-        "" => exchange.client().origin.clone().unwrap_or_default(),
+fn base_url(options: &HttpOptions, observed: &ObservedRequest) -> String {
+    match options.public_url.as_str() {
+        "" => observed.client().origin.clone().unwrap_or_default(),
         public_url => public_url.to_owned(),
     }
 }
 
-/// Counts the bytes of an answer until they are sent.
+/// Counts the bytes of a response until they are sent.
 fn counted(
-    exchange: &ObservedRequest,
+    observed: &ObservedRequest,
     account: Option<&ByteAccount>,
     response: Response,
 ) -> Result<Response, ApiError> {
     if let Some(account) = account {
-        // Every answer has a length.
-        let length = exchange::length_of(&response).unwrap_or_default();
-        exchange.answers_with(account.begin(Some(length))?);
+        // Every response has a length.
+        let length = headers::length_of(&response).unwrap_or_default();
+        observed.set_bytes_in_flight(account.begin(Some(length))?);
     }
     Ok(response)
 }
 
-/// Whether the whole answer is in memory until its client has taken it.
+/// Whether the whole response is in memory until its client has taken it.
 fn is_in_memory(endpoint: &Endpoint) -> bool {
     matches!(
         endpoint,
@@ -157,17 +175,17 @@ fn is_in_memory(endpoint: &Endpoint) -> bool {
     )
 }
 
-/// Responds to a request that is not allowed.
+/// Records that a request was refused.
 async fn refuse(
-    context: &Context,
-    exchange: &ObservedRequest,
+    context: &ApiContext,
+    observed: &ObservedRequest,
     record: Option<PendingAuditRecord>,
     RefusedRequest { error, auth }: RefusedRequest,
 ) -> Result<Response, ApiError> {
     let identity = auth.map(|auth| auth.principal.identity.clone());
     if let Some(identity) = &identity {
-        exchange.is_by(identity.to_string(), None);
-        context.limits.count_identity(identity, exchange.network())?;
+        observed.set_identity(identity.to_string(), None);
+        context.limits.count_identity(identity, observed.network())?;
     }
     let result = Err(error.into());
     if let Some(record) = record {
@@ -178,23 +196,6 @@ async fn refuse(
         record.settle(None, &result).await;
     }
     result
-}
-
-/// Who asks, as the request shows it.
-pub(super) fn request_info(parts: &Parts, exchange: &ObservedRequest) -> RequestInfo {
-    let authority = parts.uri.authority().map(|authority| authority.as_str());
-    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let client = exchange.client();
-    let forwarded = client.host.as_deref();
-    RequestInfo {
-        headers: parts.headers.clone(),
-        host: forwarded.or(authority).or(host).map(str::to_owned),
-        peer: client.address,
-        secure: client.secure,
-        certificate: client.certificate.clone(),
-        tags: Vec::new(),
-        connection: exchange.credentials().cloned(),
-    }
 }
 
 /// Whether an operation changes what is stored.
@@ -219,8 +220,8 @@ fn changes(endpoint: &Endpoint) -> bool {
     }
 }
 
-/// Whether an operation takes bytes of a blob.
-fn sends(endpoint: &Endpoint) -> bool {
+/// Whether the body has bytes of a blob.
+fn has_blob_bytes(endpoint: &Endpoint) -> bool {
     match endpoint {
         Endpoint::UploadPatch { .. } | Endpoint::UploadPut { .. } => true,
         Endpoint::UploadStart { digest, .. } => digest.is_some(),
@@ -240,21 +241,28 @@ fn sends(endpoint: &Endpoint) -> bool {
     }
 }
 
-/// Each operation has a place of its own in memory: together they would all be as large as an upload,
-/// and a read would move that about.
-async fn dispatch(call: ApiCall, endpoint: Endpoint) -> Result<Response, ApiError> {
+/// Calls the handler of an operation. Each handler's future is boxed: unboxed, all would be as large as
+/// an upload's, and each read would move that.
+async fn dispatch(
+    context: &ApiContext,
+    call: ApiCall,
+    endpoint: Endpoint,
+) -> Result<Response, ApiError> {
+    let (options, pages) = (&context.options, context.page_options());
     match endpoint {
         Endpoint::Ping => Ok(base::ping()),
-        Endpoint::Catalog { page } => Box::pin(catalog::list(call, page)).await,
-        Endpoint::BlobGet { name: _, digest } => Box::pin(blobs::get(call, &digest)).await,
+        Endpoint::Catalog { page } => Box::pin(catalog::list(call, pages, page)).await,
+        Endpoint::BlobGet { name: _, digest } => {
+            Box::pin(blobs::get(call, &options.redirects, &digest)).await
+        }
         Endpoint::BlobHead { name: _, digest } => Box::pin(blobs::head(call, &digest)).await,
         Endpoint::BlobDelete { name: _, digest } => {
-            deletes(&call)?;
+            check_deletes(options)?;
             Box::pin(blobs::delete(call, &digest)).await
         }
         Endpoint::UploadStart { name, digest, algorithm, mount, from } => {
-            Box::pin(uploads::start(call, uploads::Start { name, digest, algorithm, mount, from }))
-                .await
+            let start = UploadStart { name, digest, algorithm, mount, from };
+            Box::pin(uploads::start(call, start)).await
         }
         Endpoint::UploadStatus { name, id } => Box::pin(uploads::status(call, &name, &id)).await,
         Endpoint::UploadPatch { name, id } => Box::pin(uploads::patch(call, &name, &id)).await,
@@ -269,22 +277,24 @@ async fn dispatch(call: ApiCall, endpoint: Endpoint) -> Result<Response, ApiErro
             Box::pin(manifests::head(call, &reference)).await
         }
         Endpoint::ManifestPut { name, reference, tags } => {
-            Box::pin(manifests::put(call, &name, reference, tags)).await
+            let (bytes_max, budget) = (options.manifest_bytes_max, &context.manifest_room);
+            let buffer = ManifestBuffer { bytes_max, budget };
+            Box::pin(manifests::put(call, buffer, &name, reference, tags)).await
         }
         Endpoint::ManifestDelete { name: _, reference } => {
-            deletes(&call)?;
+            check_deletes(options)?;
             Box::pin(manifests::delete(call, &reference)).await
         }
-        Endpoint::TagList { name, page } => Box::pin(tags::list(call, &name, page)).await,
+        Endpoint::TagList { name, page } => Box::pin(tags::list(call, pages, &name, page)).await,
         Endpoint::Referrers { name, subject, artifact_type, page } => {
-            let query = referrers::ReferrersQuery { name, subject, artifact_type, page };
-            Box::pin(referrers::list(call, query)).await
+            let query = ReferrersQuery { name, subject, artifact_type, page };
+            Box::pin(referrers::list(call, pages, query)).await
         }
     }
 }
 
-fn deletes(call: &ApiCall) -> Result<(), ApiError> {
-    if call.context.options.deletes { Ok(()) } else { Err(ApiError::deletes_are_off()) }
+fn check_deletes(options: &HttpOptions) -> Result<(), ApiError> {
+    if options.deletes { Ok(()) } else { Err(ApiError::deletes_are_off()) }
 }
 
 #[cfg(test)]
@@ -294,7 +304,7 @@ mod tests {
     /// More than a call, an endpoint and where an operation is, and far less than an upload.
     const DISPATCH_BYTES_MAX: usize = 2048;
 
-    fn future_bytes<F: Future>(_: fn(ApiCall, Endpoint) -> F) -> usize {
+    fn future_bytes<'a, F: Future>(_: fn(&'a ApiContext, ApiCall, Endpoint) -> F) -> usize {
         size_of::<F>()
     }
 

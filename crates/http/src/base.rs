@@ -3,8 +3,8 @@
 use jreg_net::server::Response;
 use serde_json::json;
 
-use super::headers;
+use crate::headers;
 
-pub(super) fn ping() -> Response {
+pub(crate) fn ping() -> Response {
     headers::json(headers::JSON, &json!({}))
 }

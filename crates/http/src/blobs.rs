@@ -11,14 +11,15 @@ use jreg_registry::BlobReader;
 use jreg_storage::ByteRange;
 use uuid::Uuid;
 
-use super::api::ApiCall;
-use super::byteranges::RangeParts;
-use super::error::ApiError;
-use super::{conditional, headers, reading};
+use crate::byteranges::RangeParts;
+use crate::call::ApiCall;
+use crate::error::ApiError;
+use crate::redirect::Redirects;
+use crate::{conditional, headers, reading};
 
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
-pub(super) async fn head(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
+pub(crate) async fn head(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
     let blob = call.access.blob_stat(digest).await?;
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
@@ -26,12 +27,15 @@ pub(super) async fn head(call: ApiCall, digest: &Digest) -> Result<Response, Api
     Ok(whole(digest, blob.size_bytes, Body::empty()))
 }
 
-pub(super) async fn get(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    call: ApiCall,
+    redirects: &Redirects,
+    digest: &Digest,
+) -> Result<Response, ApiError> {
     let reader = call.access.blob_open(digest).await?;
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
     }
-    let redirects = &call.context.options.redirects;
     if can_be_redirected(&call.headers)
         && let Some(elsewhere) =
             redirects.redirect_response(&reader, call.peer, &call.headers).await?
@@ -56,7 +60,7 @@ pub(super) async fn get(call: ApiCall, digest: &Digest) -> Result<Response, ApiE
     }
 }
 
-pub(super) async fn delete(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
+pub(crate) async fn delete(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
     call.access.blob_delete(digest).await?;
     Ok(headers::empty(StatusCode::ACCEPTED))
 }
@@ -160,13 +164,8 @@ fn part(digest: &Digest, (start, end): (u64, u64), size: u64, body: Body) -> Res
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, headers::OCTET_STREAM);
     map.insert(header::CONTENT_LENGTH, (end - start).into());
-    map.insert(header::CONTENT_RANGE, headers::value(&content_range(start, end, size)));
+    map.insert(header::CONTENT_RANGE, headers::value(&headers::content_range(start, end, size)));
     response
-}
-
-/// The value of `Content-Range` for bytes from `start` to `end` (exclusive).
-pub(super) fn content_range(start: u64, end: u64, size: u64) -> String {
-    format!("bytes {start}-{}/{size}", end - 1)
 }
 
 fn unsatisfiable(size: u64) -> ApiError {

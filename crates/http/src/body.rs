@@ -25,15 +25,15 @@ use jreg_registry::{
 };
 use tokio::time::{Instant, Sleep};
 
-use super::HttpOptions;
-use super::exchange::ObservedRequest;
+use crate::observed::ObservedRequest;
+use crate::options::HttpOptions;
 
 /// Maximum time for discarding the rest of a rejected body.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
-pub(super) struct ClientBody {
+pub(crate) struct ClientBody {
     body: Body,
-    exchange: Arc<ObservedRequest>,
+    observed: Arc<ObservedRequest>,
     idle_limit: Duration,
     pace: BodyPace,
     /// Since when the server has waited without receiving anything.
@@ -51,17 +51,17 @@ pub(super) struct ClientBody {
 }
 
 impl ClientBody {
-    pub(super) fn new(
+    pub(crate) fn new(
         body: Body,
         headers: &HeaderMap,
         options: &HttpOptions,
-        exchange: Arc<ObservedRequest>,
+        observed: Arc<ObservedRequest>,
     ) -> Self {
         let expect = headers.get(header::EXPECT);
         Self {
             over: body.is_end_stream(),
             body,
-            exchange,
+            observed,
             idle_limit: options.body_idle_timeout,
             pace: BodyPace::new(options.body_rate_min, options.body_rate_grace),
             silent_since: None,
@@ -75,18 +75,18 @@ impl ClientBody {
     }
 
     /// The length of the body, if known from Content-Length or the end of the headers.
-    pub(super) fn length(&self) -> Option<u64> {
+    pub(crate) fn length(&self) -> Option<u64> {
         self.body.size_hint().exact()
     }
 
     /// Counts the body's bytes until it is dropped.
-    pub(super) fn counted_by(mut self, moving: Option<BytesInFlight>) -> Self {
+    pub(crate) fn counted_by(mut self, moving: Option<BytesInFlight>) -> Self {
         self.moving = moving;
         self
     }
 
     /// The body as an upload chunk.
-    pub(super) fn into_chunk(self, range: Option<ContentRange>) -> UploadChunk {
+    pub(crate) fn into_chunk(self, range: Option<ContentRange>) -> UploadChunk {
         let (length, gauge) = (self.length(), self.pace.gauge.clone());
         UploadChunk { range, length, body: self.boxed(), gauge }
     }
@@ -98,7 +98,7 @@ impl ClientBody {
     ///
     /// [`Error::Body`] if the body is incomplete or too large; [`Error::Busy`] if the budget is
     /// exhausted for too long.
-    pub(super) async fn collect(
+    pub(crate) async fn collect(
         mut self,
         max_bytes: u64,
         budget: &MemoryBudget,
@@ -234,7 +234,7 @@ impl Stream for ClientBody {
         }
         match &item {
             Some(Ok(bytes)) => {
-                self.exchange.received(bytes.len());
+                self.observed.add_received(bytes.len());
                 if let Some(moving) = &mut self.moving {
                     moving.came(bytes.len());
                 }
@@ -307,9 +307,9 @@ mod tests {
         }
         let options =
             HttpOptions { drain_bytes_max, body_idle_timeout: LIMIT, ..HttpOptions::default() };
-        let exchange = Arc::new(ObservedRequest::new(&request, &options.proxies, None));
+        let observed = Arc::new(ObservedRequest::new(&request, &options.proxies, None));
         let (parts, body) = request.into_parts();
-        (sender, ClientBody::new(body, &parts.headers, &options, exchange))
+        (sender, ClientBody::new(body, &parts.headers, &options, observed))
     }
 
     fn feed(sender: &mpsc::Sender<Bytes>, bytes: &'static str) {
@@ -338,7 +338,7 @@ mod tests {
             });
             assert_eq!(body.next().await.unwrap().unwrap(), "a");
         }
-        assert_eq!(body.exchange.received_bytes(), 3);
+        assert_eq!(body.observed.received_bytes(), 3);
     }
 
     /// Regression: one byte per idle timeout kept a body open forever.
@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_collected_body_is_whole_or_too_large() {
+    async fn a_buffered_body_is_complete_or_too_large() {
         let (sender, body) = fed(&[], 0);
         feed(&sender, "ab");
         feed(&sender, "cd");

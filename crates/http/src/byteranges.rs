@@ -12,19 +12,19 @@ use jreg_net::server::Body;
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream};
 
-use super::blobs::content_range;
+use crate::headers::content_range;
 
 /// Maximum gap between two ranges that is read to save a store request: it takes less time than a
 /// round trip.
 const GAP_BYTES_MAX: u64 = 64 * 1024;
 /// Maximum store requests for one response.
-pub(super) const READS_MAX: usize = 256;
+const READS_MAX: usize = 256;
 /// Maximum bytes that one response reads and discards: so many, or as many times those of its ranges.
 const DISCARDED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DISCARDED_FACTOR_MAX: u64 = 2;
 
 /// The ranges, in the order of the response.
-pub(super) struct RangeParts {
+pub(crate) struct RangeParts {
     boundary: String,
     ranges: Vec<(u64, u64)>,
     size_bytes: u64,
@@ -57,19 +57,19 @@ struct RangeSource {
 impl RangeParts {
     /// Ranges of a blob of `size_bytes`: start and end (exclusive), each within the blob and not
     /// empty. `None`: the whole blob costs less.
-    pub(super) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Option<Self> {
+    pub(crate) fn new(boundary: String, ranges: Vec<(u64, u64)>, size_bytes: u64) -> Option<Self> {
         let gap_bytes_max = gap_bytes_max(&ranges)?;
         Some(Self { boundary, ranges, size_bytes, gap_bytes_max })
     }
 
     /// Content-Length of the body.
-    pub(super) fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         let part = |&(start, end): &(u64, u64)| self.head(start, end).len() as u64 + end - start;
         self.ranges.iter().map(part).sum::<u64>() + self.closing().len() as u64
     }
 
     /// The body, read from the blob.
-    pub(super) fn into_body(self, reader: BlobReader) -> Body {
+    pub(crate) fn into_body(self, reader: BlobReader) -> Body {
         let left = ByteRange { start: 0, end: 0 };
         let sending =
             RangeSending { parts: self, reader, next: 0, left, source: None, is_closed: false };

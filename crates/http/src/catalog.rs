@@ -2,20 +2,25 @@
 
 use http::header;
 use jreg_net::server::Response;
+use jreg_oci::PageParams;
 use serde_json::json;
 
-use super::api::ApiCall;
-use super::error::ApiError;
-use super::{headers, page};
+use crate::call::ApiCall;
+use crate::error::ApiError;
+use crate::headers;
+use crate::page::PageOptions;
 
-pub(super) async fn list(call: ApiCall, page: jreg_oci::PageParams) -> Result<Response, ApiError> {
-    let options = &call.context.options;
-    let request = page::request(page, options);
+pub(crate) async fn list(
+    call: ApiCall,
+    pages: PageOptions<'_>,
+    page: PageParams,
+) -> Result<Response, ApiError> {
+    let request = pages.request(page);
     let repositories = call.access.catalog(&request).await?;
     let names: Vec<&str> = repositories.items.iter().map(|name| name.as_str()).collect();
     let mut response = headers::json(headers::JSON, &json!({ "repositories": names }));
     if let Some(last) = repositories.next {
-        let link = page::link(options, "/v2/_catalog", request.limit, &last, None);
+        let link = pages.link("/v2/_catalog", request.limit, &last, None);
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderName, header};
 use jreg_oci::{Digest, ErrorCode};
 use jreg_registry::ReferencePrecondition;
 
-use super::error::ApiError;
+use crate::error::ApiError;
 
 /// The entity tags of a header.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ struct EntityTag<'a> {
 }
 
 /// Whether the client already has the content (`If-None-Match`). A malformed header is ignored.
-pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
+pub(crate) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
     match tags(headers, header::IF_NONE_MATCH) {
         Ok(Some(Tags::Any)) => true,
         Ok(Some(Tags::Some(tags))) => {
@@ -34,14 +34,14 @@ pub(super) fn is_known(headers: &HeaderMap, digest: &Digest) -> bool {
 }
 
 /// Whether `Range` applies (`If-Range`): only if the client's part is of the same content.
-pub(super) fn range_applies(headers: &HeaderMap, digest: &Digest) -> bool {
+pub(crate) fn range_applies(headers: &HeaderMap, digest: &Digest) -> bool {
     let Some(condition) = headers.get(header::IF_RANGE) else { return true };
     // Dates and weak tags never match: content has no modification date.
     condition.as_bytes() == format!("\"{digest}\"").as_bytes()
 }
 
 /// The precondition of a write (`If-Match`, `If-None-Match: *`).
-pub(super) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondition>, ApiError> {
+pub(crate) fn condition(headers: &HeaderMap) -> Result<Option<ReferencePrecondition>, ApiError> {
     let bad = |message| ApiError::bad_request(ErrorCode::Unsupported, message);
     let read = |name| {
         tags(headers, name).map_err(|()| bad("an entity tag must be * or a digest in quotes"))

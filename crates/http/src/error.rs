@@ -9,7 +9,6 @@
 //! (`ApiError::temporary`). It stops at errors with another text or a `detail` and shows them: the
 //! form of all others.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
@@ -21,13 +20,13 @@ use jreg_registry::{BodyError, Error};
 use jreg_storage::{ErrorKind, error_chain};
 use serde_json::{Value, json};
 
-use super::exchange::ObservedRequest;
-use super::record::AuditOutcome;
-use super::{Context, headers};
+use crate::headers;
+use crate::observed::ObservedRequest;
+use crate::outcome::AuditOutcome;
 
 /// A failed request.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: ErrorCode,
     /// What was wrong and what is allowed. For a 5xx it contains no internal details.
@@ -56,7 +55,7 @@ enum RefusalReason {
 
 /// An error of a token endpoint (RFC 6749 section 5.2, RFC 8693 section 2.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OauthError {
+pub(crate) enum OauthError {
     /// A parameter is missing, invalid or repeated, or the subject token is invalid.
     InvalidRequest,
     /// No part of the requested scope is granted.
@@ -90,7 +89,7 @@ enum Retry {
 
 impl ApiError {
     /// A client error.
-    pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
         let message = message.into();
         let headers = Vec::new();
         let (detail, log, why, oauth, outcome) = Default::default();
@@ -98,12 +97,12 @@ impl ApiError {
         Self { status, code, message, detail, log, retry, headers, why, oauth, outcome }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         self.status
     }
 
     /// Why authentication or authorization failed, if it did.
-    pub(super) fn denied(&self) -> Option<&str> {
+    pub(crate) fn denied(&self) -> Option<&str> {
         match self.why.as_deref() {
             Some(RefusalReason::Denied(reason)) => Some(reason),
             Some(RefusalReason::Limited(_)) | None => None,
@@ -111,33 +110,33 @@ impl ApiError {
     }
 
     /// Adds the completed part of the operation.
-    pub(super) fn with_outcome(self, outcome: Option<AuditOutcome>) -> Self {
+    pub(crate) fn with_outcome(self, outcome: Option<AuditOutcome>) -> Self {
         Self { outcome: outcome.map(Box::new), ..self }
     }
 
     /// The completed part of the operation.
-    pub(super) fn outcome(&self) -> Option<&AuditOutcome> {
+    pub(crate) fn outcome(&self) -> Option<&AuditOutcome> {
         self.outcome.as_deref()
     }
 
     /// A server error: `log` is only for the log.
-    pub(super) fn internal(status: StatusCode, code: ErrorCode, log: String) -> Self {
+    pub(crate) fn internal(status: StatusCode, code: ErrorCode, log: String) -> Self {
         Self { log: Some(log), retry: Retry::Usual, ..Self::new(status, code, code.description()) }
     }
 
     /// The task panicked; the panic hook has logged where.
-    pub(super) fn panicked() -> Self {
+    pub(crate) fn panicked() -> Self {
         let log = "the handler of this request panicked".to_owned();
         Self::internal(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, log)
     }
 
     /// An invalid value in the request.
-    pub(super) fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(code: ErrorCode, message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
     /// The upload id in the path is invalid: same response as for an upload that no longer exists.
-    pub(super) fn upload_unknown(id: &str) -> Self {
+    pub(crate) fn upload_unknown(id: &str) -> Self {
         let message = format!(
             "upload {:?} is not known: it was cancelled, has expired, or belongs elsewhere",
             id.chars().take(80).collect::<String>()
@@ -145,14 +144,14 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, message)
     }
 
-    pub(super) fn deletes_are_off() -> Self {
+    pub(crate) fn deletes_are_off() -> Self {
         let message = "deletes are disabled in this registry";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
             .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
     }
 
     /// No endpoint has this path.
-    pub(super) fn not_found() -> Self {
+    pub(crate) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             ErrorCode::Unsupported,
@@ -160,7 +159,7 @@ impl ApiError {
         )
     }
 
-    pub(super) fn method_not_allowed(allowed: &str) -> Self {
+    pub(crate) fn method_not_allowed(allowed: &str) -> Self {
         let message = format!("method not allowed: must be one of {allowed}");
         let error = Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message);
         match HeaderValue::from_str(allowed) {
@@ -170,7 +169,7 @@ impl ApiError {
     }
 
     /// An invalid request line.
-    pub(super) fn route(error: &RouteError, method: &Method) -> Self {
+    pub(crate) fn route(error: &RouteError, method: &Method) -> Self {
         let message = error.to_string();
         match error {
             RouteError::NotFound => Self::not_found(),
@@ -182,7 +181,7 @@ impl ApiError {
                 Self::bad_request(ErrorCode::DigestInvalid, message)
             }
             // An invalid tag cannot exist, so reads get 404: existence checks treat 404 as an
-            // answer and 400 as a failure.
+            // result and 400 as a failure.
             RouteError::InvalidTag(_) if is_read(method) => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message)
             }
@@ -214,7 +213,7 @@ impl ApiError {
     }
 
     /// The memory or the slots for it are taken. `limit` is for the log only.
-    pub(super) fn busy(limit: String) -> Self {
+    pub(crate) fn busy(limit: String) -> Self {
         Self::temporary(limit, Retry::Usual)
     }
 
@@ -237,13 +236,13 @@ impl ApiError {
     }
 
     /// Adds a header.
-    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
 
     /// Adds headers if the response has this status code.
-    pub(super) fn with_headers_if(
+    pub(crate) fn with_headers_if(
         mut self,
         status: StatusCode,
         headers: impl IntoIterator<Item = (HeaderName, HeaderValue)>,
@@ -255,13 +254,13 @@ impl ApiError {
     }
 
     /// Adds the OAuth 2.0 error.
-    pub(super) fn with_oauth(mut self, error: OauthError) -> Self {
+    pub(crate) fn with_oauth(mut self, error: OauthError) -> Self {
         self.oauth = Some(error);
         self.with_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))
     }
 
     /// Logs why authentication or authorization failed.
-    pub(super) fn with_denied(mut self, reason: String) -> Self {
+    pub(crate) fn with_denied(mut self, reason: String) -> Self {
         self.why = Some(Box::new(RefusalReason::Denied(reason)));
         self
     }
@@ -272,14 +271,14 @@ impl ApiError {
     }
 
     /// Creates the response, and logs it if it is a 5xx.
-    pub(super) fn render(self, context: &Arc<Context>, exchange: &ObservedRequest) -> Response {
-        exchange.failed_with(self.code);
+    pub(crate) fn render(self, observed: &ObservedRequest, retry_after: Duration) -> Response {
+        observed.set_error_code(self.code);
         match self.why.map(|why| *why) {
-            Some(RefusalReason::Denied(reason)) => exchange.denied_because(reason),
-            Some(RefusalReason::Limited(limit)) => exchange.limited_by(limit),
+            Some(RefusalReason::Denied(reason)) => observed.set_denied(reason),
+            Some(RefusalReason::Limited(limit)) => observed.set_limited(limit),
             None => {}
         }
-        let request_id = &exchange.request_id;
+        let request_id = &observed.request_id;
         if let Some(log) = &self.log {
             tracing::error!(%request_id, code = self.code.as_str(), error = log, "request failed");
         }
@@ -305,7 +304,7 @@ impl ApiError {
         response.headers_mut().insert(header::CONTENT_TYPE, headers::JSON);
         let after = match self.retry {
             Retry::Never => None,
-            Retry::Usual => Some(context.options.retry_after),
+            Retry::Usual => Some(retry_after),
             Retry::After(wait) => Some(wait),
         };
         if let Some(after) = after {

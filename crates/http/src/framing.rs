@@ -5,7 +5,7 @@ use http::{StatusCode, Version, header};
 use jreg_net::server::Request;
 use jreg_oci::ErrorCode;
 
-use super::error::ApiError;
+use crate::error::ApiError;
 
 /// Maximum number of request headers. It equals hyper's default for HTTP/1.1: setting it there
 /// would cost each request an allocation.
@@ -14,7 +14,7 @@ const HEADERS_MAX: usize = 100;
 /// Rejects a request with too many headers (RFC 6585 section 5), without exactly one Host (RFC 9112
 /// section 3.2), or with a transfer coding besides `chunked`, whose bytes would be stored encoded
 /// (section 6.1).
-pub(super) fn check(request: &Request) -> Result<(), ApiError> {
+pub(crate) fn check(request: &Request) -> Result<(), ApiError> {
     let headers = request.headers().len();
     if headers > HEADERS_MAX {
         let message = format!("the request has {headers} headers, it may have {HEADERS_MAX}");

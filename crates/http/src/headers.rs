@@ -1,50 +1,50 @@
 //! Headers and bodies that several responses share.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http_body::Body as _;
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, RepositoryName};
 use serde::Serialize;
 
 /// Digest of the content.
-pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// Id of an upload.
-pub(super) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(crate) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(crate) const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// Version of the registry API, older than OCI.
-pub(super) const API_VERSION: HeaderName =
+pub(crate) const API_VERSION: HeaderName =
     HeaderName::from_static("docker-distribution-api-version");
 /// Minimum chunk size for clients.
-pub(super) const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+pub(crate) const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 /// Subject of the pushed manifest.
-pub(super) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(crate) const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 /// A tag that was set by a push by digest.
-pub(super) const TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(crate) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Filters applied to a referrers list.
-pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+pub(crate) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
 /// In every response: disables content sniffing (Fetch standard, "X-Content-Type-Options").
-pub(super) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+pub(crate) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// In every API response, whose content a client pushed: a browser runs and loads nothing, and
 /// treats it as of another origin.
-pub(super) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
+pub(crate) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
 /// For content: a browser saves it instead of showing it.
-pub(super) const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
+pub(crate) const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
 
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Content type of blobs.
-pub(super) const OCTET_STREAM: HeaderValue = HeaderValue::from_static(OCTET_STREAM_TEXT);
+pub(crate) const OCTET_STREAM: HeaderValue = HeaderValue::from_static(OCTET_STREAM_TEXT);
 /// The same as a string.
-pub(super) const OCTET_STREAM_TEXT: &str = "application/octet-stream";
+pub(crate) const OCTET_STREAM_TEXT: &str = "application/octet-stream";
 /// For content addressed by digest, which never changes. Not `public`: with authentication, a
 /// shared cache must not serve it to other clients.
-pub(super) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
+pub(crate) const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 /// For content addressed by tag: revalidate each time, by ETag.
-pub(super) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+pub(crate) const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 const PRIVATE_IMMUTABLE: HeaderValue =
     HeaderValue::from_static("private, max-age=31536000, immutable");
 const PRIVATE_REVALIDATE: HeaderValue = HeaderValue::from_static("private, no-cache");
 
 /// Keeps shared caches from storing a response for other clients (RFC 9111 section 5.2.2.7).
-pub(super) fn make_private(headers: &mut HeaderMap) {
+pub(crate) fn make_private(headers: &mut HeaderMap) {
     let private = match headers.get(header::CACHE_CONTROL) {
         None => PRIVATE_REVALIDATE,
         Some(control) if *control == REVALIDATE => PRIVATE_REVALIDATE,
@@ -59,46 +59,60 @@ pub(super) fn make_private(headers: &mut HeaderMap) {
 }
 
 /// A header value of visible ASCII.
-pub(super) fn value(text: &str) -> HeaderValue {
+pub(crate) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("names, digests and paths are visible ASCII")
 }
 
 /// A digest as a header value.
-pub(super) fn digest(digest: &Digest) -> HeaderValue {
+pub(crate) fn digest(digest: &Digest) -> HeaderValue {
     value(&digest.to_string())
 }
 
 /// The entity tag of content with this digest.
-pub(super) fn etag(digest: &Digest) -> HeaderValue {
+pub(crate) fn etag(digest: &Digest) -> HeaderValue {
     value(&format!("\"{digest}\""))
 }
 
 /// The `Range` of an upload with `offset` bytes. An empty range cannot be expressed, so an empty
 /// upload has `0-0`, as in other registries.
-pub(super) fn upload_range(offset: u64) -> HeaderValue {
+pub(crate) fn upload_range(offset: u64) -> HeaderValue {
     value(&format!("0-{}", offset.saturating_sub(1)))
 }
 
-pub(super) fn blob_path(name: &RepositoryName, digest: &Digest) -> String {
+/// The value of `Content-Range` for bytes from `start` to `end` (exclusive).
+pub(crate) fn content_range(start: u64, end: u64, size: u64) -> String {
+    format!("bytes {start}-{}/{size}", end - 1)
+}
+
+pub(crate) fn blob_path(name: &RepositoryName, digest: &Digest) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
-pub(super) fn to_json(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("responses have string keys only")
 }
 
 /// A response without a body.
-pub(super) fn empty(status: StatusCode) -> Response {
+pub(crate) fn empty(status: StatusCode) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
 }
 
 /// A JSON response.
-pub(super) fn json(content_type: HeaderValue, value: &impl Serialize) -> Response {
+pub(crate) fn json(content_type: HeaderValue, value: &impl Serialize) -> Response {
     let mut response = Response::new(Body::from(to_json(value)));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response
+}
+
+/// The length of a response's body, if known.
+pub(crate) fn length_of(response: &Response) -> Option<u64> {
+    let announced = || {
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        length.and_then(|length| length.to_str().ok()?.parse().ok())
+    };
+    response.body().size_hint().exact().or_else(announced)
 }
 
 #[cfg(test)]

@@ -3,22 +3,22 @@
 use http::{HeaderValue, StatusCode, header};
 use jreg_net::server::{Body, Response};
 use jreg_oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
-use jreg_registry::{BodyError, Error, ManifestPush, StoredManifest};
+use jreg_registry::{BodyError, Error, ManifestPush, MemoryBudget, StoredManifest};
 
-use super::api::ApiCall;
-use super::error::ApiError;
-use super::record::AuditOutcome;
-use super::{conditional, headers};
+use crate::call::ApiCall;
+use crate::error::ApiError;
+use crate::outcome::AuditOutcome;
+use crate::{conditional, headers};
 
 /// Responds with the stored bytes and media type. `Accept` is ignored: an existing manifest is
 /// never 404 because the client did not list its type.
-pub(super) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_get(reference).await?;
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &manifest, body))
 }
 
-pub(super) async fn head(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn head(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_stat(reference).await?;
     Ok(found(&call, reference, &manifest, Body::empty()))
 }
@@ -48,17 +48,26 @@ fn cache_control(reference: &Reference) -> HeaderValue {
     }
 }
 
-pub(super) async fn put(
+/// Where the bodies of manifests are received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ManifestBuffer<'a> {
+    /// Maximum size of a manifest.
+    pub(crate) bytes_max: u64,
+    /// The budget that they share.
+    pub(crate) budget: &'a MemoryBudget,
+}
+
+pub(crate) async fn put(
     call: ApiCall,
+    buffer: ManifestBuffer<'_>,
     name: &RepositoryName,
     reference: Reference,
     tags: Vec<Tag>,
 ) -> Result<Response, ApiError> {
     let condition = conditional::condition(&call.headers)?;
     let media_type = media_type(&call)?;
-    let max_bytes = call.context.options.manifest_bytes_max;
     // The reservation is held until the manifest is stored: it is in memory until then.
-    let collected = call.body.collect(max_bytes, &call.context.manifest_room).await;
+    let collected = call.body.collect(buffer.bytes_max, buffer.budget).await;
     let (bytes, _room) = collected.map_err(|error| match error {
         Error::Body(BodyError::TooLarge { max_bytes }) => Error::ManifestTooLarge { max_bytes },
         error => error,
@@ -91,7 +100,7 @@ fn media_type(call: &ApiCall) -> Result<Option<MediaType>, ApiError> {
         .map_err(|error| ApiError::bad_request(ErrorCode::ManifestInvalid, error.to_string()))
 }
 
-pub(super) async fn delete(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn delete(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
     let condition = conditional::condition(&call.headers)?;
     let mut tags = Vec::new();
     let deleted = call.access.manifest_delete(reference, condition, &mut tags).await;

@@ -17,9 +17,8 @@ use jreg_net::server::{
 };
 use jreg_telemetry::metrics::Metrics;
 
-use super::Context;
-use super::error::ApiError;
-use super::exchange::{self, ObservedRequest};
+use crate::error::ApiError;
+use crate::headers;
 
 /// Budget of all in-memory responses, unless that is fewer than this many of the largest manifests.
 const RESPONSES_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -44,7 +43,7 @@ pub fn responses_budget(manifest_bytes_max: u64) -> Arc<AddressBudget> {
 /// # Errors
 ///
 /// 429.
-pub(super) fn hold_head(
+pub(crate) fn hold_head(
     metrics: &Metrics,
     request: &Request,
 ) -> Result<Option<HeldMemory>, ApiError> {
@@ -71,7 +70,7 @@ fn head_bytes(request: &Request) -> u32 {
 
 /// A form that is being received.
 #[derive(Debug, Default)]
-pub(super) struct TokenForm {
+pub(crate) struct TokenForm {
     bytes: Vec<u8>,
     held_bytes: usize,
     held: Vec<HeldMemory>,
@@ -83,7 +82,7 @@ impl TokenForm {
     /// # Errors
     ///
     /// 429.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         metrics: &Metrics,
         memory: Option<&RequestMemory>,
@@ -98,12 +97,12 @@ impl TokenForm {
         Ok(())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// The bytes, and what counts them.
-    pub(super) fn into_parts(self) -> (Vec<u8>, Vec<HeldMemory>) {
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<HeldMemory>) {
         (self.bytes, self.held)
     }
 }
@@ -113,21 +112,13 @@ impl TokenForm {
 /// # Errors
 ///
 /// 429.
-pub(super) fn hold_response(
-    context: &Context,
-    exchange: &ObservedRequest,
-    response: Response,
-) -> Result<Response, ApiError> {
-    hold_bytes(&context.response_memory, exchange.network(), &context.metrics, response)
-}
-
-fn hold_bytes(
+pub(crate) fn hold_response(
     budget: &Arc<AddressBudget>,
     network: Option<Network>,
     metrics: &Metrics,
     response: Response,
 ) -> Result<Response, ApiError> {
-    let length = exchange::length_of(&response).unwrap_or_default();
+    let length = headers::length_of(&response).unwrap_or_default();
     if length < RESPONSE_BYTES_MIN {
         return Ok(response);
     }
@@ -248,12 +239,12 @@ mod tests {
         const LENGTH: usize = 1024 * 1024;
         let (shares, metrics) = (AddressBudget::new(LENGTH as u64, 1), Metrics::new());
         let whole = || Response::new(Body::from(vec![7; LENGTH]));
-        let hold = || hold_bytes(&shares, None, &metrics, whole());
+        let hold = || hold_response(&shares, None, &metrics, whole());
         let mut body = hold().unwrap().into_body();
         assert_eq!(body.size_hint().exact(), Some(LENGTH as u64));
         assert_eq!(hold().unwrap_err().status().as_u16(), 429);
         let small = Response::new(Body::from("small"));
-        assert!(hold_bytes(&shares, None, &metrics, small).is_ok());
+        assert!(hold_response(&shares, None, &metrics, small).is_ok());
         let mut bytes = body.frame().await.unwrap().unwrap().into_data().unwrap();
         assert!(body.frame().await.is_none());
         drop(body);

@@ -44,25 +44,25 @@ impl Default for Proxies {
 
 /// The origin of a request.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Client {
+pub(crate) struct Client {
     /// The client's address. The port is 0 if a proxy did not send it.
-    pub(super) address: Option<SocketAddr>,
+    pub(crate) address: Option<SocketAddr>,
     /// The nearest trusted proxy.
-    pub(super) proxy: Option<SocketAddr>,
+    pub(crate) proxy: Option<SocketAddr>,
     /// Whether the client used HTTPS.
-    pub(super) secure: bool,
+    pub(crate) secure: bool,
     /// The host that a proxy forwarded.
-    pub(super) host: Option<String>,
+    pub(crate) host: Option<String>,
     /// Scheme and authority that the client used, such as `https://registry.example.com`, if both
     /// are certain and the response may have a `Location`.
-    pub(super) origin: Option<String>,
+    pub(crate) origin: Option<String>,
     /// The client's certificate. That of a trusted proxy does not identify its clients.
-    pub(super) certificate: Option<Arc<ClientCertificate>>,
+    pub(crate) certificate: Option<Arc<ClientCertificate>>,
 }
 
 impl Client {
     /// The address, without an unknown port.
-    pub(super) fn shown(&self) -> Option<String> {
+    pub(crate) fn shown(&self) -> Option<String> {
         self.address.map(|address| match address.port() {
             0 => address.ip().to_string(),
             _ => address.to_string(),
@@ -77,7 +77,7 @@ impl Proxies {
     }
 
     /// The origin of a request: the peer, or the client that a trusted peer forwards for.
-    pub(super) fn client<B>(&self, request: &Request<B>) -> Client {
+    pub(crate) fn client<B>(&self, request: &Request<B>) -> Client {
         let secured = request.extensions().get::<Secured>();
         let peer = request.extensions().get::<Peer>().map(|Peer(address)| *address);
         let secure = secured.is_some();
@@ -116,7 +116,7 @@ impl Proxies {
 }
 
 /// Whether the response may have a `Location`; reads of content, which are most requests, do not.
-fn may_answer_location<B>(request: &Request<B>) -> bool {
+fn may_have_location<B>(request: &Request<B>) -> bool {
     let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
     !is_read || request.uri().path().contains("/uploads/")
 }
@@ -131,7 +131,7 @@ fn origin(secure: bool, authority: &str) -> String {
 /// or `localhost` is certain. Proxies that use HTTP/1.0 and add no headers (nginx by default) send
 /// an address of their own.
 fn direct_origin<B>(request: &Request<B>, secure: bool) -> Option<String> {
-    if !may_answer_location(request) {
+    if !may_have_location(request) {
         return None;
     }
     let is_passed_on = FORWARDING.iter().any(|name| request.headers().contains_key(name));
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn only_trusted_proxies_are_believed() {
+    fn only_headers_of_trusted_proxies_are_used() {
         for header in [ForwardedHeader::XForwarded, ForwardedHeader::Forwarded] {
             for peer in ["203.0.113.1:5", "[2001:db8::1]:5", "[::ffff:203.0.113.1]:5"] {
                 let client = client(header, peer);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_believed_by_the_headers_that_they_send_and_no_others() {
+    fn proxies_are_trusted_for_their_configured_header_only() {
         for peer in ["10.1.2.3:5", "[fd00::1]:5", "[::ffff:10.1.2.3]:5"] {
             let x = client(ForwardedHeader::XForwarded, peer);
             assert_eq!(x.address.unwrap().to_string(), "203.0.113.7:0");

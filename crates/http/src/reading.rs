@@ -16,7 +16,7 @@ const PIECE_BYTES_MAX: u64 = 64 * 1024;
 /// Streams a range of a blob in a file. The file is opened on the first poll: a client that reads
 /// nothing costs no descriptor and no memory. If the file has been removed meanwhile, the current
 /// location is read.
-pub(super) fn read(
+pub(crate) fn read(
     reader: BlobReader,
     range: ByteRange,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send {

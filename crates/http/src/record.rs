@@ -3,19 +3,19 @@
 //! Invariant: no response begins before its record is written, and a client that disconnects loses
 //! no record: each is written by a task of its own, or by the task of the operation.
 
-use std::sync::Arc;
-
 use chrono::{SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, header};
 use jreg_access::{Right, right_of, tags_of};
 use jreg_auth::{AccessTokenText, Credentials, Identity, IdentitySource};
 use jreg_net::server::Response;
-use jreg_oci::{Endpoint, MountSource, RepositoryName, Tag};
-use jreg_telemetry::audit::AuditRecord;
+use jreg_oci::{Endpoint, MountSource};
+use jreg_telemetry::audit::{AuditLog, AuditRecord};
+use tokio_util::task::TaskTracker;
 
-use super::error::ApiError;
-use super::exchange::ObservedRequest;
-use super::{Context, headers};
+use crate::error::ApiError;
+use crate::headers;
+use crate::observed::ObservedRequest;
+use crate::outcome::AuditOutcome;
 
 /// Replaces a name that is a secret.
 const REDACTED: &str = "[redacted]";
@@ -23,18 +23,18 @@ const REDACTED: &str = "[redacted]";
 /// Maximum number of removed tags in a record, which also has their count.
 const TAGS_SHOWN_MAX: usize = 100;
 
-/// Results of an operation that its response does not contain, for the audit log. Sent in the
-/// extensions of the response, or in the error.
-#[derive(Clone, Debug)]
-pub(super) enum AuditOutcome {
-    Mounted(RepositoryName),
-    TagsRemoved(Vec<Tag>),
+/// The audit log, and the tasks that write to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AuditSink<'a> {
+    pub(crate) audit: &'a AuditLog,
+    pub(crate) tasks: &'a TaskTracker,
 }
 
 /// The record of a decision in progress.
 #[derive(Clone, Debug)]
-pub(super) struct PendingAuditRecord {
-    context: Arc<Context>,
+pub(crate) struct PendingAuditRecord {
+    audit: AuditLog,
+    tasks: TaskTracker,
     entry: AuditRecord,
     /// Whether it is written even if allowed.
     changes: bool,
@@ -44,14 +44,14 @@ pub(super) struct PendingAuditRecord {
 
 impl PendingAuditRecord {
     /// The record of an operation; `None` if the audit log is disabled.
-    pub(super) fn of(
-        context: &Arc<Context>,
-        exchange: &ObservedRequest,
+    pub(crate) fn of(
+        sink: AuditSink<'_>,
+        observed: &ObservedRequest,
         endpoint: &Endpoint,
         headers: &HeaderMap,
         changes: bool,
     ) -> Option<Self> {
-        let mut record = Self::new(context, exchange, headers)?;
+        let mut record = Self::new(sink, observed, headers)?;
         record.changes = changes;
         let entry = &mut record.entry;
         entry.operation = endpoint.id();
@@ -63,7 +63,7 @@ impl PendingAuditRecord {
             Right::Delete(_) => ("access", "delete"),
             Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
         };
-        let (reference, upload) = exchange.reference_and_upload();
+        let (reference, upload) = observed.reference_and_upload();
         (entry.reference, entry.upload) = (reference.cloned(), upload.cloned());
         if let Endpoint::ManifestPut { tags, .. } = endpoint
             && !tags.is_empty()
@@ -77,45 +77,41 @@ impl PendingAuditRecord {
     }
 
     /// The record of a token request.
-    pub(super) fn of_token(
-        context: &Arc<Context>,
-        exchange: &ObservedRequest,
+    pub(crate) fn of_token(
+        sink: AuditSink<'_>,
+        observed: &ObservedRequest,
         headers: &HeaderMap,
     ) -> Option<Self> {
-        let mut record = Self::new(context, exchange, headers)?;
+        let mut record = Self::new(sink, observed, headers)?;
         let entry = &mut record.entry;
         (entry.event, entry.operation, entry.action) = ("login", "token", "login");
         Some(record)
     }
 
-    fn new(
-        context: &Arc<Context>,
-        exchange: &ObservedRequest,
-        headers: &HeaderMap,
-    ) -> Option<Self> {
-        if !context.audit.is_on() {
+    fn new(sink: AuditSink<'_>, observed: &ObservedRequest, headers: &HeaderMap) -> Option<Self> {
+        if !sink.audit.is_on() {
             return None;
         }
         let entry = AuditRecord {
-            request_id: exchange.request_id.to_string(),
-            client: exchange.client().shown(),
-            proxy: exchange.client().proxy.map(|address| address.to_string()),
+            request_id: observed.request_id.to_string(),
+            client: observed.client().shown(),
+            proxy: observed.client().proxy.map(|address| address.to_string()),
             claimed: claimed(headers),
             ..AuditRecord::default()
         };
         let is_shown = headers.contains_key(header::AUTHORIZATION);
-        let context = Arc::clone(context);
-        Some(Self { context, entry, changes: false, is_shown })
+        let (audit, tasks) = (sink.audit.clone(), sink.tasks.clone());
+        Some(Self { audit, tasks, entry, changes: false, is_shown })
     }
 
     /// Adds the user name claimed in a form.
-    pub(super) fn claimed_by(mut self, user: Option<&str>) -> Self {
+    pub(crate) fn claimed_by(mut self, user: Option<&str>) -> Self {
         self.entry.claimed = user.and_then(shown_name).or(self.entry.claimed);
         self
     }
 
     /// Adds the authenticated identity.
-    pub(super) fn by(mut self, identity: &Identity) -> Self {
+    pub(crate) fn by(mut self, identity: &Identity) -> Self {
         self.entry.identity = Some(identity.to_string());
         let (source, credential) = match identity {
             Identity::Anonymous => ("anonymous", None),
@@ -131,15 +127,15 @@ impl PendingAuditRecord {
     }
 
     /// Writes the record in a task of its own, if it is due.
-    pub(super) fn settle(
+    pub(crate) fn settle(
         self,
         rule: Option<String>,
         result: &Result<Response, ApiError>,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let tasks = self.context.tasks.clone();
+        let tasks = self.tasks.clone();
         let settled = self.settled(rule, result);
-        let task = settled
-            .map(|(context, entry)| tasks.spawn(async move { context.audit.record(&entry).await }));
+        let task =
+            settled.map(|(audit, entry)| tasks.spawn(async move { audit.record(&entry).await }));
         async move {
             if let Some(task) = task {
                 // The panic hook reports a panic of the task.
@@ -149,15 +145,15 @@ impl PendingAuditRecord {
     }
 
     /// Writes the record in this task, if it is due.
-    pub(super) fn settle_here(
+    pub(crate) fn settle_here(
         self,
         rule: Option<String>,
         result: &Result<Response, ApiError>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let settled = self.settled(rule, result);
         async move {
-            if let Some((context, entry)) = settled {
-                context.audit.record(&entry).await;
+            if let Some((audit, entry)) = settled {
+                audit.record(&entry).await;
             }
         }
     }
@@ -166,8 +162,8 @@ impl PendingAuditRecord {
         self,
         rule: Option<String>,
         result: &Result<Response, ApiError>,
-    ) -> Option<(Arc<Context>, AuditRecord)> {
-        let Self { context, mut entry, changes, is_shown } = self;
+    ) -> Option<(AuditLog, AuditRecord)> {
+        let Self { audit, tasks: _, mut entry, changes, is_shown } = self;
         let denied = result.as_ref().err().and_then(ApiError::denied);
         let is_login = entry.event == "login";
         // A 401 that asks for a login is no denial, and an anonymous read is no login.
@@ -178,7 +174,7 @@ impl PendingAuditRecord {
             None if is_token => result.is_ok(),
             None => changes || (is_login && is_shown),
         };
-        if !counts && !context.audit.takes_reads() {
+        if !counts && !audit.takes_reads() {
             return None;
         }
         entry.time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
@@ -196,7 +192,7 @@ impl PendingAuditRecord {
             Err(error) => error.outcome(),
         };
         learn_outcome(&mut entry, outcome);
-        Some((context, entry))
+        Some((audit, entry))
     }
 }
 

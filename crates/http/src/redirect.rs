@@ -12,8 +12,8 @@ use jreg_net::server::{Body, Response};
 use jreg_oci::Digest;
 use jreg_registry::BlobReader;
 
-use super::error::ApiError;
-use super::headers;
+use crate::error::ApiError;
+use crate::headers;
 
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -46,7 +46,7 @@ impl Default for Redirects {
 
 impl Redirects {
     /// The redirect, if the request qualifies and the store can presign URLs.
-    pub(super) async fn redirect_response(
+    pub(crate) async fn redirect_response(
         &self,
         reader: &BlobReader,
         peer: Option<SocketAddr>,
@@ -108,7 +108,7 @@ mod tests {
     const LARGE: u64 = 1 << 30;
 
     #[test]
-    fn nobody_is_redirected_by_default() {
+    fn no_client_is_redirected_by_default() {
         let default = Redirects::default();
         assert!(!default.is_for(LARGE, None, &HeaderMap::new()));
         assert!(redirects(|_| {}).is_for(LARGE, None, &HeaderMap::new()));

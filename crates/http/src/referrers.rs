@@ -6,29 +6,33 @@ use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
 use jreg_net::server::{Body, Response};
-use jreg_oci::{Digest, RepositoryName, media_type};
+use jreg_oci::{Digest, PageParams, RepositoryName, media_type};
 use jreg_registry::Referrer;
 
-use super::api::ApiCall;
-use super::error::ApiError;
-use super::{headers, page};
+use crate::call::ApiCall;
+use crate::error::ApiError;
+use crate::headers;
+use crate::page::PageOptions;
 
-pub(super) struct ReferrersQuery {
-    pub(super) name: RepositoryName,
-    pub(super) subject: Digest,
-    pub(super) artifact_type: Option<String>,
-    pub(super) page: jreg_oci::PageParams,
+pub(crate) struct ReferrersQuery {
+    pub(crate) name: RepositoryName,
+    pub(crate) subject: Digest,
+    pub(crate) artifact_type: Option<String>,
+    pub(crate) page: PageParams,
 }
 
 const ARTIFACT_TYPE: &str = "artifactType";
 /// Larger bodies are sent in chunks that the cache shares with other responses.
 const JOINED_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) async fn list(call: ApiCall, query: ReferrersQuery) -> Result<Response, ApiError> {
+pub(crate) async fn list(
+    call: ApiCall,
+    pages: PageOptions<'_>,
+    query: ReferrersQuery,
+) -> Result<Response, ApiError> {
     let ReferrersQuery { name, subject, artifact_type, page } = query;
-    let options = &call.context.options;
     let artifact_type = artifact_type.as_deref();
-    let request = page::request(page, options);
+    let request = pages.request(page);
     let referrers = call.access.referrers(&subject, artifact_type, &request).await?;
     let mut response = index(referrers.items);
     let map = response.headers_mut();
@@ -38,7 +42,7 @@ pub(super) async fn list(call: ApiCall, query: ReferrersQuery) -> Result<Respons
     if let Some(last) = referrers.next {
         let path = format!("/v2/{name}/referrers/{subject}");
         let filter = artifact_type.map(|value| (ARTIFACT_TYPE, value));
-        map.insert(header::LINK, page::link(options, &path, request.limit, &last, filter));
+        map.insert(header::LINK, pages.link(&path, request.limit, &last, filter));
     }
     Ok(response)
 }

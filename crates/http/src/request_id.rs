@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 /// The header of the request and the response.
-pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// Maximum length of an id that a client sends, in bytes.
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 

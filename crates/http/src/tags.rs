@@ -2,27 +2,28 @@
 
 use http::header;
 use jreg_net::server::Response;
-use jreg_oci::RepositoryName;
+use jreg_oci::{PageParams, RepositoryName};
 use serde_json::json;
 
-use super::api::ApiCall;
-use super::error::ApiError;
-use super::{headers, page};
+use crate::call::ApiCall;
+use crate::error::ApiError;
+use crate::headers;
+use crate::page::PageOptions;
 
-pub(super) async fn list(
+pub(crate) async fn list(
     call: ApiCall,
+    pages: PageOptions<'_>,
     name: &RepositoryName,
-    page: jreg_oci::PageParams,
+    page: PageParams,
 ) -> Result<Response, ApiError> {
-    let options = &call.context.options;
-    let request = page::request(page, options);
+    let request = pages.request(page);
     let tags = call.access.tags(&request).await?;
     let names: Vec<&str> = tags.items.iter().map(|tag| tag.as_str()).collect();
     let body = json!({ "name": name.as_str(), "tags": names });
     let mut response = headers::json(headers::JSON, &body);
     if let Some(last) = tags.next {
         let path = format!("/v2/{name}/tags/list");
-        let link = page::link(options, &path, request.limit, &last, None);
+        let link = pages.link(&path, request.limit, &last, None);
         response.headers_mut().insert(header::LINK, link);
     }
     Ok(response)

@@ -10,54 +10,67 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use jreg_access::limits::ClientLimits;
 use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof, TokenRequest};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
 use jreg_net::server::{Body, ConnectionResources, HeldMemory, Request, Response};
 use jreg_oci::ErrorCode;
+use jreg_telemetry::metrics::Metrics;
 use serde_json::json;
 
-use super::error::{ApiError, OauthError};
-use super::exchange::ObservedRequest;
-use super::memory::TokenForm;
-use super::record::PendingAuditRecord;
-use super::{Context, api, headers};
+use crate::error::{ApiError, OauthError};
+use crate::headers;
+use crate::memory::TokenForm;
+use crate::observed::ObservedRequest;
+use crate::record::{AuditSink, PendingAuditRecord};
 
-/// The most bytes of a form: a token of another service, scopes, and room.
+/// Maximum size of a form: room for a token of another service, and scopes.
 const FORM_BYTES_MAX: usize = 64 * 1024;
-/// The most parameters of a request. The rest is not read.
+/// Maximum number of parameters. The rest is ignored.
 const PARAMETERS_MAX: usize = 128;
 
+/// The parts of the server that issue tokens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TokenEndpoint<'a> {
+    pub(crate) guard: Option<&'a AccessGuard>,
+    pub(crate) limits: &'a ClientLimits,
+    pub(crate) audit: AuditSink<'a>,
+    pub(crate) metrics: &'a Metrics,
+    /// Maximum time to receive a form.
+    pub(crate) form_time_max: Duration,
+}
+
 /// Responds to `/token`.
-pub(super) async fn respond(
-    context: &Arc<Context>,
-    exchange: &ObservedRequest,
+pub(crate) async fn respond(
+    endpoint: TokenEndpoint<'_>,
+    observed: &ObservedRequest,
     request: Request,
-) -> Response {
+) -> Result<Response, ApiError> {
     let mut record = None;
-    let result = issue(context, exchange, request, &mut record).await;
+    let result = issue(endpoint, observed, request, &mut record).await;
     if let Some(record) = record {
         record.settle(None, &result).await;
     }
-    result.unwrap_or_else(|error| error.render(context, exchange))
+    result
 }
 
 async fn issue(
-    context: &Arc<Context>,
-    exchange: &ObservedRequest,
+    endpoint: TokenEndpoint<'_>,
+    observed: &ObservedRequest,
     request: Request,
     record: &mut Option<PendingAuditRecord>,
 ) -> Result<Response, ApiError> {
-    let guard = context.guard.as_ref().filter(|guard| guard.issues_tokens());
+    let guard = endpoint.guard.filter(|guard| guard.issues_tokens());
     let guard = guard.ok_or_else(ApiError::not_found)?;
-    context.limits.count_address(exchange.network())?;
+    endpoint.limits.count_address(observed.network())?;
     let (parts, body) = request.into_parts();
-    *record = PendingAuditRecord::of_token(context, exchange, &parts.headers);
+    *record = PendingAuditRecord::of_token(endpoint.audit, observed, &parts.headers);
     // The form is counted until the response is made.
     let _held;
-    let asked = match parts.method {
+    let parameters = match parts.method {
         Method::POST => {
-            let reading = form(context, &parts, body);
-            let time_max = context.options.body_idle_timeout;
+            let reading = form(endpoint.metrics, &parts, body);
+            let time_max = endpoint.form_time_max;
             let (form, held) = tokio::time::timeout(time_max, reading)
                 .await
                 .map_err(|_| form_timed_out(time_max))??;
@@ -69,8 +82,8 @@ async fn issue(
             TokenParameters::of_query(query, &parts.headers, guard)?
         }
     };
-    let request_info = api::request_info(&parts, exchange);
-    let TokenParameters { proof, scopes, offline, is_workload } = asked;
+    let request_info = observed.request_info(&parts);
+    let TokenParameters { proof, scopes, offline, is_workload } = parameters;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
     let scope = TokenScope::parse(scopes.iter().map(String::as_str));
@@ -79,8 +92,8 @@ async fn issue(
         true => workload::refused(error),
         false => error.into(),
     })?;
-    exchange.is_by(token.identity.to_string(), None);
-    context.limits.count_identity(&token.identity, exchange.network())?;
+    observed.set_identity(token.identity.to_string(), None);
+    endpoint.limits.count_identity(&token.identity, observed.network())?;
     *record = record.take().map(|record| record.by(&token.identity));
     Ok(rendered(&token, is_workload))
 }
@@ -88,7 +101,7 @@ async fn issue(
 fn rendered(token: &IssuedToken, is_workload: bool) -> Response {
     let issued: DateTime<Utc> = token.issued.into();
     let access = token.access.reveal();
-    let mut answer = json!({
+    let mut body = json!({
         "token": access,
         "access_token": access,
         "token_type": "Bearer",
@@ -96,19 +109,19 @@ fn rendered(token: &IssuedToken, is_workload: bool) -> Response {
         "issued_at": issued.to_rfc3339_opts(SecondsFormat::Secs, true),
     });
     if let Some(refresh) = &token.refresh {
-        answer["refresh_token"] = refresh.reveal().into();
+        body["refresh_token"] = refresh.reveal().into();
     }
     if is_workload {
-        workload::complete(&mut answer, token);
+        workload::complete(&mut body, token);
     }
-    let mut response = headers::json(headers::JSON, &answer);
+    let mut response = headers::json(headers::JSON, &body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
 /// Receives the form. Its memory is counted, because the client has not logged in yet.
 async fn form(
-    context: &Context,
+    metrics: &Metrics,
     parts: &http::request::Parts,
     mut body: Body,
 ) -> Result<(String, Vec<HeldMemory>), ApiError> {
@@ -130,7 +143,7 @@ async fn form(
         if form.len() + bytes.len() > FORM_BYTES_MAX {
             return Err(form_incomplete_or_too_large());
         }
-        form.add(&context.metrics, memory, &bytes)?;
+        form.add(metrics, memory, &bytes)?;
     }
     let (bytes, held) = form.into_parts();
     let form = String::from_utf8(bytes).map_err(|_| bad("the form must be UTF-8"))?;
@@ -147,7 +160,7 @@ fn form_incomplete_or_too_large() -> ApiError {
     ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message)
 }
 
-/// What a request asks for.
+/// The parameters of a token request.
 #[derive(Debug)]
 struct TokenParameters {
     proof: TokenProof,
@@ -214,7 +227,7 @@ impl TokenParameters {
     fn of_form(form: &str, guard: &AccessGuard) -> Result<Self, ApiError> {
         let parameters = FormParameters::of(form);
         if parameters.get("grant_type") == Some(workload::GRANT_TYPE) {
-            return workload::asked(&parameters, guard);
+            return workload::parameters(&parameters, guard);
         }
         parameters.check_service(guard)?;
         let need = |name: &'static str| {

@@ -5,26 +5,26 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use jreg_net::server::Response;
 use jreg_oci::{Algorithm, ContentRange, Digest, ErrorCode, MountSource, RepositoryName};
 use jreg_registry::{Blob, UploadChunk, UploadId};
-use jreg_telemetry::metrics::GaugeGuard;
 
-use super::api::ApiCall;
-use super::body::ClientBody;
-use super::error::ApiError;
-use super::record::AuditOutcome;
-use super::{CHUNK_BYTES_MIN, headers};
+use crate::body::ClientBody;
+use crate::call::ApiCall;
+use crate::error::ApiError;
+use crate::headers;
+use crate::options::CHUNK_BYTES_MIN;
+use crate::outcome::AuditOutcome;
 
-pub(super) struct Start {
-    pub(super) name: RepositoryName,
-    pub(super) digest: Option<Digest>,
-    pub(super) algorithm: Option<Algorithm>,
-    pub(super) mount: Option<Digest>,
-    pub(super) from: MountSource,
+pub(crate) struct UploadStart {
+    pub(crate) name: RepositoryName,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) algorithm: Option<Algorithm>,
+    pub(crate) mount: Option<Digest>,
+    pub(crate) from: MountSource,
 }
 
 /// Mounts the blob, stores the body as the blob, or starts an upload: a mount that finds no source
 /// becomes an upload, never an error.
-pub(super) async fn start(call: ApiCall, start: Start) -> Result<Response, ApiError> {
-    let Start { name, digest, algorithm, mount, from } = start;
+pub(crate) async fn start(call: ApiCall, start: UploadStart) -> Result<Response, ApiError> {
+    let UploadStart { name, digest, algorithm, mount, from } = start;
     if let Some(digest) = &mount
         && let Some((blob, source)) = call.access.blob_mount(digest, &from).await?
     {
@@ -33,7 +33,6 @@ pub(super) async fn start(call: ApiCall, start: Start) -> Result<Response, ApiEr
         return Ok(response);
     }
     if let Some(digest) = &digest {
-        let _raised = GaugeGuard::new(&call.context.metrics.uploads);
         let chunk = chunk(&call.headers, call.body)?;
         let blob = call.access.blob_push(digest, chunk).await?;
         return Ok(created(&call.base_url, &name, &blob));
@@ -42,52 +41,50 @@ pub(super) async fn start(call: ApiCall, start: Start) -> Result<Response, ApiEr
     let id = call.access.upload_start(algorithm)?;
     let mut response = headers::empty(StatusCode::ACCEPTED);
     let map = response.headers_mut();
-    map.extend(place(&call.base_url, &name, &id));
+    map.extend(location_headers(&call.base_url, &name, &id));
     map.insert(header::RANGE, headers::upload_range(0));
     map.insert(headers::CHUNK_MIN_LENGTH, HeaderValue::from(CHUNK_BYTES_MIN));
     Ok(response)
 }
 
-pub(super) async fn status(
+pub(crate) async fn status(
     call: ApiCall,
     name: &RepositoryName,
     id: &str,
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
     let progress = call.access.upload_status(&id).await?;
-    Ok(going_on(StatusCode::NO_CONTENT, &call.base_url, name, &id, progress.offset))
+    Ok(accepted(StatusCode::NO_CONTENT, &call.base_url, name, &id, progress.offset))
 }
 
-pub(super) async fn patch(
+pub(crate) async fn patch(
     call: ApiCall,
     name: &RepositoryName,
     id: &str,
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
-    let _raised = GaugeGuard::new(&call.context.metrics.uploads);
     let chunk = chunk(&call.headers, call.body)?;
     let base_url = &call.base_url;
     let progress = call.access.upload_append(&id, chunk).await;
-    let progress = progress.map_err(|error| with_place(error.into(), base_url, name, &id))?;
-    Ok(going_on(StatusCode::ACCEPTED, base_url, name, &id, progress.offset))
+    let progress = progress.map_err(|error| with_location(error.into(), base_url, name, &id))?;
+    Ok(accepted(StatusCode::ACCEPTED, base_url, name, &id, progress.offset))
 }
 
-pub(super) async fn put(
+pub(crate) async fn put(
     call: ApiCall,
     name: &RepositoryName,
     id: &str,
     digest: &Digest,
 ) -> Result<Response, ApiError> {
     let id = parse(id)?;
-    let _raised = GaugeGuard::new(&call.context.metrics.uploads);
     let chunk = last_chunk(&call.headers, call.body)?;
     let base_url = &call.base_url;
     let blob = call.access.upload_finish(&id, digest, chunk).await;
-    let blob = blob.map_err(|error| with_place(error.into(), base_url, name, &id))?;
+    let blob = blob.map_err(|error| with_location(error.into(), base_url, name, &id))?;
     Ok(created(base_url, name, &blob))
 }
 
-pub(super) async fn cancel(call: ApiCall, id: &str) -> Result<Response, ApiError> {
+pub(crate) async fn cancel(call: ApiCall, id: &str) -> Result<Response, ApiError> {
     call.access.upload_cancel(&parse(id)?).await?;
     Ok(headers::empty(StatusCode::NO_CONTENT))
 }
@@ -120,7 +117,7 @@ fn content_range(headers: &HeaderMap) -> Result<Option<ContentRange>, ApiError> 
         .map_err(|error| ApiError::bad_request(ErrorCode::BlobUploadInvalid, error.to_string()))
 }
 
-/// The location of the blob.
+/// The response with the location of a new blob.
 fn created(base_url: &str, name: &RepositoryName, blob: &Blob) -> Response {
     let mut response = headers::empty(StatusCode::CREATED);
     let location = format!("{base_url}{}", headers::blob_path(name, &blob.digest));
@@ -129,8 +126,8 @@ fn created(base_url: &str, name: &RepositoryName, blob: &Blob) -> Response {
     response
 }
 
-/// The location and offset of the upload.
-fn going_on(
+/// The response with the location and offset of the upload.
+fn accepted(
     status: StatusCode,
     base_url: &str,
     name: &RepositoryName,
@@ -139,18 +136,27 @@ fn going_on(
 ) -> Response {
     let mut response = headers::empty(status);
     let map = response.headers_mut();
-    map.extend(place(base_url, name, id));
+    map.extend(location_headers(base_url, name, id));
     map.insert(header::RANGE, headers::upload_range(offset));
     response
 }
 
 /// Adds the location and offset to a refused chunk, so that the client can continue.
-fn with_place(error: ApiError, base_url: &str, name: &RepositoryName, id: &UploadId) -> ApiError {
-    error.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, place(base_url, name, id))
+fn with_location(
+    error: ApiError,
+    base_url: &str,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> ApiError {
+    error.with_headers_if(StatusCode::RANGE_NOT_SATISFIABLE, location_headers(base_url, name, id))
 }
 
 /// The location and the id of an upload.
-fn place(base_url: &str, name: &RepositoryName, id: &UploadId) -> [(HeaderName, HeaderValue); 2] {
+fn location_headers(
+    base_url: &str,
+    name: &RepositoryName,
+    id: &UploadId,
+) -> [(HeaderName, HeaderValue); 2] {
     let location = format!("{base_url}/v2/{name}/blobs/uploads/{id}");
     [
         (header::LOCATION, headers::value(&location)),

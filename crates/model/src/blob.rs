@@ -64,7 +64,6 @@ pub(crate) enum ModelSession {
     Cancelled(u8),
 }
 
-/// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct BlobStore {
     pub(crate) now: u8,

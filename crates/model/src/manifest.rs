@@ -58,7 +58,6 @@ pub(crate) enum TagPointer {
     Elsewhere,
 }
 
-/// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ManifestStore {
     now: u8,

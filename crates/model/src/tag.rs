@@ -22,7 +22,6 @@ enum ModelTag {
     NumberSet,
 }
 
-/// The store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TagStore {
     now: u8,

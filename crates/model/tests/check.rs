@@ -12,7 +12,7 @@ const NEEDED: [(&[ProtocolRule], &str); 39] = [
     (&[ProtocolRule::HeadTouches], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::HeadFromYoungMemory], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::TouchDestination], "mount 1→2 onto an old link, 2 GC runs"),
-    (&[ProtocolRule::OwnBytesOnly], "upload that loses an answer, mount 1→2, DELETE, upload"),
+    (&[ProtocolRule::OwnBytesOnly], "upload that loses a response, mount 1→2, DELETE, upload"),
     (&[ProtocolRule::RecordInWindow], "PATCH, closing PUT, reaper, sweeps"),
     (&[ProtocolRule::WindowFirst], "2 closing PUTs, cancel, GC"),
     (&[ProtocolRule::CloseFirst], "2 closing PUTs, cancel, GC"),

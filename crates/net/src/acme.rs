@@ -78,7 +78,6 @@ pub enum AcmeError {
     Superseded,
 }
 
-/// Options of ACME.
 #[derive(Clone, Debug)]
 pub struct AcmeOptions {
     /// Host names of the certificate.

@@ -3,7 +3,7 @@
 //! - Accepting never waits for a connection: each has a task of its own, one too many is told so
 //!   and closed, and an error of `accept` (too many open files) is waited out.
 //! - No connection stays for nothing: one without a request, or whose client takes nothing of
-//!   its answers, is closed. There is no limit on the whole time of a request.
+//!   its response, is closed. There is no limit on the whole time of a request.
 //! - A stop finishes what runs: no new connections, no new requests on the old ones, and only
 //!   what is still running at the deadline is cut off.
 
@@ -134,7 +134,7 @@ pub struct ServerOptions {
     /// How long a connection may be without a request, and the head of one, or a TLS handshake, may
     /// take.
     pub header_read_timeout: Duration,
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take nothing of a response.
     pub write_stall_timeout: Duration,
     /// When a refused client should try again.
     pub retry_after: Duration,

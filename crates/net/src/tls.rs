@@ -63,7 +63,6 @@ const CLIENT_CA: usize = 2;
 #[error("cannot set up TLS")]
 pub struct TlsError(#[from] FileError);
 
-/// Options of TLS.
 #[derive(Clone, Debug, Default)]
 pub struct TlsOptions {
     /// PEM bundle of the CAs that issue client certificates.

@@ -28,7 +28,7 @@ enum RangeSpec {
 /// the byte after the last, is not empty, and lies within the blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranges {
-    /// Answer with the whole blob, as without the header.
+    /// Respond with the whole blob, as without the header.
     Whole,
     /// One part: start, end (exclusive).
     Single(u64, u64),

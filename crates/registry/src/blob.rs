@@ -16,24 +16,7 @@ use crate::link::{LinkOrigin, LinkOutcome};
 use crate::record::{Link, Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::suspects::{Suspicion, is_incomplete};
-use crate::{Error, Repository, Result};
-
-/// A blob of a repository.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blob {
-    pub digest: Digest,
-    pub size_bytes: u64,
-}
-
-/// Whether an existence check also touches what it found: for clients that may push and skip an
-/// upload because of the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TouchPolicy {
-    /// Touch it if it is old.
-    IfOld,
-    /// Only check.
-    Never,
-}
+use crate::{Blob, Error, Repository, Result, TouchPolicy};
 
 #[derive(Clone, Debug)]
 pub struct BlobReader {
@@ -181,7 +164,7 @@ impl Repository {
             let swapped = self.core.swap(&key, found.etag(), Link::Deleted.encode()).await;
             self.core.cache.forget(&self.name, digest);
             if swapped?.is_some() {
-                found.damaged().inspect(|damaged| self.core.note_removed(&key, damaged));
+                found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));
                 return Ok(());
             }
         }

@@ -6,31 +6,11 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, Fuse, StreamExt};
 use jreg_oci::ContentRange;
 
-use crate::Error;
 use crate::budget::{MemoryBudget, ReservationGauge};
+use crate::{BodyError, Error};
 
 /// A client's stream of bytes. An error ends it.
 pub type BodyStream = BoxStream<'static, Result<Bytes, BodyError>>;
-
-/// Why a client's body ended early: the client's doing or the network's, never ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BodyError {
-    /// The connection broke, or the encoding of the body was wrong.
-    #[error("the client's body broke off")]
-    Broken,
-    /// No bytes arrived for longer than the idle limit.
-    #[error("the client sent nothing for {limit_s} seconds")]
-    Idle { limit_s: u64 },
-    /// It came more slowly than is allowed.
-    #[error("the client sent less than {rate_min} bytes a second")]
-    Slow {
-        /// The fewest bytes a second that are allowed.
-        rate_min: u64,
-    },
-    /// The body outgrew a limit.
-    #[error("the body has more than {max_bytes} bytes")]
-    TooLarge { max_bytes: u64 },
-}
 
 /// A body with its announced length and digest.
 pub struct UploadChunk {

@@ -242,6 +242,20 @@ impl Core {
         Ok(self.send_within(Some(window), self.store.put_after(before, then)).await?)
     }
 
+    /// Reads a record that is to be written or removed.
+    pub(crate) async fn find_record<T: StoredRecord + Send + 'static>(
+        &self,
+        key: &Key,
+    ) -> Result<FoundRecord<T>> {
+        let record = match self.store.get(key).await {
+            Ok(record) => record,
+            Err(error) if error.is_not_found() => return Ok(FoundRecord::Absent),
+            Err(error) => return Err(error.into()),
+        };
+        let (key, length) = (key.clone(), record.bytes.len());
+        self.compute.run(length, move || FoundRecord::decode(&key, record)).await?
+    }
+
     /// Removes the version of a record that was seen. `false` if there is another, or none.
     pub(crate) async fn remove(&self, key: &Key, seen: &ETag) -> Result<bool> {
         match self.store.delete(key, Some(seen)).await {
@@ -314,7 +328,9 @@ impl Core {
                     self.swap_within(window, key, seen, value.encode()).await?.is_some()
                 }
                 FoundRecord::Damaged(damaged) => {
-                    self.replace_damaged(window, key, &damaged, value.encode()).await?
+                    let seen = Some(&damaged.etag);
+                    let written = self.swap_within(window, key, seen, value.encode()).await?;
+                    written.inspect(|_| self.damage.note_replaced(key, &damaged)).is_some()
                 }
             };
             if done {
@@ -338,7 +354,7 @@ impl Core {
             attempts.next().await?;
             seen = self.find_record(key).await?;
         }
-        seen.damaged().inspect(|damaged| self.note_replaced(key, damaged));
+        seen.damaged().inspect(|damaged| self.damage.note_replaced(key, damaged));
         Ok(())
     }
 

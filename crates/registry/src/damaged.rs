@@ -5,11 +5,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use jreg_storage::{ETag, Key};
+use jreg_storage::{ETag, Key, Record};
 
-use crate::core::Core;
 use crate::record::{StoredRecord, VersionedRecord, decode_versioned, later_version};
-use crate::window::WriteWindow;
 use crate::{Error, Result};
 
 /// A record as a write finds it.
@@ -36,6 +34,33 @@ impl DamageCounter {
     pub(crate) fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Logs and counts that a push replaced a damaged record.
+    pub(crate) fn note_replaced(&self, key: &Key, damaged: &DamagedRecord) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%key, reason = damaged.reason, "a push replaced a damaged record");
+    }
+
+    /// Logs and counts that a delete removed a damaged record.
+    pub(crate) fn note_removed(&self, key: &Key, damaged: &DamagedRecord) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(%key, reason = damaged.reason, "a delete removed a damaged record");
+    }
+}
+
+impl<T: StoredRecord> FoundRecord<T> {
+    /// Decodes a record. One that only a later version of this program decodes is an error like any
+    /// other: it is not damaged.
+    pub(crate) fn decode(key: &Key, record: Record) -> Result<Self> {
+        let (etag, bytes) = (record.etag.clone(), record.bytes.clone());
+        match decode_versioned(key, record) {
+            Ok(record) => Ok(Self::Valid(record)),
+            Err(Error::Damaged { reason, .. }) if later_version(&bytes).is_none() => {
+                Ok(Self::Damaged(DamagedRecord { etag, bytes, reason }))
+            }
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl<T> FoundRecord<T> {
@@ -60,57 +85,6 @@ impl<T> FoundRecord<T> {
             Self::Valid(record) => Some(&record.etag),
             Self::Damaged(damaged) => Some(&damaged.etag),
         }
-    }
-}
-
-impl Core {
-    /// Reads a record that is to be written or removed. One that only a later version of this
-    /// program decodes is an error like any other: it is not damaged.
-    pub(crate) async fn find_record<T: StoredRecord + Send + 'static>(
-        &self,
-        key: &Key,
-    ) -> Result<FoundRecord<T>> {
-        let record = match self.store.get(key).await {
-            Ok(record) => record,
-            Err(error) if error.is_not_found() => return Ok(FoundRecord::Absent),
-            Err(error) => return Err(error.into()),
-        };
-        let (key, length) = (key.clone(), record.bytes.len());
-        let decode = move || {
-            let (etag, bytes) = (record.etag.clone(), record.bytes.clone());
-            match decode_versioned(&key, record) {
-                Ok(record) => Ok(FoundRecord::Valid(record)),
-                Err(Error::Damaged { reason, .. }) if later_version(&bytes).is_none() => {
-                    Ok(FoundRecord::Damaged(DamagedRecord { etag, bytes, reason }))
-                }
-                Err(error) => Err(error),
-            }
-        };
-        self.compute.run(length, decode).await?
-    }
-
-    /// Writes a record over a damaged version of it. `false`: another writer was first.
-    pub(crate) async fn replace_damaged(
-        &self,
-        window: WriteWindow,
-        key: &Key,
-        damaged: &DamagedRecord,
-        bytes: Bytes,
-    ) -> Result<bool> {
-        let written = self.swap_within(window, key, Some(&damaged.etag), bytes).await?;
-        Ok(written.inspect(|_| self.note_replaced(key, damaged)).is_some())
-    }
-
-    /// Logs and counts that a push replaced a damaged record.
-    pub(crate) fn note_replaced(&self, key: &Key, damaged: &DamagedRecord) {
-        self.damage.0.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%key, reason = damaged.reason, "a push replaced a damaged record");
-    }
-
-    /// Logs and counts that a delete removed a damaged record.
-    pub(crate) fn note_removed(&self, key: &Key, damaged: &DamagedRecord) {
-        self.damage.0.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(%key, reason = damaged.reason, "a delete removed a damaged record");
     }
 }
 

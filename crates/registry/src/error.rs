@@ -3,7 +3,7 @@
 
 use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Tag};
 
-use crate::{BodyError, UploadId};
+use crate::UploadId;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -148,6 +148,26 @@ pub enum Error {
     /// The task that did the work was stopped before it finished.
     #[error("the operation was stopped before it finished")]
     Stopped,
+}
+
+/// Why a client's body ended early: the client's doing or the network's, never ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The connection broke, or the encoding of the body was wrong.
+    #[error("the client's body broke off")]
+    Broken,
+    /// No bytes arrived for longer than the idle limit.
+    #[error("the client sent nothing for {limit_s} seconds")]
+    Idle { limit_s: u64 },
+    /// It came more slowly than is allowed.
+    #[error("the client sent less than {rate_min} bytes a second")]
+    Slow {
+        /// The fewest bytes a second that are allowed.
+        rate_min: u64,
+    },
+    /// The body outgrew a limit.
+    #[error("the body has more than {max_bytes} bytes")]
+    TooLarge { max_bytes: u64 },
 }
 
 fn list(digests: &[Digest]) -> String {

@@ -43,7 +43,6 @@ pub(crate) fn content(name: &RepositoryName, digest: &Digest) -> Fingerprint {
     short(hash(&["content", name.as_str(), &digest.to_string()]))
 }
 
-/// Of a repository.
 pub(crate) fn repository(name: &RepositoryName) -> Fingerprint {
     short(hash(&["repository", name.as_str()]))
 }

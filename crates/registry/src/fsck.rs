@@ -43,7 +43,7 @@ pub(crate) use repair::{LostBytes, QuarantinedLocations};
 use self::manifests::ManifestScope;
 use crate::core::Core;
 use crate::fingerprint::{Fingerprint, FingerprintSet};
-use crate::gc::paced;
+use crate::pace::paced;
 use crate::{Registry, Result};
 
 /// What fsck verifies, and how fast.

@@ -36,18 +36,19 @@ mod tidy;
 
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::{Key, ListRequest, Listed, PacedStore};
+use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
 pub use action::{GcAction, GcActionKind, GcOutcome};
 pub use lease::{GcLease, LeaseHeld};
-pub use observer::{GcObserver, GcPhase, NoObserver};
+pub use observer::{GcObserver, GcPhase};
 
 use self::action::GcSink;
 use self::sweep::BlobLocations;
 use crate::core::Core;
 use crate::fingerprint::FingerprintSet;
 use crate::fsck::QuarantinedLocations;
+use crate::pace::paced;
 use crate::record::{JsonRecord, StoredRecord};
 use crate::rules::Rule;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
@@ -170,7 +171,7 @@ pub struct GcReport {
     #[serde(default)]
     pub findings: u64,
     /// Hints and referrer entries, and entries of the catalog.
-    pub leftovers: GcTally,
+    pub orphans: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
     /// Tombstones that were purged.
@@ -199,7 +200,6 @@ pub enum GcError {
         "garbage collection is suspended while {key} cannot be decoded ({reason}): see jreg fsck"
     )]
     Damaged {
-        /// Its key.
         key: String,
         /// Description of the damage.
         reason: String,
@@ -278,15 +278,6 @@ fn check(options: &GcOptions) -> Result<()> {
         return Err(GcError::BytesWait { wait: options.bytes_wait });
     }
     Ok(())
-}
-
-/// The same registry, with a store that is limited to a request rate.
-pub(crate) fn paced(core: &Core, requests_per_second: u32) -> Core {
-    let mut core = core.clone();
-    if requests_per_second > 0 {
-        core.store = std::sync::Arc::new(PacedStore::new(core.store, requests_per_second));
-    }
-    core
 }
 
 /// When the last sweep began.

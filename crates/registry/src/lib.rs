@@ -21,14 +21,15 @@
 //! - `pace.rs`: how fast background work reads bytes
 //! - `fsck.rs`, `fsck/`: verifies the store, and repairs it
 //! - `explain.rs`: what keeps some content, or when it will go
-//! - `protect.rs`: what tags protect from a delete by digest
+//! - `delete.rs`: deletes of tags and manifests; `protect.rs`: what tags protect from a delete by digest
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `link.rs`: which repository links which blob
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `damaged.rs`: records that cannot be decoded, as writes find them
-//! - `suspects.rs`: locations whose bytes were seen to be missing or wrong
+//! - `suspects.rs`: locations whose bytes were seen to be missing or wrong; `location_check.rs`: checks
+//!   before a request relies on a location
 
 #![allow(missing_docs, reason = "a comment that repeats a field's name is noise")]
 
@@ -39,18 +40,22 @@ mod budget;
 mod cache;
 mod commit;
 mod compute;
+mod content;
 mod core;
 mod damaged;
+mod delete;
 mod error;
 mod explain;
 mod fingerprint;
 mod fsck;
 mod gc;
-mod key_pages;
 mod keys;
 mod link;
+mod listing;
+mod location_check;
 mod manifest;
 mod manifest_locks;
+mod observer;
 mod options;
 mod pace;
 mod page;
@@ -68,15 +73,18 @@ mod suspects;
 mod tag;
 mod upload;
 mod upload_body;
+mod upload_bytes;
 mod upload_id;
 mod window;
 mod writer;
 
 pub use crate::core::MANIFEST_READS_MAX;
-pub use blob::{Blob, BlobReader, TouchPolicy};
-pub use body::{BodyError, BodyStream, UploadChunk};
+pub use blob::BlobReader;
+pub use body::{BodyStream, UploadChunk};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
-pub use error::{Error, Result};
+pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
+pub use delete::MayRemoveTag;
+pub use error::{BodyError, Error, Result};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use fsck::{
     FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, RepairStatus,
@@ -84,21 +92,22 @@ pub use fsck::{
 };
 pub use gc::{
     BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions,
-    GcOutcome, GcPhase, GcReport, GcTally, LeaseHeld, NoObserver, REMOVALS_FREE,
+    GcOutcome, GcPhase, GcReport, GcTally, LeaseHeld, REMOVALS_FREE,
 };
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
     acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
-pub use manifest::{ManifestPush, PushedManifest, ReferencePrecondition, StoredManifest};
+pub use manifest::{ManifestPush, PushedManifest};
+pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };
-pub use protect::{DeleteProtection, MayRemoveTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
 pub use reaper::ReaperReport;
-pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX, Referrer};
+pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};
 pub use registry::{FORMAT_VERSION, OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
 pub use upload::UploadProgress;

@@ -135,7 +135,8 @@ impl Core {
     }
 
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
-    /// complete. A damaged link is replaced, except by a replay: it may have been deleted. The caller ensures that the bytes of the offer exist until the window closes.
+    /// complete. A damaged link is replaced, except by a replay: it may have been deleted. The caller
+    /// ensures that the bytes of the offer exist until the window closes.
     pub(crate) async fn create_link(
         &self,
         window: WriteWindow,
@@ -152,7 +153,7 @@ impl Core {
         loop {
             attempts.next().await?;
             if self.write_link(window, &key, name, digest, seen.as_ref(), &link).await? {
-                damaged.inspect(|damaged| self.note_replaced(&key, damaged));
+                damaged.inspect(|damaged| self.damage.note_replaced(&key, damaged));
                 return Ok(LinkOutcome::Here);
             }
             let found = self.find_record::<Link>(&key).await?;

@@ -1,9 +1,9 @@
-//! Manifests: reading, pushing and deleting.
+//! Manifests: reading and pushing.
 //!
 //! A push writes in the order in which things depend on each other: what the manifest refers to
 //! is touched (W1), then the manifest is written with the hints beside it, then its tags and
 //! its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
-//! acknowledged has its blobs. A delete goes the other way round. Reading changes nothing: a tag whose
+//! acknowledged has its blobs. A delete (`delete.rs`) goes the other way round. Reading changes nothing: a tag whose
 //! manifest is absent counts as absent and stays, since a backup may be restored in two steps and
 //! a bucket replicated in any order; a collector removes it once it was so for a grace.
 //!
@@ -30,70 +30,20 @@ use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
-use crate::protect::TagRemoval;
 use crate::record::{
     ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, TagTarget,
 };
 use crate::rules::Rule;
 use crate::tag::{TagChange, TagVersion};
 use crate::window::WriteWindow;
-use crate::{Error, ReferencePolicy, Repository, Result, TouchPolicy};
+use crate::{
+    Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest, TouchPolicy,
+};
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
 const FOLLOWS_MAX: u32 = 8;
 
-const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many others";
-
-/// A manifest as it was pushed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredManifest {
-    pub digest: Digest,
-    /// Its media type as pushed.
-    pub media_type: MediaType,
-    /// The exact bytes that were pushed.
-    pub bytes: Bytes,
-}
-
-/// A condition on what a tag or digest points to now (`If-Match`, `If-None-Match: *`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReferencePrecondition {
-    /// It must exist and be one of these.
-    IsOneOf(Vec<Digest>),
-    /// It must exist.
-    Exists,
-    /// It must not exist.
-    Absent,
-}
-
-impl ReferencePrecondition {
-    /// Holds the condition against what `reference` points to.
-    pub(crate) fn check(&self, reference: &Reference, current: Option<&Digest>) -> Result<()> {
-        let holds = match (self, current) {
-            (Self::IsOneOf(digests), Some(current)) => digests.contains(current),
-            (Self::Exists, current) => current.is_some(),
-            (Self::Absent, current) => current.is_none(),
-            (Self::IsOneOf(_), None) => false,
-        };
-        if holds {
-            return Ok(());
-        }
-        self.fail(reference, current)
-    }
-
-    /// The same for a tag. One that cannot be decoded exists, and points to no digest in particular.
-    pub(crate) fn check_tag(&self, reference: &Reference, seen: &TagVersion) -> Result<()> {
-        match (self, seen) {
-            (Self::Exists, FoundRecord::Damaged(_)) => Ok(()),
-            (_, FoundRecord::Damaged(_)) => self.fail(reference, None),
-            _ => self.check(reference, seen.valid().map(|seen| &seen.value.digest)),
-        }
-    }
-
-    fn fail(&self, reference: &Reference, current: Option<&Digest>) -> Result<()> {
-        let (reference, current) = (reference.clone(), current.cloned());
-        Err(Error::PreconditionFailed { reference, current })
-    }
-}
+pub(crate) const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many others";
 
 /// A manifest to push.
 #[derive(Clone, Debug)]
@@ -491,7 +441,7 @@ impl Repository {
         core.cache.forget(&self.name, &plan.digest);
         let is_written = swapped?.is_some();
         if let Some(SeenManifest { media_type: Err(damaged), .. }) = seen.filter(|_| is_written) {
-            core.note_replaced(key, damaged);
+            core.damage.note_replaced(key, damaged);
         }
         Ok(is_written)
     }
@@ -523,85 +473,6 @@ impl Repository {
         let entry = referrer_entry(&plan.manifest, &plan.digest, plan.record.header.size);
         // Anew even if it is there: a delete that was given up may still be about to remove it.
         self.core.write_new_version(window, &key, &entry).await
-    }
-
-    /// Removes a tag, or a manifest with the tags that may be removed.
-    pub(crate) async fn delete_reference(
-        &self,
-        reference: &Reference,
-        condition: Option<ReferencePrecondition>,
-        removal: &TagRemoval<'_>,
-    ) -> Result<()> {
-        match reference {
-            Reference::Tag(tag) => {
-                let removed =
-                    self.change_tag(tag, condition.as_ref(), None, TagChange::Remove).await?;
-                if removed { Ok(()) } else { Err(self.unknown(reference)) }
-            }
-            Reference::Digest(digest) => {
-                self.delete_manifest(digest, condition.as_ref(), removal).await
-            }
-        }
-    }
-
-    async fn delete_manifest(
-        &self,
-        digest: &Digest,
-        condition: Option<&ReferencePrecondition>,
-        removal: &TagRemoval<'_>,
-    ) -> Result<()> {
-        let reference = Reference::Digest(digest.clone());
-        let key = keys::manifest(&self.name, digest);
-        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
-        loop {
-            attempts.next().await?;
-            let found = self.core.find_record::<ManifestRecord>(&key).await?;
-            let Some(etag) = found.etag() else { return Err(self.unknown(&reference)) };
-            let subject = match &found {
-                FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
-                // If its bytes do not say it, GC removes the referrer entry.
-                FoundRecord::Damaged(damaged) => {
-                    rebuilt(digest, &damaged.bytes).and_then(|record| record.header.subject)
-                }
-                FoundRecord::Absent => None,
-            };
-            if let Some(condition) = condition {
-                condition.check(&reference, Some(digest))?;
-            }
-            if self.delete_version(&key, digest, (etag, subject.as_ref()), removal).await? {
-                found.damaged().inspect(|damaged| self.core.note_removed(&key, damaged));
-                return Ok(());
-            }
-        }
-    }
-
-    /// Removes what leads to a manifest, then that version of it, with this subject. `false`: it was
-    /// pushed again.
-    async fn delete_version(
-        &self,
-        key: &Key,
-        digest: &Digest,
-        (seen, subject): (&ETag, Option<&Digest>),
-        removal: &TagRemoval<'_>,
-    ) -> Result<bool> {
-        let locks = &self.core.manifest_locks;
-        let pushes = locks.ended_pushes(key);
-        self.remove_tags_of(digest, removal).await?;
-        // Pushes wait for no more than a last look, and even that only if there was one meanwhile.
-        let _turn = locks.lock_alone(key).await;
-        if locks.ended_pushes(key) != pushes {
-            self.remove_tags_of(digest, removal).await?;
-        }
-        if let Some(subject) = subject {
-            let entry = keys::referrer(&self.name, subject, digest);
-            if let Some(etag) = self.core.read_etag(&entry).await? {
-                self.core.remove(&entry, &etag).await?;
-            }
-        }
-        self.core.cache.forget(&self.name, digest);
-        let removed = self.core.remove(key, seen).await;
-        self.core.cache.forget(&self.name, digest);
-        removed
     }
 
     pub(crate) fn unknown(&self, reference: &Reference) -> Error {

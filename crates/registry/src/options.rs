@@ -49,7 +49,6 @@ pub enum ReferencePolicy {
     Off,
 }
 
-/// The limits of the registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RegistryLimits {
     /// The largest manifest, in bytes.

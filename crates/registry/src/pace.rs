@@ -1,12 +1,12 @@
-//! [`ReadPace`]: limits how many bytes a second fsck and deduplication read, and [`Core::hash_bytes`],
-//! which reads at such a pace.
+//! How fast background work runs: [`ReadPace`] limits how many bytes a second fsck and deduplication
+//! read ([`Core::hash_bytes`]), [`paced`] their store requests.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Hasher};
-use jreg_storage::ByteRange;
+use jreg_storage::{ByteRange, PacedStore};
 use tokio::time::{Instant, sleep_until};
 
 use crate::core::Core;
@@ -65,6 +65,15 @@ impl Core {
         }
         Ok(hasher.finish())
     }
+}
+
+/// The same registry, with a store that is limited to a request rate.
+pub(crate) fn paced(core: &Core, requests_per_second: u32) -> Core {
+    let mut core = core.clone();
+    if requests_per_second > 0 {
+        core.store = Arc::new(PacedStore::new(core.store, requests_per_second));
+    }
+    core
 }
 
 #[cfg(test)]

@@ -5,20 +5,17 @@
 //! manifest refers to, through indexes too. What refers to it as a subject is not protected.
 
 use std::collections::HashSet;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_oci::{Digest, Manifest, Reference, Tag};
+use jreg_oci::{Digest, Manifest, Tag};
 use jreg_storage::Key;
 use tokio::sync::SemaphorePermit;
 
-use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::page::list_requests_max;
 use crate::record::TagTarget;
-use crate::tag::TagChange;
-use crate::{Error, ReferencePrecondition, Repository, Result, StoredManifest, TouchPolicy};
+use crate::{Error, Repository, Result, StoredManifest, TouchPolicy};
 
 /// Maximum number of tags of a repository for a delete by digest: their names are listed, in at most
 /// `list_requests_max(10,000)` = 17 store requests.
@@ -31,9 +28,6 @@ pub const PROTECTING_RECORDS_MAX: usize = jreg_oci::LOOKUPS_MAX;
 /// Maximum number of manifests of one delete that are read concurrently.
 const MANIFEST_READS_MAX: usize = 8;
 
-/// Says whether the requester may remove a tag.
-pub type MayRemoveTag<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
-
 /// What protects some content from a delete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeleteProtection {
@@ -43,12 +37,6 @@ pub enum DeleteProtection {
     Tag(Tag),
     /// Unknown: there are too many tags or manifests to find out ([`PROTECTING_RECORDS_MAX`]).
     TooMany,
-}
-
-/// The removal of a manifest's tags: which may be removed, and which were.
-pub(crate) struct TagRemoval<'a> {
-    may_remove: MayRemoveTag<'a>,
-    removed: Mutex<Vec<Tag>>,
 }
 
 /// The search for what protects a digest.
@@ -90,82 +78,7 @@ impl ProtectionSearch<'_> {
     }
 }
 
-impl<'a> TagRemoval<'a> {
-    fn new(may_remove: MayRemoveTag<'a>) -> Self {
-        Self { may_remove, removed: Mutex::default() }
-    }
-
-    fn into_removed(self) -> Vec<Tag> {
-        self.removed.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl fmt::Debug for TagRemoval<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TagRemoval").field("removed", &self.removed).finish_non_exhaustive()
-    }
-}
-
 impl Repository {
-    /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ManifestUnknown`], [`Error::PreconditionFailed`], [`Error::Busy`],
-    /// [`Error::Store`].
-    pub async fn manifest_delete(
-        &self,
-        reference: &Reference,
-        condition: Option<ReferencePrecondition>,
-    ) -> Result<()> {
-        self.manifest_delete_if(reference, condition, &|_| true, &mut Vec::new()).await
-    }
-
-    /// The same for a client that may not delete every tag. A manifest stays if a tag points to it
-    /// that `may_remove` refuses, also if that tag was set during the delete. Adds the tags that
-    /// were removed with the manifest to `removed`, also if the delete fails after that.
-    ///
-    /// # Errors
-    ///
-    /// As [`Repository::manifest_delete`], and [`Error::TagProtected`].
-    pub async fn manifest_delete_if(
-        &self,
-        reference: &Reference,
-        condition: Option<ReferencePrecondition>,
-        may_remove: MayRemoveTag<'_>,
-        removed: &mut Vec<Tag>,
-    ) -> Result<()> {
-        let removal = TagRemoval::new(may_remove);
-        let deleted = self.delete_reference(reference, condition, &removal).await;
-        removed.extend(removal.into_removed());
-        deleted
-    }
-
-    /// Removes a tag if it points to a manifest that is being removed.
-    pub(crate) async fn remove_tag_of(
-        &self,
-        digest: &Digest,
-        tag: &Tag,
-        removal: &TagRemoval<'_>,
-    ) -> Result<()> {
-        if !(removal.may_remove)(tag) {
-            let key = keys::tag(&self.name, tag);
-            // The hint may be of a tag that was moved.
-            return match self.core.find_record::<TagTarget>(&key).await? {
-                FoundRecord::Valid(target) if target.value.digest == *digest => {
-                    Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() })
-                }
-                FoundRecord::Damaged(_) => Err(self.tag_damaged(tag)),
-                FoundRecord::Valid(_) | FoundRecord::Absent => Ok(()),
-            };
-        }
-        if self.change_tag(tag, None, None, TagChange::RemoveFrom(digest)).await? {
-            let mut removed = removal.removed.lock().unwrap_or_else(PoisonError::into_inner);
-            removed.push(tag.clone());
-        }
-        Ok(())
-    }
-
     /// All tags of the repository; `None` if it has more than [`PROTECTING_TAGS_MAX`].
     ///
     /// # Errors

@@ -183,12 +183,12 @@ impl Core {
     ) -> Result<ReapOutcome> {
         let age = session.age();
         let UploadSession { repository, state } = session.value;
-        let (leftover, outcome, is_given_up) = match state {
+        let (bytes, outcome, is_given_up) = match state {
             // Its link may still be in flight, and a sweep must see until then that it references
             // bytes.
             SessionState::Closed(_) if age <= CLOSED_USE_MAX => return Ok(ReapOutcome::Nothing),
             SessionState::Open(open) => (open.into_abandoned(), ReapOutcome::Unfinished, false),
-            SessionState::Cancelled(leftover) => (leftover, ReapOutcome::Ended, true),
+            SessionState::Cancelled(bytes) => (bytes, ReapOutcome::Ended, true),
             // Its object stays, and so do the bytes of one that was never completed: a link may
             // name them. Parts that never became the object do not.
             SessionState::Closed(closed) => {
@@ -198,12 +198,12 @@ impl Core {
         };
         if !is_given_up {
             let cancelled =
-                UploadSession { repository, state: SessionState::Cancelled(leftover.clone()) };
+                UploadSession { repository, state: SessionState::Cancelled(bytes.clone()) };
             if self.swap(key, Some(&session.etag), cancelled.encode()).await?.is_none() {
                 return Ok(ReapOutcome::Nothing);
             }
         }
-        leftover.discard(self).await?;
+        bytes.discard(self).await?;
         // No request writes this one any more, and no new upload uses its id before it is deleted.
         self.store.delete(key, None).await?;
         Ok(outcome)

@@ -195,7 +195,6 @@ impl Link {
     }
 }
 
-/// The target of a tag.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct TagTarget {

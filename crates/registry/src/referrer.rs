@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::keys;
 use crate::page::{LIST_KEYS_MAX, list_requests_max};
 use crate::record::verify_checksum;
-use crate::{Error, PageRequest, Repository, Result, ResultPage};
+use crate::{Error, PageRequest, Referrer, Repository, Result, ResultPage};
 
 /// The most bytes of descriptors in one page: as much as a client must accept of a manifest. A page
 /// has at least one entry.
@@ -24,17 +24,6 @@ pub const REFERRERS_PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// How many entries a page with a filter looks at, or as many as its limit if that is more: each may
 /// take a store request to read.
 pub const REFERRERS_EXAMINED_MAX: usize = 256;
-
-/// One entry of a list of referrers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Referrer {
-    /// The manifest that refers to the subject.
-    pub digest: Digest,
-    /// What kind of artifact it is.
-    pub artifact_type: Option<String>,
-    /// Its descriptor (image-spec, "Content Descriptors"), as JSON text.
-    pub json: Bytes,
-}
 
 /// A record as it lies in the store, with the descriptor as text.
 #[derive(Deserialize)]

@@ -22,11 +22,9 @@
 use std::time::Duration;
 
 use jreg_oci::{Digest, HashState, RepositoryName};
-use jreg_storage::{ErrorKind, Key, Multipart};
+use jreg_storage::{Key, Multipart};
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
-use crate::core::Core;
 use crate::record::{JsonRecord, Location};
 
 /// For how long after closing a session may still write its link (a client's retry of the
@@ -75,41 +73,6 @@ impl AbandonedBytes {
     fn object_keys(&self) -> Vec<Key> {
         let multipart = self.multipart.iter().map(|upload| upload.key.clone());
         multipart.chain(self.objects.iter().cloned()).collect()
-    }
-
-    /// Removes the bytes. Again is fine.
-    pub(crate) async fn discard(&self, core: &Core) -> Result<()> {
-        if let Some(upload) = &self.multipart {
-            core.store.abort_multipart(upload).await?;
-        }
-        for key in &self.objects {
-            core.store.delete(key, None).await?;
-        }
-        Ok(())
-    }
-}
-
-impl Core {
-    /// Deletes an object that no record has ever referenced. If this fails, the sweep deletes it.
-    pub(crate) async fn discard_orphan(&self, orphan: Option<Location>) {
-        let objects = orphan.into_iter().map(|orphan| orphan.key).collect();
-        AbandonedBytes::new(None, objects).discard(self).await.ok();
-    }
-
-    /// Completes the multipart upload of a session. `false`: it was completed before, or the parts
-    /// no longer exist.
-    pub(crate) async fn complete_parts(&self, parts: &Multipart) -> Result<bool> {
-        match self.store.complete_multipart(parts).await {
-            Ok(()) => Ok(true),
-            Err(error) if is_absent_or_done(error.kind()) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Whether an object is there with all its bytes.
-    pub(crate) async fn is_stored(&self, location: &Location) -> Result<bool> {
-        let stat = self.stat(&location.key).await?;
-        Ok(stat.is_some_and(|stat| stat.size_bytes == location.size_bytes))
     }
 }
 
@@ -192,10 +155,6 @@ impl OpenUpload {
         let has_loose_tail = self.multipart.is_some() && self.tail.is_some();
         !has_loose_tail && self.hash.algorithm == digest.algorithm()
     }
-}
-
-pub(crate) fn is_absent_or_done(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::NotFound | ErrorKind::AlreadyExists)
 }
 
 #[cfg(test)]

@@ -12,11 +12,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use jreg_storage::{ErrorKind, Key};
 use quick_cache::unsync::Cache as Lru;
 
-use crate::Result;
-use crate::core::Core;
-use crate::record::Location;
-use crate::rules::Rule;
-
 /// How many locations are remembered: some 200 bytes each.
 const SUSPECTS_MAX: usize = 4096;
 
@@ -50,7 +45,7 @@ impl Suspects {
         self.count.store(known.len(), Ordering::Release);
     }
 
-    fn get(&self, key: &Key) -> Option<Suspicion> {
+    pub(crate) fn get(&self, key: &Key) -> Option<Suspicion> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;
         }
@@ -58,7 +53,7 @@ impl Suspects {
     }
 
     /// The object is there and has the right size.
-    fn clear_incomplete(&self, key: &Key) {
+    pub(crate) fn clear_incomplete(&self, key: &Key) {
         if self.get(key) == Some(Suspicion::Incomplete) {
             let mut known = self.known();
             known.remove(key);
@@ -82,48 +77,6 @@ impl fmt::Debug for Suspects {
 /// Whether a read failed because the bytes are not all there.
 pub(crate) fn is_incomplete(error: &jreg_storage::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::OutOfRange)
-}
-
-impl Core {
-    /// Whether the object at a location exists with the size that was stored, and is not known to
-    /// be wrong. Costs a HEAD. To be called before a request acknowledges bytes that it did not
-    /// store.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`](crate::Error) if the store cannot tell.
-    pub(crate) async fn has_bytes(&self, location: &Location) -> Result<bool> {
-        if !self.rules.keep(Rule::CheckBytes) {
-            return Ok(true);
-        }
-        if self.suspects.get(&location.key) == Some(Suspicion::Wrong) {
-            return Ok(false);
-        }
-        let is_complete = match self.store.head(&location.key).await {
-            Ok(stat) => stat.size_bytes == location.size_bytes,
-            Err(error) if error.is_not_found() => false,
-            Err(error) => return Err(error.into()),
-        };
-        match is_complete {
-            true => self.suspects.clear_incomplete(&location.key),
-            false => self.suspects.add(&location.key, Suspicion::Incomplete),
-        }
-        Ok(is_complete)
-    }
-
-    /// The same for a request that only says that a blob is there: a store that is a round trip away
-    /// gets a HEAD only for a suspect location.
-    ///
-    /// # Errors
-    ///
-    /// As [`Core::has_bytes`].
-    pub(crate) async fn can_rely_on(&self, location: &Location) -> Result<bool> {
-        let is_cheap = !self.store.capabilities().is_remote;
-        match is_cheap || self.suspects.get(&location.key).is_some() {
-            true => self.has_bytes(location).await,
-            false => Ok(true),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Tags: listing them, and the one way in which they change.
 
-use futures::future::join_all;
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::Key;
 
@@ -8,15 +7,10 @@ use crate::attempts::SwapAttempts;
 use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::protect::TagRemoval;
 use crate::record::{PresenceMark, StoredRecord, TagTarget};
 use crate::window::WriteWindow;
 use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
 
-/// How many hints are read at a time when the tags of a manifest are removed.
-const HINTS_PER_PAGE: usize = 1000;
-
-/// A change of a tag.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TagChange<'a> {
     /// It points there; to be sent within the window.
@@ -29,6 +23,17 @@ pub(crate) enum TagChange<'a> {
 
 /// A tag as it was read.
 pub(crate) type TagVersion = FoundRecord<TagTarget>;
+
+impl ReferencePrecondition {
+    /// The condition for a tag. One that cannot be decoded exists, and points to no digest in particular.
+    pub(crate) fn check_tag(&self, reference: &Reference, seen: &TagVersion) -> Result<()> {
+        match (self, seen) {
+            (Self::Exists, FoundRecord::Damaged(_)) => Ok(()),
+            (_, FoundRecord::Damaged(_)) => self.fail(reference, None),
+            _ => self.check(reference, seen.valid().map(|seen| &seen.value.digest)),
+        }
+    }
+}
 
 impl Repository {
     /// The tags of the repository (end-8), in byte order.
@@ -108,43 +113,15 @@ impl Repository {
     fn note_changed(&self, key: &Key, change: TagChange<'_>, seen: TagVersion) {
         match (seen.damaged(), change) {
             (None, _) => {}
-            (Some(damaged), TagChange::Set(..)) => self.core.note_replaced(key, &damaged),
+            (Some(damaged), TagChange::Set(..)) => self.core.damage.note_replaced(key, &damaged),
             (Some(damaged), TagChange::Remove | TagChange::RemoveFrom(_)) => {
-                self.core.note_removed(key, &damaged);
+                self.core.damage.note_removed(key, &damaged);
             }
         }
     }
 
     pub(crate) fn tag_damaged(&self, tag: &Tag) -> Error {
         Error::TagDamaged { name: self.name.clone(), tag: tag.clone() }
-    }
-
-    /// Removes every tag that points to a manifest, found by its hints, several at a time.
-    pub(crate) async fn remove_tags_of(
-        &self,
-        digest: &Digest,
-        removal: &TagRemoval<'_>,
-    ) -> Result<()> {
-        let prefix = keys::tagged(&self.name, digest);
-        let mut after = None;
-        loop {
-            let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
-            let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
-            let removals =
-                tags.map(|tag| async move { self.remove_tag_of(digest, &tag, removal).await });
-            // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
-            let mut removals: Vec<_> = removals.collect();
-            while !removals.is_empty() {
-                let rest = removals.split_off(removals.len().min(self.core.reads_in_flight_max()));
-                // Each to its end, also beside one that fails: then it is known which tags went.
-                join_all(removals).await.into_iter().collect::<Result<()>>()?;
-                removals = rest;
-            }
-            match hints.entries.last() {
-                Some(last) if hints.more => after = Some(last.key.to_string()),
-                _ => return Ok(()),
-            }
-        }
     }
 
     /// Now, in seconds of the Unix epoch.

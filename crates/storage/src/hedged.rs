@@ -72,22 +72,22 @@ impl HedgedStore {
         let started = Instant::now();
         let delay = self.pace().begin();
         let mut first = ask();
-        let answer = match timeout(delay, &mut first).await {
-            Ok(answer) => answer,
+        let outcome = match timeout(delay, &mut first).await {
+            Ok(outcome) => outcome,
             Err(_) if self.pace().spend() => {
-                let (answer, hedge) = race(first, ask()).await;
+                let (outcome, hedge) = race(first, ask()).await;
                 self.observer.hedge(hedge);
-                answer
+                outcome
             }
             Err(_) => {
                 self.observer.hedge(Hedge::Withheld);
                 first.await
             }
         };
-        if says_it(&answer) {
+        if says_it(&outcome) {
             self.pace().note(started.elapsed());
         }
-        answer
+        outcome
     }
 
     fn pace(&self) -> MutexGuard<'_, HedgePace> {
@@ -101,16 +101,16 @@ async fn race<'a, T>(
     second: BoxFuture<'a, Result<T>>,
 ) -> (Result<T>, Hedge) {
     match select(first, second).await {
-        Either::Left((answer, _)) if says_it(&answer) => (answer, Hedge::Lost),
+        Either::Left((outcome, _)) if says_it(&outcome) => (outcome, Hedge::Lost),
         Either::Left((_, second)) => (second.await, Hedge::Won),
-        Either::Right((answer, _)) if says_it(&answer) => (answer, Hedge::Won),
+        Either::Right((outcome, _)) if says_it(&outcome) => (outcome, Hedge::Won),
         Either::Right((_, first)) => (first.await, Hedge::Lost),
     }
 }
 
 /// Whether a response is definite: the record, or its absence.
-fn says_it<T>(answer: &Result<T>) -> bool {
-    match answer {
+fn says_it<T>(outcome: &Result<T>) -> bool {
+    match outcome {
         Ok(_) => true,
         Err(error) => matches!(error.kind(), ErrorKind::NotFound | ErrorKind::TooLarge),
     }

@@ -44,10 +44,10 @@ impl MeteredStore {
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let started = Instant::now();
-        let answer = call.await;
-        let result = answer.as_ref().map(|_| ()).map_err(|error| error.kind());
+        let outcome = call.await;
+        let result = outcome.as_ref().map(|_| ()).map_err(|error| error.kind());
         self.observer.observe(operation, started.elapsed(), result);
-        answer
+        outcome
     }
 }
 

@@ -126,7 +126,7 @@ impl<S: Store> TombstoneStore<S> {
             }
             match self.inner.put(key, bytes.clone(), mode).await {
                 Err(error) if error.is_conflict() => {}
-                answer => return answer,
+                outcome => return outcome,
             }
         }
         Err(Error::with_source(ErrorKind::Throttled, key, "too many others write this key"))
@@ -178,7 +178,7 @@ impl<S: Store> Store for TombstoneStore<S> {
             Ok(record) if (self.is_record)(key) && is_mark(&record.bytes) => {
                 Err(Error::new(ErrorKind::NotFound, key))
             }
-            answer => answer,
+            outcome => outcome,
         }
     }
 
@@ -187,7 +187,7 @@ impl<S: Store> Store for TombstoneStore<S> {
             Ok(stat) if (self.is_record)(key) && stat.size_bytes == TOMBSTONE_BYTES => {
                 Err(Error::new(ErrorKind::NotFound, key))
             }
-            answer => answer,
+            outcome => outcome,
         }
     }
 
@@ -208,7 +208,7 @@ impl<S: Store> Store for TombstoneStore<S> {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 self.revive(key, bytes, began).await
             }
-            answer => answer,
+            outcome => outcome,
         }
     }
 

@@ -50,7 +50,7 @@ impl CoalescedBench {
         let store = self.store.clone();
         let read = async move { store.get(&key(name)).await };
         let mut reader = read
-            .map(|answer| answer.map(|record| record.bytes).map_err(|error| error.kind()))
+            .map(|outcome| outcome.map(|record| record.bytes).map_err(|error| error.kind()))
             .boxed();
         assert!((&mut reader).now_or_never().is_none(), "it should wait");
         reader
@@ -140,11 +140,11 @@ async fn a_reader_after_a_write_does_not_join_a_sent_request() {
 async fn a_hanging_request_delays_no_other_reader() {
     let bench = CoalescedBench::new(GATHER_MAX).await;
     let (mut held, hanging) = bench.held(false).await;
-    let answers = tokio::spawn(join_all(bench.readers(8)));
+    let outcomes = tokio::spawn(join_all(bench.readers(8)));
     held.reached(2).await;
     assert_eq!(bench.gets(), 2);
     held.release();
-    assert_eq!(answers.await.unwrap(), vec![Ok(Bytes::from("old")); 8]);
+    assert_eq!(outcomes.await.unwrap(), vec![Ok(Bytes::from("old")); 8]);
     assert_eq!(hanging.await, Ok("old".into()));
     assert!(bench.is_at_rest());
 }

@@ -320,7 +320,7 @@ async fn missing_root_is_unavailable_and_not_empty() {
             store.abort_multipart(&upload).await,
         ];
         assert_eq!(
-            others.map(|answer| answer.map_err(|e| e.kind())),
+            others.map(|outcome| outcome.map_err(|e| e.kind())),
             [Err(ErrorKind::Unavailable); 10]
         );
     }
@@ -395,7 +395,7 @@ async fn upload_that_lost_bytes_is_not_found() {
 }
 
 #[tokio::test]
-async fn leftovers_of_a_crash_are_invisible_and_swept() {
+async fn orphans_of_a_crash_are_invisible_and_swept() {
     let (root, store) = strict();
     put(&store, "a/b", "1").await.unwrap();
     for left_over in [".tmp-earlier-1", ".upload-earlier-2"] {
@@ -718,7 +718,7 @@ fn slow_readers_hold_no_thread() {
 /// A blob was still served out of the damaged file after it had been restored from a backup, until the
 /// next start.
 #[tokio::test]
-async fn open_file_is_not_served_once_another_took_its_place() {
+async fn open_file_is_not_served_once_it_was_replaced() {
     let root = tempfile::tempdir().unwrap();
     let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
     let (key, path): (Key, _) = ("blobs/a".parse().unwrap(), root.path().join("blobs/a"));

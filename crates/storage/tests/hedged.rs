@@ -58,8 +58,8 @@ impl HedgeBench {
     }
 
     async fn read(&self) -> Result<Bytes, ErrorKind> {
-        let answer = timeout(HOUR, self.store.get(&key("k"))).await.expect("a response");
-        answer.map(|record| record.bytes).map_err(|error| error.kind())
+        let outcome = timeout(HOUR, self.store.get(&key("k"))).await.expect("a response");
+        outcome.map(|record| record.bytes).map_err(|error| error.kind())
     }
 
     /// Holds the next read of a record back, and no other.
@@ -108,11 +108,11 @@ async fn metadata_is_hedged_too() {
 async fn the_first_request_may_still_respond_first() {
     let bench = HedgeBench::after(200).await;
     let held = bench.hold_all();
-    let (answer, ()) = tokio::join!(bench.read(), async {
+    let (outcome, ()) = tokio::join!(bench.read(), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         held.release();
     });
-    assert_eq!(answer, Ok("value".into()));
+    assert_eq!(outcome, Ok("value".into()));
     assert_eq!(bench.calls.count(), 2);
     assert_eq!(bench.notes(), [Hedge::Lost]);
 }
@@ -129,11 +129,11 @@ async fn the_delay_follows_the_latency() {
     let bench = HedgeBench::after(0).await;
     for _ in 0..200 {
         let held = bench.hold_next();
-        let (answer, ()) = tokio::join!(bench.read(), async {
+        let (outcome, ()) = tokio::join!(bench.read(), async {
             tokio::time::sleep(Duration::from_millis(70)).await;
             held.release();
         });
-        answer.unwrap();
+        outcome.unwrap();
     }
     // What was spent meanwhile is earned again.
     for _ in 0..20 {
@@ -154,11 +154,11 @@ async fn of_twenty_reads_one_may_be_hedged() {
     let reads = 400;
     for _ in 0..reads {
         let held = bench.hold_all();
-        let (answer, ()) = tokio::join!(bench.read(), async {
+        let (outcome, ()) = tokio::join!(bench.read(), async {
             tokio::time::sleep(Duration::from_secs(2)).await;
             held.release();
         });
-        answer.unwrap();
+        outcome.unwrap();
     }
     assert_eq!(bench.calls.count() - reads, reads / 20, "more requests than reads");
     let notes = bench.notes();
@@ -195,11 +195,11 @@ async fn a_failure_waits_for_the_other_response() {
     let bench = HedgeBench::after(200).await;
     let held = bench.hold_all();
     bench.faulty.inject(Fault::lose_response(ErrorKind::Unavailable).nth(1));
-    let (answer, ()) = tokio::join!(bench.read(), async {
+    let (outcome, ()) = tokio::join!(bench.read(), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         held.release();
     });
-    assert_eq!(answer, Ok("value".into()));
+    assert_eq!(outcome, Ok("value".into()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,7 +68,6 @@ impl fmt::Display for AuditTarget {
 pub struct AuditRecord {
     /// Time of the record (RFC 3339, UTC).
     pub time: String,
-    /// The request id.
     pub request_id: String,
     /// `login` or `access`.
     pub event: &'static str,
@@ -129,7 +128,6 @@ pub struct AuditRecord {
     pub status: u16,
 }
 
-/// The audit log.
 #[derive(Clone, Debug)]
 pub struct AuditLog(Option<Arc<AuditQueue>>);
 

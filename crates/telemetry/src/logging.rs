@@ -19,7 +19,6 @@ pub use background::{LogGuard, dropped_lines};
 pub(crate) use escape::escaped;
 use escape::{EscapingWriter, is_format_control, write_escape};
 
-/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     /// Pretty on a terminal, otherwise JSON.

@@ -55,7 +55,6 @@ impl<const N: usize> Hash for MetricLabels<N> {
     }
 }
 
-/// A value of a label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelValue {
     Text(&'static str),
@@ -86,7 +85,7 @@ pub struct Metrics {
     request_seconds: Histograms,
     received_bytes: Counters<1>,
     sent_bytes: Counters<1>,
-    /// Requests that are being answered.
+    /// Requests in flight.
     pub in_flight: Gauge,
     /// Connections that are open.
     pub connections: Gauge,
@@ -172,7 +171,20 @@ fn latency() -> Histogram {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
-        let mut metrics = Self {
+        let mut metrics = Self::unregistered();
+        metrics.register_http();
+        metrics.register_process();
+        metrics.register_registry();
+        metrics.register_store();
+        metrics.register_gc();
+        metrics.register_fsck();
+        metrics.register_auth();
+        metrics.register_tls();
+        metrics
+    }
+
+    fn unregistered() -> Self {
+        Self {
             registry: Registry::with_prefix("jreg"),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(latency),
@@ -219,16 +231,7 @@ impl Metrics {
             audit_lines: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
-        };
-        metrics.register_http();
-        metrics.register_process();
-        metrics.register_registry();
-        metrics.register_store();
-        metrics.register_collection();
-        metrics.register_check();
-        metrics.register_auth();
-        metrics.register_tls();
-        metrics
+        }
     }
 
     fn register_http(&mut self) {
@@ -374,7 +377,7 @@ impl Metrics {
         );
     }
 
-    fn register_collection(&mut self) {
+    fn register_gc(&mut self) {
         let registry = &mut self.registry;
         registry.register("gc_running", "GC runs in progress", self.gc_running.clone());
         registry.register(
@@ -413,7 +416,7 @@ impl Metrics {
         );
     }
 
-    fn register_check(&mut self) {
+    fn register_fsck(&mut self) {
         let registry = &mut self.registry;
         let text = "Background fsck runs, by outcome (ok, failed)";
         registry.register("fsck_runs", text, self.fsck_runs.clone());
@@ -507,7 +510,6 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts a handshake.
     pub fn count_tls_handshake(&self, outcome: &'static str) {
         self.tls_handshakes
             .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
@@ -554,7 +556,7 @@ impl Metrics {
     }
 
     /// Counts a collection that ended well.
-    pub fn count_collection(&self, done: &GcReport, duration: Duration) {
+    pub fn count_gc_run(&self, done: &GcReport, duration: Duration) {
         self.gc_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
         self.gc_seconds.inc_by(duration.as_secs_f64());
         self.gc_last_success.set(unix_time());
@@ -564,7 +566,7 @@ impl Metrics {
             ("manifest", &done.manifests),
             ("link", &done.links),
             ("blob", &done.blobs),
-            ("orphan", &done.leftovers),
+            ("orphan", &done.orphans),
             ("duplicate", &done.deduplicated),
         ] {
             self.count_tally(kind, tally);
@@ -589,7 +591,7 @@ impl Metrics {
     }
 
     /// Counts a collection that was given up.
-    pub fn count_failed_collection(&self, end: RunEnd) {
+    pub fn count_failed_gc_run(&self, end: RunEnd) {
         self.gc_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
@@ -612,8 +614,8 @@ impl Metrics {
         self.fsck_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
-    /// Counts an answered request.
-    pub fn count_request(&self, request: &AnsweredRequest) {
+    /// Counts a finished request.
+    pub fn count_request(&self, request: &FinishedRequest) {
         let endpoint = ("endpoint", LabelValue::Text(request.endpoint));
         let status = ("status", LabelValue::Number(request.status));
         self.requests.get_or_create(&MetricLabels([endpoint, status])).inc();
@@ -702,16 +704,16 @@ fn saturated(count: usize) -> i64 {
 
 /// What is counted of a request.
 #[derive(Clone, Copy, Debug)]
-pub struct AnsweredRequest {
+pub struct FinishedRequest {
     /// The endpoint's id.
     pub endpoint: &'static str,
-    /// The status of the answer.
+    /// The status of the response.
     pub status: u16,
-    /// From the request's head to the end of the answer.
+    /// From the request's head to the end of the response.
     pub duration: Duration,
     /// Bytes of the request's body that were read.
     pub received_bytes: u64,
-    /// Bytes of the answer's body that were handed over.
+    /// Bytes of the response's body that were handed over.
     pub sent_bytes: u64,
 }
 
@@ -769,7 +771,7 @@ mod tests {
     #[test]
     fn the_text_names_every_family_with_its_labels() {
         let metrics = Metrics::new();
-        metrics.count_request(&AnsweredRequest {
+        metrics.count_request(&FinishedRequest {
             endpoint: "blob_get",
             status: 206,
             duration: Duration::from_millis(3),

@@ -41,7 +41,7 @@ pub enum AcmeBehavior {
     Issue,
     /// They are refused with this reason, and this many seconds of `Retry-After`.
     Refuse(&'static str, u64),
-    /// Whatever is asked is answered by something that is not the authority (502).
+    /// Something that is not the CA responds to every request, with 502.
     Unavailable,
     /// Certificates are for another name than the one that was asked for.
     WrongName,
@@ -160,7 +160,7 @@ impl AcmeServer {
         self.service.state().orders.iter().filter(|order| order.chain.is_some()).count()
     }
 
-    /// How many requests came, whatever was answered.
+    /// The number of requests, whatever the responses.
     pub fn requests(&self) -> u64 {
         self.service.state().requests
     }
@@ -190,7 +190,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Arc<AcmeServic
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let service = service_fn(|request| {
         let service = Arc::clone(&service);
-        async move { Ok::<_, Infallible>(service.answer(request).await) }
+        async move { Ok::<_, Infallible>(service.respond(request).await) }
     });
     // An error is a client that has gone.
     let _ = hyper::server::conn::http1::Builder::new()
@@ -198,7 +198,7 @@ async fn serve(stream: TcpStream, acceptor: TlsAcceptor, service: Arc<AcmeServic
         .await;
 }
 
-/// What is answered: a status, where something new is, and the body.
+/// A response: status, location of what is new, and body.
 struct CaResponse(u16, Option<String>, AcmeBody);
 
 enum AcmeBody {
@@ -223,7 +223,7 @@ impl AcmeService {
         nonce
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         let behavior = {

@@ -1,5 +1,5 @@
 //! What every response must satisfy, whatever the request was. Each rule is a function from a
-//! request and its answer to a complaint; [`violations`] asks them all.
+//! request and its response to a complaint; [`violations`] asks them all.
 
 use crate::client::path_of;
 use crate::digest::{sha256, sha512};
@@ -71,7 +71,7 @@ const RULES: [(&str, ResponseRule); 17] = [
     ("refusals say what to do next", next_step),
     ("Location is a path on the host that was asked, or elsewhere for a blob", location),
     ("an upload says where it goes on", upload_location),
-    ("a partial answer says which part it is", partial),
+    ("a partial response says which part it is", partial),
     ("content is served as stored", unchanged),
     ("a Content-Type has no parameters", plain_content_type),
     ("an ETag is quoted", etag),
@@ -286,7 +286,7 @@ fn etag(_: &Request, response: &Response) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, headers: &[(&str, &str)], body: &'static str) -> Response {
+    fn response(status: u16, headers: &[(&str, &str)], body: &'static str) -> Response {
         let base = [("X-Request-ID", "1"), ("Docker-Distribution-Api-Version", "registry/2.0")];
         let headers =
             base.iter().chain(headers).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
@@ -304,10 +304,10 @@ mod tests {
     #[test]
     fn a_correct_response_breaks_no_rule() {
         let request = Request::new("GET", "/v2/");
-        assert_eq!(violations(&request, &answer(200, &[JSON], "{}")), Vec::<String>::new());
+        assert_eq!(violations(&request, &response(200, &[JSON], "{}")), Vec::<String>::new());
         let body = r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"no such blob","detail":{}}]}"#;
         let request = Request::new("GET", "/v2/a/blobs/sha256:aa");
-        assert_eq!(violations(&request, &answer(404, &[JSON], body)), Vec::<String>::new());
+        assert_eq!(violations(&request, &response(404, &[JSON], body)), Vec::<String>::new());
     }
 
     #[test]
@@ -315,50 +315,54 @@ mod tests {
         let get = Request::new("GET", "/v2/a/blobs/sha256:aa");
         let post = Request::new("POST", "/v2/a/blobs/uploads/");
         let digest = |d| ("Docker-Content-Digest", d);
-        let mut unnamed = answer(200, &[], "");
+        let mut unnamed = response(200, &[], "");
         unnamed.headers.clear();
         broken(&get, &unnamed, "X-Request-ID");
         broken(&get, &unnamed, "/v2/");
-        broken(&get, &answer(200, &[JSON, JSON], ""), "single");
-        broken(&get, &answer(404, &[], "nope"), "errors have");
+        broken(&get, &response(200, &[JSON, JSON], ""), "single");
+        broken(&get, &response(404, &[], "nope"), "errors have");
         broken(
             &get,
-            &answer(404, &[JSON], r#"{"errors":[{"code":"X","message":"x"}]}"#),
+            &response(404, &[JSON], r#"{"errors":[{"code":"X","message":"x"}]}"#),
             "error codes",
         );
         broken(
             &get,
-            &answer(500, &[JSON], r#"{"errors":[{"code":"X","message":"/a"}]}"#),
+            &response(500, &[JSON], r#"{"errors":[{"code":"X","message":"/a"}]}"#),
             "errors say",
         );
         broken(
             &get,
-            &answer(404, &[JSON], r#"{"errors":[{"code":"X","message":"Err(1)"}]}"#),
+            &response(404, &[JSON], r#"{"errors":[{"code":"X","message":"Err(1)"}]}"#),
             "errors say",
         );
-        broken(&get, &answer(200, &[], ""), "Docker-Content-Digest is there");
+        broken(&get, &response(200, &[], ""), "Docker-Content-Digest is there");
         broken(
             &get,
-            &answer(200, &[digest("sha256:bb")], ""),
+            &response(200, &[digest("sha256:bb")], ""),
             "Docker-Content-Digest is the requested",
         );
         broken(
             &get,
-            &answer(200, &[digest("sha256:aa")], "x"),
+            &response(200, &[digest("sha256:aa")], "x"),
             "Docker-Content-Digest is the body",
         );
-        broken(&Request::new("HEAD", "/v2/a/blobs/sha256:aa"), &answer(200, &[], ""), "HEAD");
-        broken(&get, &answer(503, &[JSON], ""), "refusals");
-        broken(&post, &answer(202, &[("Location", "http://h/v2/?x")], ""), "Location");
-        broken(&post, &answer(202, &[("Location", "ftp://h/v2/")], ""), "Location");
+        broken(&Request::new("HEAD", "/v2/a/blobs/sha256:aa"), &response(200, &[], ""), "HEAD");
+        broken(&get, &response(503, &[JSON], ""), "refusals");
+        broken(&post, &response(202, &[("Location", "http://h/v2/?x")], ""), "Location");
+        broken(&post, &response(202, &[("Location", "ftp://h/v2/")], ""), "Location");
         let named = post.clone().header("Host", "r.example");
-        broken(&named, &answer(202, &[("Location", "http://h/v2/")], ""), "Location");
-        broken(&post, &answer(307, &[("Location", "http://h/bucket/k?sig")], ""), "Location");
-        broken(&get, &answer(307, &[("Location", "/v2/")], ""), "Location");
-        broken(&post, &answer(202, &[], ""), "an upload");
-        broken(&get, &answer(206, &[], ""), "a partial");
-        broken(&get, &answer(200, &[("Content-Encoding", "gzip")], ""), "content is served");
-        broken(&get, &answer(200, &[("Content-Type", "a/b; charset=utf-8")], ""), "a Content-Type");
-        broken(&get, &answer(200, &[("ETag", "abc")], ""), "an ETag");
+        broken(&named, &response(202, &[("Location", "http://h/v2/")], ""), "Location");
+        broken(&post, &response(307, &[("Location", "http://h/bucket/k?sig")], ""), "Location");
+        broken(&get, &response(307, &[("Location", "/v2/")], ""), "Location");
+        broken(&post, &response(202, &[], ""), "an upload");
+        broken(&get, &response(206, &[], ""), "a partial");
+        broken(&get, &response(200, &[("Content-Encoding", "gzip")], ""), "content is served");
+        broken(
+            &get,
+            &response(200, &[("Content-Type", "a/b; charset=utf-8")], ""),
+            "a Content-Type",
+        );
+        broken(&get, &response(200, &[("ETag", "abc")], ""), "an ETag");
     }
 }

@@ -60,7 +60,6 @@ impl Client {
         wire.exchange(&request.method, frames(request, self.address)).await
     }
 
-    /// GET.
     pub async fn get(&self, target: &str) -> Response {
         self.send(Request::new("GET", target)).await
     }
@@ -70,7 +69,6 @@ impl Client {
         self.send(Request::new("HEAD", target)).await
     }
 
-    /// DELETE.
     pub async fn delete(&self, target: &str) -> Response {
         self.send(Request::new("DELETE", target)).await
     }
@@ -88,7 +86,7 @@ impl Client {
     async fn exchange(&self, request: &Request) -> Response {
         match self.try_exchange(request).await {
             Ok(response) => response,
-            Err(error) => panic!("no sound answer: {error}\n--- request\n{request}"),
+            Err(error) => panic!("no valid response: {error}\n--- request\n{request}"),
         }
     }
 
@@ -102,9 +100,9 @@ impl Client {
         if let Ok(rest) = wire.closed().await
             && !rest.is_empty()
         {
-            broken.push(format!("{} bytes after the end of the answer", rest.len()));
+            broken.push(format!("{} bytes after the end of the response", rest.len()));
         }
-        assert!(broken.is_empty(), "{broken:#?}\n--- request\n{request}--- answer\n{response}");
+        assert!(broken.is_empty(), "{broken:#?}\n--- request\n{request}--- response\n{response}");
         Ok(response)
     }
 

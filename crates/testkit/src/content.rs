@@ -29,16 +29,13 @@ pub mod media {
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
     /// Docker image configuration.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
-    /// Docker layer.
     pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 }
 
 /// A blob, with the media type that a manifest gives it.
 #[derive(Clone, Debug)]
 pub struct Blob {
-    /// The media type.
     pub media_type: &'static str,
-    /// The bytes.
     pub bytes: Bytes,
 }
 
@@ -53,7 +50,6 @@ impl Blob {
         sha256(&self.bytes)
     }
 
-    /// Its descriptor.
     pub fn descriptor(&self) -> Value {
         json!({"mediaType": self.media_type, "digest": self.digest(), "size": self.bytes.len()})
     }
@@ -94,7 +90,6 @@ impl Manifest {
         sha512(&self.bytes)
     }
 
-    /// Its descriptor.
     pub fn descriptor(&self) -> Value {
         json!({"mediaType": self.media_type, "digest": self.digest(), "size": self.bytes.len()})
     }
@@ -105,7 +100,6 @@ impl Manifest {
 pub struct Image {
     /// The configuration, then the layers.
     pub blobs: Vec<Blob>,
-    /// The manifest.
     pub manifest: Manifest,
 }
 
@@ -124,7 +118,6 @@ pub struct ImageSpec {
     pub config_type: &'static str,
     /// The descriptor of its subject.
     pub subject: Option<Value>,
-    /// Its artifact type.
     pub artifact_type: Option<&'static str>,
     /// Its annotations; null for none.
     pub annotations: Value,

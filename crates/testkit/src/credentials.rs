@@ -38,7 +38,6 @@ const METADATA_ROLE: &str = "jreg-role";
 /// and so on.
 #[derive(Clone, Debug)]
 pub struct TemporaryKeys {
-    /// The access key.
     pub access_key: String,
     /// The secret that goes with it.
     pub secret_key: String,
@@ -134,13 +133,13 @@ async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, issuer: Arc<Temporar
 }
 
 async fn serve_on(stream: impl AsyncRead + AsyncWrite + Unpin, issuer: Arc<TemporaryKeyIssuer>) {
-    let answer = |request: Request<Incoming>| {
-        let answer = issuer.answer(&request.into_parts().0);
-        async move { Ok::<_, Infallible>(answer) }
+    let respond = |request: Request<Incoming>| {
+        let response = issuer.respond(&request.into_parts().0);
+        async move { Ok::<_, Infallible>(response) }
     };
     // An error is the client going away.
     hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service_fn(answer))
+        .serve_connection(TokioIo::new(stream), service_fn(respond))
         .await
         .ok();
 }
@@ -159,17 +158,17 @@ impl TemporaryKeyIssuer {
         Self { keys, issued, fails: AtomicBool::new(false), failures }
     }
 
-    fn answer(&self, request: &Parts) -> Response<Full<Bytes>> {
-        let (status, answer) = if self.fails.load(Ordering::SeqCst) {
+    fn respond(&self, request: &Parts) -> Response<Full<Bytes>> {
+        let (status, body) = if self.fails.load(Ordering::SeqCst) {
             self.failures.fetch_add(1, Ordering::SeqCst);
             (StatusCode::INTERNAL_SERVER_ERROR, String::new())
         } else {
             match self.respond_if_allowed(request) {
-                Some(answer) => (StatusCode::OK, answer),
+                Some(body) => (StatusCode::OK, body),
                 None => (StatusCode::FORBIDDEN, String::new()),
             }
         };
-        let mut response = Response::new(Full::from(answer));
+        let mut response = Response::new(Full::from(body));
         *response.status_mut() = status;
         response
     }

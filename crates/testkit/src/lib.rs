@@ -7,6 +7,7 @@
 //! code under test. A check that fails panics with the request and the response in full.
 
 #![allow(clippy::unwrap_used)]
+#![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 pub mod acme;
 mod check;

@@ -1,4 +1,4 @@
-//! A request as it will be sent, byte for byte, and an answer as it came.
+//! A request as it will be sent, byte for byte, and a response as it came.
 
 use std::fmt;
 
@@ -19,13 +19,11 @@ pub enum Body {
 /// A request. Nothing in it is validated or escaped: that is the server's work.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The method.
     pub method: String,
     /// The request target, as it continues the wire.
     pub target: String,
     /// Headers beside Host, Connection and those that frame the body.
     pub headers: Vec<(String, String)>,
-    /// The body.
     pub body: Body,
 }
 

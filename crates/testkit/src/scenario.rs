@@ -50,12 +50,10 @@ fn step(method: &str, target: &str) -> Step {
     }
 }
 
-/// A GET.
 pub fn get(target: &str) -> Step {
     step("GET", target)
 }
 
-/// A HEAD.
 pub fn head(target: &str) -> Step {
     step("HEAD", target)
 }
@@ -75,7 +73,6 @@ pub fn patch(target: &str) -> Step {
     step("PATCH", target).body("")
 }
 
-/// A DELETE.
 pub fn delete(target: &str) -> Step {
     step("DELETE", target)
 }
@@ -251,7 +248,7 @@ impl Scenario {
         let (name, number) = (&self.name, self.done);
         assert!(
             wrong.is_empty(),
-            "{name}, request {number}: {wrong:#?}\n--- request\n{request}--- answer\n{response}"
+            "{name}, request {number}: {wrong:#?}\n--- request\n{request}--- response\n{response}"
         );
         for (header, name) in step.kept {
             let value =

@@ -19,7 +19,6 @@ use crate::s3::{S3Server, S3Spec};
 /// Which store a server keeps its content in.
 #[derive(Clone, Debug, Default)]
 pub enum StoreKind {
-    /// In memory.
     #[default]
     Memory,
     /// In a temporary folder.
@@ -35,7 +34,6 @@ pub enum StoreKind {
 pub struct ServerSpec {
     /// Its settings; where it listens and keeps its content is not taken from there.
     pub settings: Settings,
-    /// Its store.
     pub store: StoreKind,
     /// Who may do what on it.
     pub authorizer: Arc<dyn Authorizer>,

@@ -28,7 +28,6 @@ const GOOD_UNTIL: i32 = 4000;
 /// A certificate and its key, as files hold them (PEM).
 #[derive(Clone, Debug)]
 pub struct CertificateAndKey {
-    /// The certificate.
     pub certificate: String,
     /// Its private key.
     pub key: String,

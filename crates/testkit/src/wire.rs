@@ -1,4 +1,4 @@
-//! One TCP connection, by the byte: writes what it is told, and reads HTTP/1.1 answers strictly. A
+//! One TCP connection, by the byte: writes what it is told, and reads HTTP/1.1 responses strictly. A
 //! response whose framing is wrong (two lengths, a body where none may be, bytes after the end) is
 //! an error here, so that every test checks it.
 //!
@@ -25,7 +25,6 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects.
     pub async fn connect(address: SocketAddr) -> Result<Self> {
         let stream = within(TcpStream::connect(address)).await?;
         stream.set_nodelay(true)?;
@@ -47,7 +46,7 @@ impl Wire {
         self.stream.set_zero_linger()
     }
 
-    /// Sends frames and reads the response at the same time, since a server may answer before the
+    /// Sends frames and reads the response at the same time, since a server may respond before the
     /// body is whole. A failed write is not an error as long as there is a response.
     pub async fn exchange(&mut self, method: &str, frames: Vec<Bytes>) -> Result<Response> {
         let (mut from, mut to) = self.stream.split();
@@ -62,7 +61,7 @@ impl Wire {
         within(async {
             tokio::select! {
                 biased;
-                answer = &mut receive => answer,
+                response = &mut receive => response,
                 sent = &mut send => receive.await.map_err(|error| sent.err().unwrap_or(error)),
             }
         })
@@ -165,7 +164,7 @@ async fn read_response(
         (true, ..) => Bytes::new(),
         (false, Some(length), false) => sized(from, read, length).await?,
         (false, None, true) => dechunked(from, read).await?,
-        (false, None, false) => return Err(wrong("an answer whose body has no framing")),
+        (false, None, false) => return Err(wrong("a response whose body has no framing")),
     };
     Ok(response)
 }
@@ -204,5 +203,5 @@ async fn dechunked(from: &mut impl WireSource, read: &mut BytesMut) -> Result<By
 }
 
 fn wrong(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::InvalidData, format!("the answer has {}", what.into()))
+    Error::new(ErrorKind::InvalidData, format!("the response has {}", what.into()))
 }

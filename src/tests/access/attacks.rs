@@ -72,8 +72,8 @@ async fn two_headers_are_none() {
         .header("Authorization", basic("alice", "secret"))
         .header("Authorization", basic("alice", "secret"));
     let request = request.body(jreg_net::server::Body::empty()).unwrap();
-    let answer = super::guarded::send(&registry.apps[0], request).await;
-    assert_eq!(answer.status, 401);
+    let response = super::guarded::send(&registry.apps[0], request).await;
+    assert_eq!(response.status, 401);
 }
 
 /// Counted, not timed: both compare one password with one hash of the same kind.
@@ -81,16 +81,16 @@ async fn two_headers_are_none() {
 async fn an_unknown_user_costs_what_a_known_one_does() {
     let registry = registry().await;
     let guard = registry.apps[0].guard().unwrap();
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for (count, user) in (1..).zip(["alice", "nobody", "", "ALICE"]) {
-        let answer = registry.send("GET", MANIFEST, Some(&basic(user, "wrong"))).await;
+        let response = registry.send("GET", MANIFEST, Some(&basic(user, "wrong"))).await;
         assert_eq!(guard.compared(), count, "{user}");
-        let mut body = answer.json();
+        let mut body = response.json();
         body["errors"][0].as_object_mut().unwrap().remove("detail");
-        answers.push((answer.status, answer.challenge().to_owned(), body));
+        responses.push((response.status, response.challenge().to_owned(), body));
     }
-    answers.dedup();
-    assert_eq!(answers.len(), 1, "all are answered the same: {answers:?}");
+    responses.dedup();
+    assert_eq!(responses.len(), 1, "all responses are the same: {responses:?}");
 }
 
 #[tokio::test]
@@ -294,8 +294,8 @@ async fn fixed_the_token_of_a_certificate_is_good_only_with_it() {
         ))
         .await;
         let target = super::guarded::token_target("repository:open/app:pull");
-        let answer = registry.send_as("builder", "GET", &target, None).await;
-        let token = bearer(answer.json()["token"].as_str().unwrap());
+        let response = registry.send_as("builder", "GET", &target, None).await;
+        let token = bearer(response.json()["token"].as_str().unwrap());
         let with = async |name: &str| {
             registry.send_as(name, "GET", MANIFEST, Some(&token)).await.status.as_u16()
         };
@@ -314,7 +314,7 @@ async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move {
         let mut asked = Vec::new();
-        for answer in [
+        for response in [
             "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
             format!("HTTP/1.1 301 Moved\r\nLocation: http://{address}/else\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
             format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "x".repeat(300 * 1024)),
@@ -325,7 +325,7 @@ async fn keys_come_from_where_the_policy_says_and_from_nowhere_else() {
             let read = stream.read(&mut head).await.unwrap();
             asked.push(String::from_utf8_lossy(&head[..read]).lines().next().unwrap().to_owned());
             // The client may have closed the connection.
-            stream.write_all(answer.as_bytes()).await.ok();
+            stream.write_all(response.as_bytes()).await.ok();
             stream.shutdown().await.ok();
         }
         asked
@@ -368,17 +368,17 @@ async fn no_spelling_of_a_name_gets_around_a_rule() {
         "%2563losed/app",
     ] {
         for path in [format!("/v2/{name}/manifests/latest"), format!("/v2/{name}/tags/list")] {
-            let answer = registry.send("GET", &path, Some(&header)).await;
-            assert!([400, 404].contains(&answer.status.as_u16()), "{path}: {}", answer.status);
-            assert!(!answer.text().contains("schemaVersion"), "{path}");
+            let response = registry.send("GET", &path, Some(&header)).await;
+            assert!([400, 404].contains(&response.status.as_u16()), "{path}: {}", response.status);
+            assert!(!response.text().contains("schemaVersion"), "{path}");
         }
     }
     assert_eq!(registry.send("GET", MANIFEST, Some(&header)).await.status, 200);
     let blob = super::guarded::hash_of(b"x");
     for from in ["closed/app", "closed%2Fapp", "Closed/app", "open/..%2Fclosed/app"] {
         let target = format!("/v2/open/mine/blobs/uploads/?mount={blob}&from={from}");
-        let answer = registry.send("POST", &target, Some(&header)).await;
-        assert_eq!(answer.status, 403, "{from}: not even a push is allowed");
+        let response = registry.send("POST", &target, Some(&header)).await;
+        assert_eq!(response.status, 403, "{from}: not even a push is allowed");
     }
 }
 
@@ -461,11 +461,11 @@ async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
         registry.store.put(&tail, mark, jreg_storage::PutMode::Create).await.unwrap();
         let (mut target, mut names, mut cursor) = ("/v2/_catalog?n=1".to_owned(), vec![], None);
         for page in 0..10 {
-            let answer = registry.send_to(page % 3, "GET", &target, None).await;
-            assert_eq!(answer.status, 200, "{target}: {}", answer.text());
-            let listed = answer.json()["repositories"].as_array().unwrap().clone();
+            let response = registry.send_to(page % 3, "GET", &target, None).await;
+            assert_eq!(response.status, 200, "{target}: {}", response.text());
+            let listed = response.json()["repositories"].as_array().unwrap().clone();
             names.extend(listed.iter().map(|name| name.as_str().unwrap().to_owned()));
-            let Some(link) = answer.headers.get("link") else { break };
+            let Some(link) = response.headers.get("link") else { break };
             let link = link.to_str().unwrap();
             assert!(!link.contains("private") && !link.contains("secret"), "{link}");
             target = link.trim_start_matches('<').split_once('>').unwrap().0.to_owned();

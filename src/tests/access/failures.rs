@@ -10,8 +10,8 @@ const FREE: usize = 5;
 async fn guess(registry: &Registry, from: &str, times: usize) {
     for number in 0..times {
         let header = basic("alice", &format!("guess {number}"));
-        let answer = registry.send_from(from, MANIFEST, Some(&header)).await;
-        assert_eq!(answer.status, 401, "{number}");
+        let response = registry.send_from(from, MANIFEST, Some(&header)).await;
+        assert_eq!(response.status, 401, "{number}");
     }
 }
 
@@ -32,10 +32,10 @@ async fn guesses_are_told_to_wait_and_the_right_password_elsewhere_is_not() {
         ("/v2/", alice.clone()),
         ("/token?scope=repository:open/app:pull", alice.clone()),
     ] {
-        let answer = registry.send_from("10.0.0.1", target, Some(&header)).await;
-        assert_eq!(answer.status, 429, "{target}");
-        assert_eq!(answer.headers["retry-after"], "1");
-        assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS");
+        let response = registry.send_from("10.0.0.1", target, Some(&header)).await;
+        assert_eq!(response.status, 429, "{target}");
+        assert_eq!(response.headers["retry-after"], "1");
+        assert_eq!(response.json()["errors"][0]["code"], "TOOMANYREQUESTS");
     }
     assert_eq!(
         status(&registry, "10.0.0.2", &alice).await,
@@ -78,17 +78,17 @@ async fn a_wide_address_counts_as_one() {
 #[tokio::test]
 async fn names_that_do_not_exist_have_to_wait_the_same() {
     let registry = Registry::with(None, |_| {}).await;
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for name in ["alice", "nobody"] {
         let mut statuses = Vec::new();
         for number in 0..FREE + 3 {
             let header = basic(name, &format!("guess {number}"));
-            let answer = registry.send_from("10.0.0.1", MANIFEST, Some(&header)).await;
-            statuses.push((answer.status, answer.headers.get("retry-after").cloned()));
+            let response = registry.send_from("10.0.0.1", MANIFEST, Some(&header)).await;
+            statuses.push((response.status, response.headers.get("retry-after").cloned()));
         }
-        answers.push(statuses);
+        responses.push(statuses);
     }
-    assert_eq!(answers[0], answers[1]);
+    assert_eq!(responses[0], responses[1]);
 }
 
 #[tokio::test]

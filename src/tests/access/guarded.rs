@@ -102,15 +102,14 @@ impl JwksFetcher for Forge {
     }
 }
 
-/// A response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ReceivedResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
 }
 
-impl Answer {
+impl ReceivedResponse {
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
@@ -125,11 +124,11 @@ impl Answer {
 }
 
 /// Sends a request to an instance.
-pub(crate) async fn send(app: &App, request: Request<Body>) -> Answer {
-    let answer = app.api().respond(request).await;
-    let (parts, body) = answer.into_parts();
+pub(crate) async fn send(app: &App, request: Request<Body>) -> ReceivedResponse {
+    let response = app.api().respond(request).await;
+    let (parts, body) = response.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
-    Answer { status: parts.status, headers: parts.headers, body }
+    ReceivedResponse { status: parts.status, headers: parts.headers, body }
 }
 
 /// Three instances of a registry with authentication.
@@ -215,7 +214,12 @@ impl Registry {
     }
 
     /// Sends a request to the first instance.
-    pub(crate) async fn send(&self, method: &str, target: &str, header: Option<&str>) -> Answer {
+    pub(crate) async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        header: Option<&str>,
+    ) -> ReceivedResponse {
         self.send_to(0, method, target, header).await
     }
 
@@ -226,7 +230,7 @@ impl Registry {
         method: &str,
         target: &str,
         header: Option<&str>,
-    ) -> Answer {
+    ) -> ReceivedResponse {
         let mut request = Request::builder().method(method).uri(target).header("Host", "test");
         if let Some(header) = header {
             request = request.header("Authorization", header);
@@ -241,7 +245,7 @@ impl Registry {
         method: &str,
         target: &str,
         header: Option<&str>,
-    ) -> Answer {
+    ) -> ReceivedResponse {
         let certificate = ClientCertificate {
             common_name: Some(common_name.to_owned()),
             ..ClientCertificate::default()
@@ -260,7 +264,7 @@ impl Registry {
         address: &str,
         target: &str,
         header: Option<&str>,
-    ) -> Answer {
+    ) -> ReceivedResponse {
         let peer = Peer((address.parse::<IpAddr>().unwrap(), 1234).into());
         let mut request = Request::builder().uri(target).header("Host", "test").extension(peer);
         if let Some(header) = header {
@@ -270,7 +274,7 @@ impl Registry {
     }
 
     /// Sends a form to `/token` of one of the instances.
-    pub(crate) async fn post(&self, instance: usize, form: &str) -> Answer {
+    pub(crate) async fn post(&self, instance: usize, form: &str) -> ReceivedResponse {
         let request = Request::builder().method("POST").uri("/token").header("Host", "test");
         let request = request.header("Content-Type", "application/x-www-form-urlencoded");
         send(&self.apps[instance], request.body(Body::from(form.to_owned())).unwrap()).await
@@ -278,10 +282,10 @@ impl Registry {
 
     /// A token from the first instance, or the status code of the refusal.
     pub(crate) async fn token(&self, header: Option<&str>, scope: &str) -> Result<String, u16> {
-        let answer = self.send("GET", &token_target(scope), header).await;
-        match answer.json()["token"].as_str() {
+        let response = self.send("GET", &token_target(scope), header).await;
+        match response.json()["token"].as_str() {
             Some(token) => Ok(token.to_owned()),
-            None => Err(answer.status.as_u16()),
+            None => Err(response.status.as_u16()),
         }
     }
 
@@ -335,8 +339,8 @@ async fn seed(store: &Arc<dyn Store>) {
         let manifest = format!("/v2/{name}/manifests/latest");
         for (method, target, body) in [("POST", blob, "x"), ("PUT", manifest, INDEX)] {
             let request = Request::builder().method(method).uri(target).header("Host", "test");
-            let answer = send(&app, request.body(Body::from(body)).unwrap()).await;
-            assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+            let response = send(&app, request.body(Body::from(body)).unwrap()).await;
+            assert_eq!(response.status, StatusCode::CREATED, "{}", response.text());
         }
     }
 }

@@ -40,12 +40,12 @@ async fn an_identity_has_its_rate_wherever_it_comes_from() {
     for from in ["10.0.0.1", "10.0.0.2"] {
         assert_eq!(status(&registry, from, MANIFEST, alice.as_deref()).await, 200);
     }
-    let answer = registry.send_from("10.0.0.3", MANIFEST, alice.as_deref()).await;
+    let response = registry.send_from("10.0.0.3", MANIFEST, alice.as_deref()).await;
     assert_eq!(
-        (answer.status.as_u16(), &answer.headers["retry-after"]),
+        (response.status.as_u16(), &response.headers["retry-after"]),
         (429, &"1".parse().unwrap())
     );
-    assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS");
+    assert_eq!(response.json()["errors"][0]["code"], "TOOMANYREQUESTS");
     let denied = "/v2/closed/none/manifests/latest";
     assert_eq!(status(&registry, "10.0.0.3", denied, alice.as_deref()).await, 429);
     let token = "/token?scope=repository:open/app:pull";
@@ -63,7 +63,7 @@ async fn an_identity_has_its_rate_wherever_it_comes_from() {
 }
 
 #[tokio::test]
-async fn nobody_in_particular_counts_by_address() {
+async fn anonymous_clients_count_by_address() {
     let registry = with(|settings| settings.rate_limit_requests = 1).await;
     for (from, due) in [
         ("10.0.0.1", 200),
@@ -78,7 +78,7 @@ async fn nobody_in_particular_counts_by_address() {
 }
 
 #[tokio::test]
-async fn an_address_has_its_rate_whoever_asks_and_whatever_is_answered() {
+async fn an_address_has_its_rate_for_every_identity_and_every_status() {
     let registry = with(|settings| settings.rate_limit_address_requests = 4).await;
     let wrong = basic("alice", "wrong");
     let from = "10.0.0.1";
@@ -109,25 +109,25 @@ async fn begin_chunk(
 async fn an_identity_has_so_many_uploads_at_a_time() {
     let registry = with(|settings| settings.rate_limit_uploads = 1).await;
     let (alice, access_token) = (alice(), bearer(&registry.access_token));
-    let (first, first_answer) = begin_chunk(&registry, &alice).await;
-    let (second, second_answer) = begin_chunk(&registry, &alice).await;
-    let (third, third_answer) = begin_chunk(&registry, &access_token).await;
+    let (first, first_response) = begin_chunk(&registry, &alice).await;
+    let (second, second_response) = begin_chunk(&registry, &alice).await;
+    let (third, third_response) = begin_chunk(&registry, &access_token).await;
     // Once it takes bytes, it counts.
     let go_on = async {
         first.send(Bytes::from_static(b"x")).await.unwrap();
         first.send(Bytes::from_static(b"x")).await.unwrap();
         first.send(Bytes::from_static(b"x")).await.unwrap();
         drop(second);
-        assert_eq!(second_answer.await, 429);
+        assert_eq!(second_response.await, 429);
         drop(third);
-        assert_eq!(third_answer.await, 202, "another has its own");
+        assert_eq!(third_response.await, 202, "another has its own");
         drop(first);
     };
-    let (first_status, ()) = tokio::join!(first_answer, go_on);
+    let (first_status, ()) = tokio::join!(first_response, go_on);
     assert_eq!(first_status, 202);
-    let (last, last_answer) = begin_chunk(&registry, &alice).await;
+    let (last, last_response) = begin_chunk(&registry, &alice).await;
     drop(last);
-    assert_eq!(last_answer.await, 202, "what is over does not count");
+    assert_eq!(last_response.await, 202, "what is over does not count");
 }
 
 /// One client could take every slot of `uploads-max`, without a limit of its own.
@@ -178,14 +178,14 @@ async fn an_identity_has_so_many_bytes_in_flight() {
     let (alice, access_token) = (alice(), bearer(&registry.access_token));
     let first = begin_pull(&registry, HERE, Some(&alice)).await;
     assert_eq!(first.status(), 200, "one is always possible");
-    let answer = registry.send_from("10.0.0.2", MANIFEST, Some(&alice)).await;
+    let response = registry.send_from("10.0.0.2", MANIFEST, Some(&alice)).await;
     assert_eq!(
-        (answer.status.as_u16(), &answer.headers["retry-after"]),
+        (response.status.as_u16(), &response.headers["retry-after"]),
         (429, &"5".parse().unwrap())
     );
-    assert_eq!(answer.json()["errors"][0]["code"], "TOOMANYREQUESTS");
+    assert_eq!(response.json()["errors"][0]["code"], "TOOMANYREQUESTS");
     let head = registry.send("HEAD", MANIFEST, Some(&alice)).await;
-    assert_eq!(head.status, 200, "the answer to HEAD has no body");
+    assert_eq!(head.status, 200, "the response to HEAD has no body");
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, Some(&access_token)).await, 200);
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 200, "anonymous");
     for route in jreg_http::SERVICE_ROUTES.iter().filter(|route| route.path != "/token") {
@@ -202,7 +202,7 @@ async fn an_identity_has_so_many_bytes_in_flight() {
 }
 
 #[tokio::test]
-async fn an_address_has_so_many_bytes_in_flight_whoever_asks() {
+async fn an_address_has_so_many_bytes_in_flight_for_every_identity() {
     let registry = with(|settings| settings.rate_limit_address_bytes_in_flight = 100).await;
     let (alice, access_token) = (alice(), bearer(&registry.access_token));
     let first = begin_pull(&registry, HERE, Some(&alice)).await;
@@ -217,7 +217,7 @@ async fn an_address_has_so_many_bytes_in_flight_whoever_asks() {
 }
 
 #[tokio::test]
-async fn nobody_in_particular_has_the_bytes_of_the_address() {
+async fn anonymous_clients_share_the_bytes_of_their_address() {
     let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
     let first = begin_pull(&registry, HERE, None).await;
     assert_eq!(status(&registry, "10.0.0.1", MANIFEST, None).await, 429);
@@ -229,7 +229,7 @@ async fn nobody_in_particular_has_the_bytes_of_the_address() {
 async fn bytes_that_are_uploaded_count_as_they_come_and_until_they_are_stored() {
     let registry = with(|settings| settings.rate_limit_bytes_in_flight = 100).await;
     let (alice, access_token) = (alice(), bearer(&registry.access_token));
-    let (upload, answer) = begin_chunk(&registry, &alice).await;
+    let (upload, response) = begin_chunk(&registry, &alice).await;
     let go_on = async {
         for _ in 0..3 {
             upload.send(Bytes::from(vec![0; 40])).await.unwrap();
@@ -240,7 +240,7 @@ async fn bytes_that_are_uploaded_count_as_they_come_and_until_they_are_stored() 
         upload.send(Bytes::from(vec![0; 400])).await.unwrap();
         drop(upload);
     };
-    let (first, ()) = tokio::join!(answer, go_on);
+    let (first, ()) = tokio::join!(response, go_on);
     assert_eq!(first, 202, "what has begun is not cut off");
     let (first, second) = (vec![0; 90], vec![1; 20]);
     let push = |body: &[u8]| {

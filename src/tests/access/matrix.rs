@@ -221,8 +221,8 @@ async fn header(registry: &Registry, who: Who, name: &RepositoryName) -> Option<
         }
         Who::Certificate => None,
         Who::CertificateToken => {
-            let answer = registry.send_as("builder", "GET", &token_target(&scope), None).await;
-            Some(format!("Bearer {}", answer.json()["token"].as_str().unwrap()))
+            let response = registry.send_as("builder", "GET", &token_target(&scope), None).await;
+            Some(format!("Bearer {}", response.json()["token"].as_str().unwrap()))
         }
     }
 }
@@ -237,7 +237,7 @@ fn denying(name: &str, action: &str) -> String {
 }
 
 #[tokio::test]
-async fn c11_every_operation_answers_every_kind_as_is_due() {
+async fn c11_every_operation_responds_to_every_kind_of_identity_as_is_due() {
     let (open, closed): (RepositoryName, RepositoryName) =
         ("open/app".parse().unwrap(), "closed/app".parse().unwrap());
     let mut cells = 0;
@@ -261,28 +261,28 @@ async fn c11_every_operation_answers_every_kind_as_is_due() {
                     let right = right_of(endpoint);
                     let (method, target) = request_of(endpoint);
                     let header = header.as_deref();
-                    let answer = match who.has_certificate() {
+                    let response = match who.has_certificate() {
                         true => registry.send_as("builder", method, &target, header).await,
                         false => registry.send(method, &target, header).await,
                     };
-                    let status = answer.status;
+                    let status = response.status;
                     let context = format!("{who:?} {method} {target} granted: {granted}");
                     match due(who, &right, granted) {
                         Some(due) => {
-                            assert_eq!(status.as_u16(), due, "{context}: {}", answer.text());
-                            let challenged = answer.headers.contains_key("www-authenticate");
+                            assert_eq!(status.as_u16(), due, "{context}: {}", response.text());
+                            let challenged = response.headers.contains_key("www-authenticate");
                             assert_eq!(challenged, due == 401, "{context}");
                         }
                         // Existing content is served.
                         None if action == "pull" => {
-                            assert_eq!(status, StatusCode::OK, "{context}: {}", answer.text());
+                            assert_eq!(status, StatusCode::OK, "{context}: {}", response.text());
                         }
                         None => assert!(
                             status != StatusCode::UNAUTHORIZED
                                 && status != StatusCode::FORBIDDEN
                                 && !status.is_server_error(),
                             "{context}: {status} {}",
-                            answer.text()
+                            response.text()
                         ),
                     }
                     cells += 1;
@@ -306,8 +306,8 @@ impl Content {
         let target = format!("/v2/{}/{path}", self.name);
         let request = http::Request::builder().method(method).uri(target).header("Host", "test");
         let request = request.header("Content-Type", media).body(bytes.to_vec().into()).unwrap();
-        let answer = send(&self.app, request).await;
-        assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+        let response = send(&self.app, request).await;
+        assert_eq!(response.status, StatusCode::CREATED, "{}", response.text());
         hash_of(bytes)
     }
 
@@ -394,8 +394,8 @@ async fn c13_a_tag_that_may_not_be_deleted_protects_what_it_needs() {
     ] {
         let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
         let target = format!("/v2/open/releases/{path}");
-        let answer = registry.send(method, &target, Some(&alice)).await;
-        assert_eq!(answer.status.as_u16(), due, "{method} {path}: {}", answer.text());
+        let response = registry.send(method, &target, Some(&alice)).await;
+        assert_eq!(response.status.as_u16(), due, "{method} {path}: {}", response.text());
     }
 }
 
@@ -425,11 +425,11 @@ async fn c13_conditions_of_a_delete_by_digest_are_bounded() {
             image = Some(content.image(Some(&format!("dev-{tag}")), "layer").await.0);
         }
         let target = format!("/v2/{name}/manifests/{}", image.unwrap());
-        let (answer, turns) =
+        let (response, turns) =
             Box::pin(turns_during(registry.send("DELETE", &target, Some(&alice)))).await;
-        assert_eq!(answer.status.as_u16(), due, "{name}: {}", answer.text());
-        let is_refused = answer.text().contains("20000 conditions");
-        assert_eq!(is_refused, due == 403, "{name}: {}", answer.text());
+        assert_eq!(response.status.as_u16(), due, "{name}: {}", response.text());
+        let is_refused = response.text().contains("20000 conditions");
+        assert_eq!(is_refused, due == 403, "{name}: {}", response.text());
         assert!(turns >= 2, "{name}: {turns}");
     }
 }

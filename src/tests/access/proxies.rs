@@ -8,7 +8,7 @@ use jreg_auth::ClientCertificate;
 use jreg_config::ForwardedHeader;
 use jreg_net::server::{Body, Peer, Secured};
 
-use super::guarded::{Answer, Registry, send};
+use super::guarded::{ReceivedResponse, Registry, send};
 
 /// Clients in the office network may pull, and so may the holder of the proxy's certificate.
 const RULES: &str = "
@@ -35,7 +35,7 @@ async fn registry(header: ForwardedHeader) -> Registry {
     .await
 }
 
-async fn pull(registry: &Registry, peer: &str, headers: &[(&str, &str)]) -> Answer {
+async fn pull(registry: &Registry, peer: &str, headers: &[(&str, &str)]) -> ReceivedResponse {
     let mut request = Request::get("/v2/open/app/manifests/latest").header("Host", "test");
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -64,12 +64,12 @@ async fn rules_see_the_client_of_a_trusted_proxy() {
         (PROXY, "192.0.2.5, _hidden, 10.0.0.2", 401),
         (PROXY, "192.0.2.5, \"", 401),
     ] {
-        let answer = pull(&registry, peer, &[("X-Forwarded-For", forwarded)]).await;
-        assert_eq!(answer.status.as_u16(), expected, "{peer} {forwarded:?}");
+        let response = pull(&registry, peer, &[("X-Forwarded-For", forwarded)]).await;
+        assert_eq!(response.status.as_u16(), expected, "{peer} {forwarded:?}");
         // A header that the proxy does not set, and passes on unchanged.
         let other = [("X-Forwarded-For", forwarded), ("Forwarded", "for=192.0.2.5")];
-        let answer = pull(&registry, peer, &other).await;
-        assert_eq!(answer.status.as_u16(), expected, "{peer} {forwarded:?}, and Forwarded");
+        let response = pull(&registry, peer, &other).await;
+        assert_eq!(response.status.as_u16(), expected, "{peer} {forwarded:?}, and Forwarded");
     }
 }
 
@@ -87,8 +87,8 @@ async fn rules_see_what_forwarded_says_where_that_is_sent() {
         (PROXY, "for=\"192.0.2.5", 401),
     ] {
         let headers = [("Forwarded", forwarded), ("X-Forwarded-For", "192.0.2.5")];
-        let answer = pull(&registry, peer, &headers).await;
-        assert_eq!(answer.status.as_u16(), expected, "{peer} {forwarded:?}");
+        let response = pull(&registry, peer, &headers).await;
+        assert_eq!(response.status.as_u16(), expected, "{peer} {forwarded:?}");
     }
 }
 
@@ -103,9 +103,9 @@ async fn challenges_name_what_the_client_of_a_trusted_proxy_asked_for() {
         (PROXY, &[("X-Forwarded-Proto", "javascript")], "http://test/token"),
         (STRANGER, &said, "http://test/token"),
     ] {
-        let answer = pull(&registry, peer, headers).await;
+        let response = pull(&registry, peer, headers).await;
         let expected = format!("Bearer realm=\"{realm}\",");
-        assert!(answer.challenge().starts_with(&expected), "{peer}: {}", answer.challenge());
+        assert!(response.challenge().starts_with(&expected), "{peer}: {}", response.challenge());
     }
 }
 
@@ -121,7 +121,7 @@ async fn the_certificate_of_a_trusted_proxy_is_not_its_clients() {
             .header("X-Forwarded-For", "203.0.113.9")
             .extension(Peer(peer.parse().unwrap()))
             .extension(Secured { certificate: Some(Arc::new(certificate)) });
-        let answer = send(&registry.apps[0], request.body(Body::empty()).unwrap()).await;
-        assert_eq!(answer.status.as_u16(), expected, "{peer}");
+        let response = send(&registry.apps[0], request.body(Body::empty()).unwrap()).await;
+        assert_eq!(response.status.as_u16(), expected, "{peer}");
     }
 }

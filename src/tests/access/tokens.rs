@@ -67,12 +67,12 @@ async fn c11_a_client_is_led_from_the_challenge_to_the_token() {
 #[tokio::test]
 async fn a_token_says_what_it_is_for_and_no_more() {
     let registry = without_policy().await;
-    let answer = registry
+    let response = registry
         .send("GET", "/token?service=jreg&scope=repository:a:pull,push+repository:b:pull&scope=registry:catalog:*&account=alice&client_id=docker&offline_token=true", Some(&alice()))
         .await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.headers["cache-control"], "no-store");
-    let body = answer.json();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.headers["cache-control"], "no-store");
+    let body = response.json();
     assert_eq!(body["token"], body["access_token"]);
     assert_eq!(body["expires_in"], 300);
     assert_eq!(body["issued_at"], "2024-07-03T09:46:40Z");
@@ -130,8 +130,8 @@ async fn a_form_that_does_not_come_is_not_waited_for() {
     let body = Body::from_stream(parts.chain(futures::stream::pending()));
     let request = Request::builder().method("POST").uri("/token").header("Host", "test");
     let request = request.header("Content-Type", "application/x-www-form-urlencoded");
-    let answer = send(&registry.apps[0], request.body(body).unwrap()).await;
-    assert_eq!(answer.status, 408);
+    let response = send(&registry.apps[0], request.body(body).unwrap()).await;
+    assert_eq!(response.status, 408);
 }
 
 #[tokio::test]
@@ -149,8 +149,8 @@ async fn a_changed_password_and_a_removed_user_end_their_tokens_at_once() {
     for users in [format!("alice:{}\n", bcrypt::hash("new", 4).unwrap()), "# nobody\n".to_owned()] {
         registry.write("users", &users);
         for instance in 0..3 {
-            let answer = registry.send_to(instance, "GET", MANIFEST, Some(&access)).await;
-            assert_eq!(answer.status, 401, "{users}");
+            let response = registry.send_to(instance, "GET", MANIFEST, Some(&access)).await;
+            assert_eq!(response.status, 401, "{users}");
             assert_eq!(registry.post(instance, &refresh).await.status, 401);
         }
     }
@@ -164,8 +164,8 @@ async fn a_revoked_access_token_is_refused_everywhere_within_the_stated_time() {
     let token = registry.token(Some(&basic), "repository:open/app:pull").await.unwrap();
     for header in [&basic, &bearer(&token), &bearer(&registry.access_token)] {
         for instance in 0..3 {
-            let answer = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
-            assert_eq!(answer.status, 200);
+            let response = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
+            assert_eq!(response.status, 200);
         }
     }
     let (id, _) =
@@ -174,8 +174,8 @@ async fn a_revoked_access_token_is_refused_everywhere_within_the_stated_time() {
     registry.clock.advance(TRUST_MAX);
     for header in [&basic, &bearer(&token), &bearer(&registry.access_token)] {
         for instance in 0..3 {
-            let answer = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
-            assert_eq!(answer.status, 401, "{header:.12} {instance}");
+            let response = registry.send_to(instance, "GET", MANIFEST, Some(header)).await;
+            assert_eq!(response.status, 401, "{header:.12} {instance}");
         }
     }
     assert_eq!(registry.token(Some(&basic), "repository:open/app:pull").await, Err(401));
@@ -250,8 +250,8 @@ async fn keys_rotate_without_a_failed_request() {
             registry.apps[step % 3].guard().unwrap().refresh_keys().await;
         }
         for instance in 0..3 {
-            let answer = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
-            assert_eq!(answer.status, 200, "step {step}, issued by {issuer}, read by {instance}");
+            let response = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
+            assert_eq!(response.status, 200, "step {step}, issued by {issuer}, read by {instance}");
         }
         registry.clock.advance(Duration::from_secs(3 * 3600));
     }
@@ -315,7 +315,7 @@ async fn without_the_token_service_passwords_go_with_each_request() {
 }
 
 #[tokio::test]
-async fn another_token_service_is_named_and_believed() {
+async fn another_token_service_is_named_and_its_tokens_are_accepted() {
     let rules = Registry::issuers();
     let registry = Registry::with(Some(&rules), |settings| {
         settings.token_realm =
@@ -353,8 +353,8 @@ async fn no_secret_is_shown() {
         bearer(&format!("{}x", tokens[1])),
     ] {
         for target in ["/v2/", MANIFEST, "/v2/x/manifests/y"] {
-            let answer = registry.send("GET", target, Some(&header)).await;
-            seen.push(format!("{:?} {}", answer.headers, answer.text()));
+            let response = registry.send("GET", target, Some(&header)).await;
+            seen.push(format!("{:?} {}", response.headers, response.text()));
         }
         let refused = registry.token(Some(&basic("alice", "MARKED-PASSWORD")), "").await;
         seen.push(format!("{refused:?}"));
@@ -376,8 +376,8 @@ async fn log_in_and_pull(registry: Arc<Registry>, issuer: usize) -> String {
     let body = registry.send_to(issuer, "GET", scope, Some(&alice())).await.json();
     let token = body["token"].as_str().unwrap().to_owned();
     for instance in 0..3 {
-        let answer = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
-        assert_eq!(answer.status, 200, "issued by {issuer}, read by {instance}");
+        let response = registry.send_to(instance, "GET", MANIFEST, Some(&bearer(&token))).await;
+        assert_eq!(response.status, 200, "issued by {issuer}, read by {instance}");
     }
     token.split('.').next().unwrap().to_owned()
 }
@@ -444,9 +444,9 @@ async fn c23_a_refusal_names_the_identity_the_action_and_the_repository() {
             format!("authentication required to {both}: the credentials are not valid"),
         ),
     ] {
-        let answer = registry.send(method, target, header.map(String::as_str)).await;
-        assert_eq!(answer.status.as_u16(), status, "{method} {target}");
-        let error = &answer.json()["errors"][0];
+        let response = registry.send(method, target, header.map(String::as_str)).await;
+        assert_eq!(response.status.as_u16(), status, "{method} {target}");
+        let error = &response.json()["errors"][0];
         assert_eq!(error["message"], message, "{method} {target}");
         assert_eq!(error["detail"][0]["Name"], "other/app", "{method} {target}");
     }
@@ -505,7 +505,7 @@ async fn fixed_decisions_for_many_repositories_leave_turns_to_others() {
 
 /// A shared cache must not serve private content to other clients.
 #[tokio::test]
-async fn c22_answers_are_private_where_rights_apply() {
+async fn c22_responses_are_private_where_rights_apply() {
     let registry = without_policy().await;
     for (target, control) in [
         (MANIFEST, "private, no-cache"),
@@ -513,15 +513,15 @@ async fn c22_answers_are_private_where_rights_apply() {
         ("/v2/open/app/manifests/none", "private, no-cache"),
         ("/token?scope=repository:open/app:pull", "no-store"),
     ] {
-        let answer = registry.send("GET", target, Some(&alice())).await;
-        assert_eq!(answer.headers["cache-control"], control, "{target}");
+        let response = registry.send("GET", target, Some(&alice())).await;
+        assert_eq!(response.headers["cache-control"], control, "{target}");
     }
     let digest = super::guarded::hash_of(b"x");
     let blob = format!("/v2/open/app/blobs/{digest}");
-    let answer = registry.send("GET", &blob, Some(&alice())).await;
-    assert_eq!(answer.headers["cache-control"], "private, max-age=31536000, immutable");
+    let response = registry.send("GET", &blob, Some(&alice())).await;
+    assert_eq!(response.headers["cache-control"], "private, max-age=31536000, immutable");
     let open = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
     let request = Request::get(&blob).header("Host", "test").body(Body::empty()).unwrap();
-    let answer = send(&open, request).await;
-    assert_eq!(answer.headers["cache-control"], "max-age=31536000, immutable");
+    let response = send(&open, request).await;
+    assert_eq!(response.headers["cache-control"], "max-age=31536000, immutable");
 }

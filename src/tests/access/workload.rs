@@ -5,7 +5,7 @@ use jreg_auth::TOKEN_BYTES_MAX;
 use jreg_storage::Clock;
 use serde_json::{Value, json};
 
-use super::guarded::{Answer, Registry, basic, bearer, claims, seconds};
+use super::guarded::{ReceivedResponse, Registry, basic, bearer, claims, seconds};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const TYPE: &str = "urn:ietf:params:oauth:token-type:";
@@ -37,11 +37,11 @@ fn right(token: &str, more: &[(&str, &str)]) -> String {
 }
 
 /// Refused with an RFC 6749 section 5.2 error and a distribution error.
-fn refused(answer: &Answer, error: &str, why: &str) {
-    assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{why}: {}", answer.text());
-    assert_eq!(answer.headers["cache-control"], "no-store", "{why}");
-    assert_eq!(answer.headers["content-type"], "application/json", "{why}");
-    let body = answer.json();
+fn refused(response: &ReceivedResponse, error: &str, why: &str) {
+    assert_eq!(response.status, StatusCode::BAD_REQUEST, "{why}: {}", response.text());
+    assert_eq!(response.headers["cache-control"], "no-store", "{why}");
+    assert_eq!(response.headers["content-type"], "application/json", "{why}");
+    let body = response.json();
     assert_eq!(body["error"], error, "{why}: {body}");
     let description = body["error_description"].as_str().unwrap();
     let is_allowed = |byte: u8| matches!(byte, 0x20 | 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
@@ -65,10 +65,10 @@ async fn a_token_of_an_issuer_becomes_one_of_ours() {
             ("actor_token", ""),
             ("scope", SCOPE),
         ]);
-        let answer = registry.post(instance, &form).await;
-        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-        assert_eq!(answer.headers["cache-control"], "no-store");
-        let body = answer.json();
+        let response = registry.post(instance, &form).await;
+        assert_eq!(response.status, StatusCode::OK, "{}", response.text());
+        assert_eq!(response.headers["cache-control"], "no-store");
+        let body = response.json();
         assert_eq!(body["issued_token_type"], requested);
         assert_eq!(body["token_type"], "Bearer");
         assert_eq!(body["expires_in"], 300);

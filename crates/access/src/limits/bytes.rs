@@ -64,20 +64,17 @@ impl ByteAccount {
         if announced == Some(0) {
             return Ok(None);
         }
-        let address = self.counted("address_bytes", begun(self.address.as_ref(), announced))?;
-        let client = self.counted("identity_bytes", begun(self.client.as_ref(), announced))?;
+        let address = super::counted(
+            &self.metrics,
+            "address_bytes",
+            begun(self.address.as_ref(), announced),
+        )?;
+        let client = super::counted(
+            &self.metrics,
+            "identity_bytes",
+            begun(self.client.as_ref(), announced),
+        )?;
         Ok(Some(BytesInFlight { address, client, is_announced: announced.is_some() }))
-    }
-
-    fn counted<T>(
-        &self,
-        kind: &'static str,
-        result: Result<T, LimitExceeded>,
-    ) -> Result<T, LimitExceeded> {
-        if result.is_err() {
-            self.metrics.count_limited(kind);
-        }
-        result
     }
 }
 

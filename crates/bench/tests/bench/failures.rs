@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::common::{block_on, one_by_one, plan};
-use crate::fake::{FakeRegistry, FakeRequest, answer_with, response};
+use crate::fake::{FakeRegistry, FakeRequest, response, response_with};
 
 /// What came of a workload whose blob GETs get these responses, after so many good ones.
 async fn blob_gets(
@@ -232,12 +232,15 @@ fn redirects_of_downloads_are_followed_so_often() {
         })
         .await;
         let away = store.url();
-        let measured =
-            blob_gets(1, move |_| answer_with(307, "location", &format!("{away}/store/x")), false)
-                .await;
+        let measured = blob_gets(
+            1,
+            move |_| response_with(307, "location", &format!("{away}/store/x")),
+            false,
+        )
+        .await;
         assert_eq!((failed(&measured), measured.operations), (vec![], 4));
         let measured =
-            blob_gets(1, |asked| answer_with(307, "location", &asked.target), false).await;
+            blob_gets(1, |asked| response_with(307, "location", &asked.target), false).await;
         assert_eq!(failed(&measured), [("status 307", 4)]);
     });
 }

@@ -28,7 +28,7 @@ pub(crate) struct FakeRequest {
 /// A response.
 pub(crate) type FakeResponse = Response<Full<Bytes>>;
 
-/// Answers instead of the registry, where it gives something.
+/// Responds instead of the registry, where it gives something.
 pub(crate) type FakeFault = dyn Fn(&FakeRequest) -> Option<FakeResponse> + Send + Sync;
 
 /// A registry that keeps blobs and manifests of all repositories by what they are asked by.
@@ -51,7 +51,7 @@ pub(crate) fn response(status: u16, body: impl Into<Bytes>) -> FakeResponse {
     response
 }
 
-pub(crate) fn answer_with(status: u16, name: &'static str, value: &str) -> FakeResponse {
+pub(crate) fn response_with(status: u16, name: &'static str, value: &str) -> FakeResponse {
     let mut response = response(status, "a body that is not what was asked for");
     response.headers_mut().insert(name, value.parse().unwrap());
     response
@@ -157,7 +157,7 @@ impl FakeState {
 
     fn write(&self, upload: &str, bytes: Bytes, status: u16) -> FakeResponse {
         self.uploads.lock().unwrap().insert(upload.to_owned(), bytes);
-        answer_with(status, "location", &format!("{upload}?state=x"))
+        response_with(status, "location", &format!("{upload}?state=x"))
     }
 
     fn keep<const N: usize>(&self, paths: [&str; N], bytes: &Bytes) -> FakeResponse {

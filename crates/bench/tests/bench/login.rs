@@ -3,7 +3,7 @@
 use jreg_bench::{BenchError, BenchRun, measure};
 
 use crate::common::{block_on, one_by_one, plan};
-use crate::fake::{FakeRegistry, FakeRequest, FakeResponse, answer_with, response};
+use crate::fake::{FakeRegistry, FakeRequest, FakeResponse, response, response_with};
 
 fn header<'a>(asked: &'a FakeRequest, name: &str) -> Option<&'a str> {
     asked.headers.get(name).map(|value| value.to_str().unwrap())
@@ -53,7 +53,7 @@ async fn guarded(realm: String) -> FakeRegistry {
             _ => {
                 let asks =
                     format!(r#"Bearer realm="{realm}/token",service="fake",scope="{scope}""#);
-                Some(answer_with(401, "www-authenticate", &asks))
+                Some(response_with(401, "www-authenticate", &asks))
             }
         }
     })
@@ -110,7 +110,7 @@ fn a_name_and_a_password_are_shown_where_they_are_asked_for() {
     block_on(async {
         let registry = FakeRegistry::misbehaving(|asked| match authorization(asked) {
             Some("Basic bWU6c2VjcmV0") => None,
-            _ => Some(answer_with(401, "www-authenticate", r#"Basic realm="fake""#)),
+            _ => Some(response_with(401, "www-authenticate", r#"Basic realm="fake""#)),
         })
         .await;
         let run = one_by_one(&registry.url(), "push-known-4k", |plan| {

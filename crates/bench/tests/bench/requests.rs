@@ -1,7 +1,7 @@
 //! What goes over the wire, as a registry sees it.
 
 use crate::common::{block_on, one_by_one};
-use crate::fake::{FakeRegistry, FakeRequest, answer_with};
+use crate::fake::{FakeRegistry, FakeRequest, response_with};
 
 /// Methods and what follows the repository, with digests and uploads as one word each.
 fn steps(asked: &[FakeRequest]) -> Vec<String> {
@@ -149,8 +149,9 @@ fn an_absolute_location_is_followed_whatever_name_the_registry_has_for_itself() 
         let fake = FakeRegistry::misbehaving(|asked| {
             let begun = asked.method == http::Method::POST;
             let path = asked.target.clone();
-            begun
-                .then(|| answer_with(202, "location", &format!("https://other.example{path}9?s=1")))
+            begun.then(|| {
+                response_with(202, "location", &format!("https://other.example{path}9?s=1"))
+            })
         })
         .await;
         let run = one_by_one(&fake.url(), "push-known-4k", |_| {}).await;

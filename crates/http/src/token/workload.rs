@@ -8,8 +8,8 @@ use jreg_auth::{Credentials, ScopeEntry, TOKEN_BYTES_MAX};
 use jreg_oci::ErrorCode;
 use serde_json::Value;
 
-use super::super::error::{ApiError, OauthError};
 use super::{FormParameters, TokenParameters};
+use crate::error::{ApiError, OauthError};
 
 /// The grant type (RFC 8693 section 2.1).
 pub(super) const GRANT_TYPE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -36,7 +36,7 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// The request in a form.
-pub(super) fn asked(
+pub(super) fn parameters(
     parameters: &FormParameters<'_>,
     guard: &AccessGuard,
 ) -> Result<TokenParameters, ApiError> {

@@ -6,7 +6,6 @@ use super::{BlobProcess, BlobStore, ModelLink, ProtocolContext};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
 
-/// A mount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Mount {
     pub(crate) source: u8,
@@ -42,68 +41,100 @@ impl Mount {
         store: &mut BlobStore,
         context: &ProtocolContext,
     ) -> (Option<BlobProcess>, Note) {
-        let acknowledged = Some(context.acknowledge(self.destination, store.now));
-        match &mut self.at {
-            MountStep::Destination(_) if !context.keeps(ProtocolRule::TouchDestination) => {
+        let reads_destination = context.keeps(ProtocolRule::TouchDestination);
+        match self.at {
+            MountStep::Destination(_) if !reads_destination => {
                 self.at = MountStep::Source(LinkTouch::of(self.source));
                 (None, note("does not read the destination"))
             }
-            MountStep::Destination(touch) => {
-                let (touched, note) = touch.step(store, context, &mut self.opened);
-                match touched {
-                    LinkTouched::NotYet => {}
-                    LinkTouched::At(_) => return (acknowledged, note),
-                    LinkTouched::Unknown(_) => {
-                        self.at = MountStep::Source(LinkTouch::of(self.source))
-                    }
-                    LinkTouched::Lost => *self = Self::begin(self.source, self.destination),
-                    LinkTouched::Late => return (Some(BlobProcess::Failed), note),
-                }
-                (None, note)
-            }
-            MountStep::Source(touch) => {
-                let (touched, note) = touch.step(store, context, &mut self.opened);
-                match touched {
-                    LinkTouched::NotYet => {}
-                    LinkTouched::At(location) => {
-                        self.at = MountStep::Linking { location, over: None }
-                    }
-                    LinkTouched::Lost => *self = Self::begin(self.source, self.destination),
-                    LinkTouched::Unknown(_) | LinkTouched::Late => {
-                        return (Some(BlobProcess::Failed), note);
-                    }
-                }
-                (None, note)
-            }
-            MountStep::Linking { location, over } => {
-                let (location, over) = (*location, *over);
-                if self.opened.is_some_and(|opened| context.is_late(opened, store.now)) {
-                    return (Some(BlobProcess::Failed), note("is too late"));
-                }
-                if link_over(store, self.destination, location, over) {
-                    return (acknowledged, note("writes the link in").about(self.destination));
-                }
-                self.at = MountStep::Conflict { location, touch: LinkTouch::of(self.destination) };
-                (None, note("finds another link in").about(self.destination))
-            }
-            MountStep::Conflict { .. } if !context.keeps(ProtocolRule::TouchDestination) => {
+            MountStep::Destination(touch) => self.touch_destination(touch, store, context),
+            MountStep::Source(touch) => self.touch_source(touch, store, context),
+            MountStep::Linking { location, over } => self.link(location, over, store, context),
+            MountStep::Conflict { .. } if !reads_destination => {
+                let acknowledged = Some(context.acknowledge(self.destination, store.now));
                 (acknowledged, note("leaves the link as it is in").about(self.destination))
             }
             MountStep::Conflict { location, touch } => {
-                let location = *location;
-                let (touched, note) = touch.step(store, context, &mut self.opened);
-                match touched {
-                    LinkTouched::NotYet => {}
-                    LinkTouched::At(_) => return (acknowledged, note),
-                    LinkTouched::Unknown(version) => {
-                        self.at = MountStep::Linking { location, over: Some(version) };
-                    }
-                    LinkTouched::Lost => *touch = LinkTouch::of(self.destination),
-                    LinkTouched::Late => return (Some(BlobProcess::Failed), note),
-                }
-                (None, note)
+                self.touch_conflict(location, touch, store, context)
             }
         }
+    }
+
+    fn touch_destination(
+        &mut self,
+        mut touch: LinkTouch,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let acknowledged = Some(context.acknowledge(self.destination, store.now));
+        let (touched, note) = touch.step(store, context, &mut self.opened);
+        match touched {
+            LinkTouched::NotYet => self.at = MountStep::Destination(touch),
+            LinkTouched::At(_) => return (acknowledged, note),
+            LinkTouched::Unknown(_) => self.at = MountStep::Source(LinkTouch::of(self.source)),
+            LinkTouched::Lost => *self = Self::begin(self.source, self.destination),
+            LinkTouched::Late => return (Some(BlobProcess::Failed), note),
+        }
+        (None, note)
+    }
+
+    fn touch_source(
+        &mut self,
+        mut touch: LinkTouch,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let (touched, note) = touch.step(store, context, &mut self.opened);
+        match touched {
+            LinkTouched::NotYet => self.at = MountStep::Source(touch),
+            LinkTouched::At(location) => self.at = MountStep::Linking { location, over: None },
+            LinkTouched::Lost => *self = Self::begin(self.source, self.destination),
+            LinkTouched::Unknown(_) | LinkTouched::Late => {
+                return (Some(BlobProcess::Failed), note);
+            }
+        }
+        (None, note)
+    }
+
+    fn link(
+        &mut self,
+        location: u8,
+        over: Option<u8>,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let acknowledged = Some(context.acknowledge(self.destination, store.now));
+        if self.opened.is_some_and(|opened| context.is_late(opened, store.now)) {
+            return (Some(BlobProcess::Failed), note("is too late"));
+        }
+        if link_over(store, self.destination, location, over) {
+            return (acknowledged, note("writes the link in").about(self.destination));
+        }
+        self.at = MountStep::Conflict { location, touch: LinkTouch::of(self.destination) };
+        (None, note("finds another link in").about(self.destination))
+    }
+
+    fn touch_conflict(
+        &mut self,
+        location: u8,
+        mut touch: LinkTouch,
+        store: &mut BlobStore,
+        context: &ProtocolContext,
+    ) -> (Option<BlobProcess>, Note) {
+        let acknowledged = Some(context.acknowledge(self.destination, store.now));
+        let (touched, note) = touch.step(store, context, &mut self.opened);
+        match touched {
+            LinkTouched::NotYet => self.at = MountStep::Conflict { location, touch },
+            LinkTouched::At(_) => return (acknowledged, note),
+            LinkTouched::Unknown(version) => {
+                self.at = MountStep::Linking { location, over: Some(version) };
+            }
+            LinkTouched::Lost => {
+                self.at = MountStep::Conflict { location, touch: LinkTouch::of(self.destination) };
+            }
+            LinkTouched::Late => return (Some(BlobProcess::Failed), note),
+        }
+        (None, note)
     }
 }
 

@@ -93,11 +93,12 @@ impl BlobScenario {
 
 /// The scenarios that every run checks.
 pub(crate) fn scenarios() -> Vec<BlobScenario> {
-    [collecting(), uploading(), sweeping()].concat()
+    [gc_and_pushes(), gc_and_mounts(), gc_and_reads(), gc_and_moves(), uploading(), sweeping()]
+        .concat()
 }
 
-/// GC against the processes that rely on links.
-fn collecting() -> Vec<BlobScenario> {
+/// GC and pushes that rely on links.
+fn gc_and_pushes() -> Vec<BlobScenario> {
     vec![
         BlobScenario::new("push, 2 GC runs", &[Live(0)])
             .with(BlobPush::to(0))
@@ -116,6 +117,11 @@ fn collecting() -> Vec<BlobScenario> {
             .with(BlobPush::to(0))
             .with(BlobGc::run())
             .reaching(&[Collects, Frees, AllEnd]),
+    ]
+}
+
+fn gc_and_mounts() -> Vec<BlobScenario> {
+    vec![
         BlobScenario::new("mount 1→2, push to 2, GC", &[Live(0), Absent])
             .with(Mount::from_to(0, 1))
             .with(BlobPush::to(1))
@@ -136,24 +142,36 @@ fn collecting() -> Vec<BlobScenario> {
             .with(BlobGc::run())
             .with(BlobGc::run())
             .reaching(&[Collects, Frees, AllEnd]),
-        BlobScenario::new("2 HEADs, 2 GC runs", &[Live(0)])
-            .with(BlobHead::of(0))
-            .with(BlobHead::from_memory(0))
-            .with(BlobGc::run())
-            .with(BlobGc::run())
-            .reaching(&[Collects, Frees, AllEnd]),
         BlobScenario::new("DELETE, mount 1→2, push to 2, GC", &[Live(0), Absent])
             .with(BlobDeleter::of_blob(0))
             .with(Mount::from_to(0, 1))
             .with(BlobPush::to(1))
             .with(BlobGc::run())
             .reaching(&[Collects, AllEnd]),
+    ]
+}
+
+/// GC and HEAD requests and readers.
+fn gc_and_reads() -> Vec<BlobScenario> {
+    vec![
+        BlobScenario::new("2 HEADs, 2 GC runs", &[Live(0)])
+            .with(BlobHead::of(0))
+            .with(BlobHead::from_memory(0))
+            .with(BlobGc::run())
+            .with(BlobGc::run())
+            .reaching(&[Collects, Frees, AllEnd]),
         BlobScenario::new("2 readers, 2 GC runs", &[Live(0)])
             .with(Reader::of(0))
             .with(Reader::of(0))
             .with(BlobGc::run())
             .with(BlobGc::run())
             .reaching(&[Collects, Frees, AllEnd]),
+    ]
+}
+
+/// GC and what swaps links to other bytes.
+fn gc_and_moves() -> Vec<BlobScenario> {
+    vec![
         BlobScenario::new("deduplication, push to 2, GC", &[Live(0), Live(1)])
             .with(Deduplication::into_other(0, 1))
             .with(BlobPush::to(1))
@@ -200,7 +218,7 @@ fn uploading() -> Vec<BlobScenario> {
             .with(BlobGc::run())
             .reaching(&[Collects, AllEnd]),
         BlobScenario::new(
-            "upload that loses an answer, mount 1→2, DELETE, upload",
+            "upload that loses a response, mount 1→2, DELETE, upload",
             &[Absent, Absent],
         )
         .with(MonolithicUpload::losing(0))

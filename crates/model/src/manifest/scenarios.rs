@@ -59,13 +59,12 @@ use ManifestObject::{Child, Index, Layer, Referrer};
 
 /// The scenarios that every run checks.
 pub(crate) fn scenarios() -> Vec<ManifestScenario> {
+    [children(), indexes(), referrers()].concat()
+}
+
+/// Pushes of the child.
+fn children() -> Vec<ManifestScenario> {
     vec![
-        ManifestScenario::without_referrer("index push, 2 GC runs", TagPointer::Absent)
-            .with(ManifestPusher::index())
-            .with(ManifestGc::run())
-            .with(ManifestGc::run())
-            .collecting(&[Index, Child])
-            .until(11),
         ManifestScenario::without_referrer("index push, child push, GC", TagPointer::Absent)
             .without(Index)
             .with(ManifestPusher::index())
@@ -78,12 +77,6 @@ pub(crate) fn scenarios() -> Vec<ManifestScenario> {
             .with(ManifestGc::run())
             .with(ManifestGc::run())
             .collecting(&[Child, Layer]),
-        ManifestScenario::without_referrer("untagged index push, HEAD, GC", TagPointer::Absent)
-            .without(Index)
-            .with(ManifestPusher::untagged_index())
-            .with(ManifestHead::of_child())
-            .with(ManifestGc::run())
-            .collecting(&[Child]),
         ManifestScenario::without_referrer("child push as another type, GC", TagPointer::Index)
             .with(ManifestPusher::child_as_other())
             .with(ManifestGc::run())
@@ -99,6 +92,30 @@ pub(crate) fn scenarios() -> Vec<ManifestScenario> {
         .with(ManifestDeleter::of(Child))
         .with(ManifestGc::run())
         .collecting(&[Child, Layer]),
+        ManifestScenario::without_referrer("2 child pushes, GC", TagPointer::Absent)
+            .without(Index)
+            .with(ManifestPusher::child())
+            .with(ManifestPusher::child())
+            .with(ManifestGc::run())
+            .collecting(&[Child]),
+    ]
+}
+
+/// Pushes of the index.
+fn indexes() -> Vec<ManifestScenario> {
+    vec![
+        ManifestScenario::without_referrer("index push, 2 GC runs", TagPointer::Absent)
+            .with(ManifestPusher::index())
+            .with(ManifestGc::run())
+            .with(ManifestGc::run())
+            .collecting(&[Index, Child])
+            .until(11),
+        ManifestScenario::without_referrer("untagged index push, HEAD, GC", TagPointer::Absent)
+            .without(Index)
+            .with(ManifestPusher::untagged_index())
+            .with(ManifestHead::of_child())
+            .with(ManifestGc::run())
+            .collecting(&[Child]),
         ManifestScenario::without_referrer(
             "2 index pushes, DELETE of the index",
             TagPointer::Index,
@@ -107,12 +124,6 @@ pub(crate) fn scenarios() -> Vec<ManifestScenario> {
         .with(ManifestPusher::untagged_index())
         .with(ManifestDeleter::of(Index))
         .until(5),
-        ManifestScenario::without_referrer("2 child pushes, GC", TagPointer::Absent)
-            .without(Index)
-            .with(ManifestPusher::child())
-            .with(ManifestPusher::child())
-            .with(ManifestGc::run())
-            .collecting(&[Child]),
         ManifestScenario::without_referrer("index push, retag, GC", TagPointer::Index)
             .with(ManifestPusher::index())
             .with(ManifestProcess::Retag)
@@ -135,6 +146,12 @@ pub(crate) fn scenarios() -> Vec<ManifestScenario> {
         .with(ManifestDeleter::of(Child))
         .with(ManifestGc::run())
         .collecting(&[Child, Layer]),
+    ]
+}
+
+/// Pushes of the referrer.
+fn referrers() -> Vec<ManifestScenario> {
+    vec![
         ManifestScenario::new("referrer push, retag, 2 GC runs", TagPointer::Index)
             .with(ManifestPusher::referrer())
             .with(ManifestProcess::Retag)
@@ -151,6 +168,10 @@ pub(crate) fn scenarios() -> Vec<ManifestScenario> {
 
 /// Larger scenarios.
 pub(crate) fn large() -> Vec<ManifestScenario> {
+    [large_with_deletes(), large_without_deletes()].concat()
+}
+
+fn large_with_deletes() -> Vec<ManifestScenario> {
     vec![
         ManifestScenario::without_referrer(
             "2 index pushes, DELETE of the index, GC",
@@ -180,6 +201,11 @@ pub(crate) fn large() -> Vec<ManifestScenario> {
         .with(ManifestDeleter::of(Child))
         .with(ManifestGc::run())
         .collecting(&[Child, Layer]),
+    ]
+}
+
+fn large_without_deletes() -> Vec<ManifestScenario> {
+    vec![
         ManifestScenario::new("referrer push, retag, index push, GC", TagPointer::Index)
             .with(ManifestPusher::referrer())
             .with(ManifestPusher::index())

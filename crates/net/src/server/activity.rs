@@ -120,7 +120,7 @@ impl Activity {
         });
         state.set(place, ActivityTurn::Ours);
         drop(state);
-        RequestNote { activity: Arc::clone(self), place, is_answered: false }
+        RequestNote { activity: Arc::clone(self), place, has_response: false }
     }
 
     /// Records that bytes were written, or that the socket is not writable.
@@ -188,13 +188,13 @@ impl ActivityState {
 pub(super) struct RequestNote {
     activity: Arc<Activity>,
     place: usize,
-    is_answered: bool,
+    has_response: bool,
 }
 
 impl RequestNote {
     /// The response headers are ready.
-    pub(super) fn answer(&mut self) {
-        self.is_answered = true;
+    pub(super) fn begin_response(&mut self) {
+        self.has_response = true;
         let mut state = self.activity.state();
         state.abandoned = state.abandoned.saturating_sub(1);
         state.set(self.place, ActivityTurn::Client(Instant::now()));
@@ -217,7 +217,7 @@ impl Drop for RequestNote {
         state.set(self.place, ActivityTurn::Free);
         state.in_flight -= 1;
         state.idle_since = Instant::now();
-        state.abandoned += usize::from(!self.is_answered);
+        state.abandoned += usize::from(!self.has_response);
         let is_overrun = state.abandoned > ABANDONED_MAX;
         drop(state);
         if is_overrun {
@@ -320,7 +320,7 @@ mod tests {
         let mut first = activity.begin(Version::HTTP_2);
         tokio::time::advance(SECOND).await;
         assert_eq!(activity.stall(SECOND), Stall::None, "we are at work");
-        first.answer();
+        first.begin_response();
         tokio::time::advance(SECOND).await;
         assert_eq!(activity.stall(SECOND), Stall::All);
         first.works();
@@ -343,8 +343,8 @@ mod tests {
     async fn fixed_other_bytes_of_the_connection_are_no_progress_of_a_response() {
         let activity = Arc::new(Activity::default());
         let [mut stalled, mut moving] = [(); 2].map(|()| activity.begin(Version::HTTP_2));
-        stalled.answer();
-        moving.answer();
+        stalled.begin_response();
+        moving.begin_response();
         tokio::time::advance(SECOND).await;
         activity.wrote(false);
         moving.works();
@@ -359,7 +359,7 @@ mod tests {
     async fn what_is_written_over_http_1_is_progress_of_the_response() {
         let activity = Arc::new(Activity::default());
         let mut request = begin(&activity);
-        request.answer();
+        request.begin_response();
         tokio::time::advance(SECOND).await;
         activity.wrote(false);
         assert_eq!(activity.stall(SECOND), Stall::None);
@@ -375,7 +375,7 @@ mod tests {
             drop(begin(&activity));
         }
         let mut waited_for = begin(&activity);
-        waited_for.answer();
+        waited_for.begin_response();
         drop(waited_for);
         drop(begin(&activity));
         assert!(!activity.overrun.is_cancelled());

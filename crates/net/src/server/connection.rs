@@ -293,7 +293,7 @@ impl Future for ResponseStart {
         let response = ready!(self.response.as_mut().poll(task));
         let mut noted = self.noted.take();
         if let Some(noted) = &mut noted {
-            noted.answer();
+            noted.begin_response();
         }
         let taken = response.extensions().get::<Arc<ResponseSlot>>().cloned();
         let (resources, version) = (Arc::clone(&self.resources), self.version);
@@ -461,7 +461,7 @@ mod tests {
     use crate::server::slots::EXTRA_MAX;
     use crate::server::testing::handler;
 
-    /// The most that is read ahead for one answer while its client takes nothing.
+    /// The most that is read ahead for one response while its client takes nothing.
     const READ_AHEAD_BYTES_MAX: usize = 512 * 1024;
     /// The most that is read for one stream whose client takes nothing.
     const STREAM_BYTES_MAX: usize = 128 * 1024;
@@ -670,12 +670,12 @@ mod tests {
                 .unwrap();
         tokio::spawn(connection);
         let request = Request::get("http://a/").body(Empty::<Bytes>::new()).unwrap();
-        let mut answer = sender.send_request(request).await.unwrap();
+        let mut response = sender.send_request(request).await.unwrap();
         let mut taken = 0;
         while taken < STEPS * STEP_BYTES {
             settle().await;
             is_bounded(&pulled, taken);
-            taken += answer.body_mut().frame().await.unwrap().unwrap().into_data().unwrap().len();
+            taken += response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap().len();
         }
     }
 }

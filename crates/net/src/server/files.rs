@@ -39,7 +39,6 @@ pub fn is_placeholder(buffer: &[u8]) -> bool {
     !buffer.is_empty() && PLACEHOLDER.as_ptr_range().contains(&buffer.as_ptr())
 }
 
-/// A part of a file.
 #[derive(Debug)]
 struct FilePart {
     file: Arc<OpenFile>,

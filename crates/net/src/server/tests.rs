@@ -206,7 +206,7 @@ async fn each_connection_has_a_handler_of_its_own() {
 }
 
 #[tokio::test]
-async fn requests_are_answered_until_the_server_is_dropped() {
+async fn requests_get_responses_until_the_server_is_dropped() {
     let server = start(options());
     assert!(server.get("/").await.starts_with("HTTP/1.1 200 OK\r\n"));
     let address = server.running.local_addr();
@@ -263,7 +263,7 @@ async fn check_one_at_a_time(options: ServerOptions) {
 }
 
 #[tokio::test]
-async fn a_client_that_says_nothing_holds_nobody_up() {
+async fn a_silent_client_delays_no_other() {
     let server = start(options());
     let _silent = server.connect().await;
     let mut stalled = server.connect().await;
@@ -374,7 +374,7 @@ async fn a_shutdown_does_not_wait_for_half_a_request() {
 }
 
 #[tokio::test]
-async fn a_shutdown_waits_for_an_answer_that_is_on_its_way() {
+async fn a_shutdown_waits_for_a_response_in_flight() {
     let server = start(options());
     let mut slow = server.connect().await;
     ask(&mut slow, "/large", "").await;

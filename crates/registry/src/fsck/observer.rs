@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::finding::FsckFinding;
 use crate::NoObserver;
 
-/// The phases of an fsck.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FsckPhase {

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use serde::{Deserialize, Serialize};
 
 use super::action::{GcAction, GcOutcome};
-use crate::FsckFinding;
+use crate::{FsckFinding, NoObserver};
 
 /// The phases of a GC run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -65,10 +65,6 @@ pub trait GcObserver: Debug + Send + Sync {
     /// Damaged bytes were found.
     fn finding(&self, _finding: &FsckFinding) {}
 }
-
-/// Ignores everything.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoObserver;
 
 impl GcObserver for NoObserver {
     fn phase(&self, _phase: GcPhase) {}

@@ -83,13 +83,13 @@ impl GcRun<'_> {
             ParsedKey::Hint(name, digest, tag) => {
                 let tag = keys::tag(&name, &tag);
                 if !seen.tags.contains(fingerprint::key(&tag)) {
-                    self.remove_leftover(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
+                    self.remove_orphan(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
                 } else if !has(&name, &digest) {
                     self.tidy_dangling(entry, date, (name, digest, tag), notes.dangling).await?;
                 }
             }
             ParsedKey::Referrer(name, _, own) if !has(&name, &own) => {
-                self.remove_leftover(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
+                self.remove_orphan(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
             }
             ParsedKey::Manifest(name, digest) => {
                 if let Some(memo) = notes.untagged {
@@ -101,7 +101,7 @@ impl GcRun<'_> {
         Ok(())
     }
 
-    /// A hint whose manifest is not there: a leftover, unless its tag still points to that manifest.
+    /// A hint whose manifest is not there: an orphan, unless its tag still points to that manifest.
     /// A later push of it, by whatever name, brings this tag back, and the tag needs its hint.
     async fn tidy_dangling(
         &mut self,
@@ -117,7 +117,7 @@ impl GcRun<'_> {
                 self.judge_dangling(hint, date, name, tag, memo).await
             }
             Ok(_) => {
-                self.remove_leftover(GcActionKind::RemoveHint, hint, name, Some(digest)).await;
+                self.remove_orphan(GcActionKind::RemoveHint, hint, name, Some(digest)).await;
                 Ok(())
             }
             Err(_) => Ok(()),
@@ -141,14 +141,14 @@ impl GcRun<'_> {
         let grace_s = self.options.grace.as_secs();
         let is_due =
             since.is_some_and(|since| seconds(self.began).saturating_sub(since) >= grace_s);
-        self.done.leftovers.scan(hint.size_bytes);
+        self.done.orphans.scan(hint.size_bytes);
         if !is_due || !self.is_old(tag.read.last_modified) {
-            self.done.leftovers.young += 1;
+            self.done.orphans.young += 1;
             memo.put(version, &[since.unwrap_or(seconds(date))]);
             return Ok(());
         }
         let outcome = self.remove_tag(name, tag).await;
-        self.done.leftovers.count(outcome, hint.size_bytes);
+        self.done.orphans.count(outcome, hint.size_bytes);
         Ok(())
     }
 
@@ -173,16 +173,16 @@ impl GcRun<'_> {
 
     /// Removes an unused record, if it is old: reads it again, compares its age again,
     /// and removes that version.
-    async fn remove_leftover(
+    async fn remove_orphan(
         &mut self,
         kind: GcActionKind,
         entry: &Listed,
         name: RepositoryName,
         digest: Option<Digest>,
     ) {
-        self.done.leftovers.scan(entry.size_bytes);
+        self.done.orphans.scan(entry.size_bytes);
         if !self.is_old(entry.last_modified) {
-            self.done.leftovers.young += 1;
+            self.done.orphans.young += 1;
             return;
         }
         let key = &entry.key;
@@ -198,7 +198,7 @@ impl GcRun<'_> {
             Err(error) if error.is_not_found() => GcOutcome::Changed,
             Err(_) => GcOutcome::Failed,
         };
-        self.done.leftovers.count(outcome, entry.size_bytes);
+        self.done.orphans.count(outcome, entry.size_bytes);
     }
 
     async fn tidy_catalog(&mut self) -> Result<()> {
@@ -210,7 +210,7 @@ impl GcRun<'_> {
             for entry in &page.entries {
                 let Some(name) = keys::catalog_name(&entry.key) else { continue };
                 if !self.seen.repositories.contains(fingerprint::repository(&name)) {
-                    self.remove_leftover(GcActionKind::RemoveCatalogEntry, entry, name, None).await;
+                    self.remove_orphan(GcActionKind::RemoveCatalogEntry, entry, name, None).await;
                 }
             }
         }

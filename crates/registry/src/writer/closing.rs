@@ -14,7 +14,8 @@ use crate::keys;
 use crate::pace::ReadPace;
 use crate::record::{Link, Location, StoredRecord};
 use crate::rules::Rule;
-use crate::session::{AbandonedBytes, ClosedUpload, SessionState, is_absent_or_done};
+use crate::session::{AbandonedBytes, ClosedUpload, SessionState};
+use crate::upload_bytes::is_absent_or_done;
 use crate::window::WriteWindow;
 use crate::{Error, Result};
 

@@ -161,10 +161,10 @@ pub(crate) fn check_clean(view: &StoreView, stays: bool) -> CheckResult {
             return left(format!("the tag {tag} in {name}"));
         }
     }
-    check_leftovers(view, stays)
+    check_orphans(view, stays)
 }
 
-fn check_leftovers(view: &StoreView, stays: bool) -> CheckResult {
+fn check_orphans(view: &StoreView, stays: bool) -> CheckResult {
     let left = |what: String| Err(format!("{what} is left"));
     for (content, tag) in &view.hints {
         let points_to = view.tags.get(&(content.0.clone(), tag.clone()));

@@ -55,8 +55,8 @@ impl TestInstance {
         work: impl Future<Output = Result<()>>,
     ) -> bool {
         let push = self.ledger.begin(thing, of, self.now());
-        let answer = work.await;
-        self.ledger.end(&[push], answer, self.now())
+        let outcome = work.await;
+        self.ledger.end(&[push], outcome, self.now())
     }
 
     /// Asks for a blob, as one who will not push it if it is there.
@@ -134,8 +134,8 @@ impl TestInstance {
             bytes: Bytes::copy_from_slice(manifest.as_bytes()),
             condition: None,
         };
-        let answer = Box::pin(self.repository(name).manifest_put(push)).await;
-        self.ledger.end(&pushes, answer.map(|_| ()), self.now())
+        let outcome = Box::pin(self.repository(name).manifest_put(push)).await;
+        self.ledger.end(&pushes, outcome.map(|_| ()), self.now())
     }
 
     /// Asks for a manifest, as one who will not push it if it is there.
@@ -163,22 +163,22 @@ impl TestInstance {
     pub(crate) async fn delete_tag(&self, name: &str, tag: &str) {
         let delete = self.ledger.begin_delete(PushedContent::Tag(name.to_owned(), tag.to_owned()));
         let reference = tag.parse().unwrap();
-        let answer = self.repository(name).manifest_delete(&reference, None).await;
-        self.ledger.end_delete(delete, &answer);
+        let outcome = self.repository(name).manifest_delete(&reference, None).await;
+        self.ledger.end_delete(delete, &outcome);
     }
 
     pub(crate) async fn delete_manifest(&self, name: &str, manifest: &str) {
         let of = digest(manifest.as_bytes());
         let delete = self.ledger.begin_delete(PushedContent::Manifest(name.to_owned(), of.clone()));
-        let answer = self.repository(name).manifest_delete(&Reference::Digest(of), None).await;
-        self.ledger.end_delete(delete, &answer);
+        let outcome = self.repository(name).manifest_delete(&Reference::Digest(of), None).await;
+        self.ledger.end_delete(delete, &outcome);
     }
 
     pub(crate) async fn delete_blob(&self, name: &str, bytes: &Bytes) {
         let of = digest(bytes);
         let delete = self.ledger.begin_delete(blob(name, &of));
-        let answer = self.repository(name).blob_delete(&of).await;
-        self.ledger.end_delete(delete, &answer);
+        let outcome = self.repository(name).blob_delete(&of).await;
+        self.ledger.end_delete(delete, &outcome);
     }
 
     /// Opens a blob, waits for `pause`, and reads it to its end.

@@ -18,7 +18,6 @@ pub(crate) const KEPT: Duration = Duration::from_secs(GRACE_MIN.as_secs() - 3600
 pub(crate) enum PushedContent {
     Blob(String, Digest),
     Manifest(String, Digest),
-    /// A tag.
     Tag(String, String),
 }
 
@@ -49,7 +48,7 @@ pub(crate) struct LedgerRecords {
     faults: Vec<String>,
     /// How many requests failed because of others.
     pub(crate) interrupted: u64,
-    /// How many requests were answered as asked.
+    /// Number of acknowledged requests.
     pub(crate) acked: u64,
     /// How much a GC run, or a delete, has removed.
     pub(crate) removed: u64,
@@ -87,7 +86,7 @@ impl LedgerRecords {
         others.into_iter().any(|other| other.ended.is_none_or(|ended| ended >= push.began))
     }
 
-    /// What was asked and answered, whatever the order.
+    /// Requests and their outcomes, in any order.
     pub(crate) fn shape(&self) -> String {
         let pushes = self.pushes.iter().map(|push| (&push.thing, &push.digest, push.is_acked));
         let deletes = self.deletes.iter().map(|delete| &delete.thing);
@@ -142,15 +141,15 @@ impl RunLedger {
     }
 
     /// The response to some pushes that are one request.
-    pub(crate) fn end(&self, pushes: &[usize], answer: Result<(), Error>, now: Duration) -> bool {
+    pub(crate) fn end(&self, pushes: &[usize], outcome: Result<(), Error>, now: Duration) -> bool {
         let mut records = self.records();
         let ended = records.next();
         for push in pushes {
             let push = &mut records.pushes[*push];
-            (push.ended, push.is_acked) = (Some(ended), answer.is_ok());
+            (push.ended, push.is_acked) = (Some(ended), outcome.is_ok());
         }
-        records.acked += u64::from(answer.is_ok());
-        match &answer {
+        records.acked += u64::from(outcome.is_ok());
+        match &outcome {
             Err(Error::ReferencesUnknown { name, missing }) => {
                 records.check_missing(name.as_str(), missing, now);
             }
@@ -158,7 +157,7 @@ impl RunLedger {
             Err(error @ Error::Damaged { .. }) => records.faults.push(error.to_string()),
             _ => {}
         }
-        answer.is_ok()
+        outcome.is_ok()
     }
 
     pub(crate) fn begin_delete(&self, thing: PushedContent) -> usize {
@@ -167,12 +166,12 @@ impl RunLedger {
         records.deletes.len() - 1
     }
 
-    pub(crate) fn end_delete(&self, delete: usize, answer: &Result<(), Error>) {
+    pub(crate) fn end_delete(&self, delete: usize, outcome: &Result<(), Error>) {
         let mut records = self.records();
         let ended = records.next();
         // One that failed half way may have done its work, but does nothing more.
         records.deletes[delete].ended = Some(ended);
-        records.removed += u64::from(answer.is_ok());
+        records.removed += u64::from(outcome.is_ok());
     }
 
     pub(crate) fn blame(&self, what: String) {

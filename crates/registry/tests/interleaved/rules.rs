@@ -44,7 +44,7 @@ fn rules_of_uploads() {
 }
 
 #[test]
-fn rules_of_collecting() {
+fn rules_of_gc() {
     caught(Rule::Grace, new_image(false), 2);
     caught(Rule::AgeAtStart, slow_removal_of_signature(false), 1);
     caught(Rule::OnVersion, manifest_onto_old_blob(false), 2);

@@ -551,7 +551,7 @@ async fn header_with_another_subject_is_made_again() {
 }
 
 #[tokio::test]
-async fn blob_that_a_manifest_names_and_its_repository_does_not_hold() {
+async fn referenced_blob_without_a_link() {
     let bench = healthy().await;
     let at = manifest_key(&child());
     remove(&bench, &link_key(&digest(&bytes(LOOSE)))).await;

@@ -135,7 +135,7 @@ async fn a_delete_between_a_read_and_its_look_up_is_no_finding() {
 }
 
 #[tokio::test]
-async fn a_collection_at_any_moment_of_a_check_is_no_finding() {
+async fn gc_at_any_moment_of_fsck_is_no_finding() {
     for stop in STOPS {
         let bench = healthy().await;
         let found = check_while(&bench, &deep(), listing(stop), collect_everything).await;
@@ -332,7 +332,7 @@ async fn what_a_check_costs() {
 
 /// The requests are spread as the options say.
 #[tokio::test(start_paused = true)]
-async fn a_check_asks_no_faster_than_it_may() {
+async fn fsck_stays_within_its_request_rate() {
     let bench = healthy().await;
     bench.calls.take();
     let began = tokio::time::Instant::now();

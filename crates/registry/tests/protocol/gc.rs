@@ -377,16 +377,16 @@ async fn children_of_a_kept_index_and_referrers_of_what_is_kept_stay() {
 }
 
 #[tokio::test]
-async fn leftovers_go_once_they_are_old() {
+async fn orphans_are_deleted_once_they_are_old() {
     let bench = Bench::new().await;
     bench.push("a", &bytes(5)).await;
     bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
     delete(&bench, "a", &digest(image(&bytes(5)).as_bytes()).to_string()).await;
     assert_eq!(bench.keys("repositories/a/_tagged/").await.len(), 1);
     let now = GcOptions { sweep_now: true, ..options() };
-    assert_eq!(collect_with(&bench, &now).await.leftovers.removed, 0);
+    assert_eq!(collect_with(&bench, &now).await.orphans.removed, 0);
     bench.clock.advance(DAY + HOUR);
-    assert_eq!(collect_with(&bench, &now).await.leftovers.removed, 2, "a hint and the catalog's");
+    assert_eq!(collect_with(&bench, &now).await.orphans.removed, 2, "a hint and the catalog's");
     assert_eq!(bench.keys("repositories/").await, []);
     assert_eq!(bench.keys("catalog/").await, []);
 }
@@ -418,7 +418,7 @@ async fn tag_that_dangles_keeps_its_hint() {
         bench.put_manifest("a", &reference, &manifest).await.unwrap();
         held.release();
     });
-    assert_eq!(done.leftovers.removed, 1, "the hint of v2, which points elsewhere now");
+    assert_eq!(done.orphans.removed, 1, "the hint of v2, which points elsewhere now");
     delete(&bench, "a", &reference).await;
     let tags = bench.keys("repositories/a/_tags/").await;
     assert_eq!(
@@ -462,7 +462,7 @@ async fn tag_whose_manifest_is_absent_is_deleted_after_the_grace() {
 
     bench.clock.advance(DAY + HOUR);
     let dry = GcOptions { sweep_now: true, dry_run: true, ..options() };
-    assert_eq!(collect_with(&bench, &dry).await.leftovers.removed, 1);
+    assert_eq!(collect_with(&bench, &dry).await.orphans.removed, 1);
     assert_eq!(tags().await, 1);
     let removed = sweep().await;
     assert_eq!((removed.len(), tags().await), (1, 0));

@@ -223,7 +223,7 @@ async fn push_links_no_copy_whose_bytes_are_missing() {
 
 /// A client that may push is told to push again what is known to be missing.
 #[tokio::test]
-async fn missing_bytes_are_not_vouched_for() {
+async fn missing_bytes_are_not_acknowledged() {
     for store in BOTH {
         let bench = bench(store).await;
         let (content, of) = (bytes(5), digest(&bytes(5)));

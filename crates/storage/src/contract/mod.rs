@@ -174,11 +174,11 @@ where
     T: Send + 'static,
 {
     let tasks: Vec<_> = (0..16).map(|n| tokio::spawn(run(n))).collect();
-    let mut answers = Vec::new();
+    let mut outcomes = Vec::new();
     for task in tasks {
-        answers.push(task.await.unwrap());
+        outcomes.push(task.await.unwrap());
     }
-    answers
+    outcomes
 }
 
 /// The bytes of part `index`, of a size that the store takes, different for each `seed`.

@@ -177,7 +177,7 @@ async fn resumed_and_completed(store: &dyn Store, upload: &Multipart) -> Result<
         Ok(resumed) if !store.capabilities().fences_claims => {
             store.complete_multipart(&resumed).await.map_err(|error| error.kind())
         }
-        answer => answer.map(|_| ()),
+        outcome => outcome.map(|_| ()),
     }
 }
 

@@ -132,12 +132,12 @@ pub async fn different_bytes_have_different_etags(store: Arc<dyn Store>) {
 /// Of sixteen `Create`s at once exactly one wins, and its bytes are there.
 pub async fn of_sixteen_creates_one_wins(store: Arc<dyn Store>) {
     let shared = store.clone();
-    let answers = sixteen(move |n| {
+    let outcomes = sixteen(move |n| {
         let store = shared.clone();
         async move { (n, store.put(&key("new/folder/a"), vec![n].into(), PutMode::Create).await) }
     })
     .await;
-    let winner = only_winner(answers, ErrorKind::AlreadyExists);
+    let winner = only_winner(outcomes, ErrorKind::AlreadyExists);
     assert_eq!(store.get(&key("new/folder/a")).await.unwrap().bytes, vec![winner]);
 }
 
@@ -145,12 +145,12 @@ pub async fn of_sixteen_creates_one_wins(store: Arc<dyn Store>) {
 pub async fn of_sixteen_swaps_one_wins(store: Arc<dyn Store>) {
     let etag = store.put(&key("a"), "old".into(), PutMode::Create).await.unwrap().etag;
     let shared = store.clone();
-    let answers = sixteen(move |n| {
+    let outcomes = sixteen(move |n| {
         let (store, mode) = (shared.clone(), PutMode::Match(etag.clone()));
         async move { (n, store.put(&key("a"), vec![n].into(), mode).await) }
     })
     .await;
-    let winner = only_winner(answers, ErrorKind::Precondition);
+    let winner = only_winner(outcomes, ErrorKind::Precondition);
     assert_eq!(store.get(&key("a")).await.unwrap().bytes, vec![winner]);
 }
 
@@ -158,19 +158,19 @@ pub async fn of_sixteen_swaps_one_wins(store: Arc<dyn Store>) {
 pub async fn of_sixteen_deletes_of_a_version_one_wins(store: Arc<dyn Store>) {
     let etag = store.put(&key("a"), "old".into(), PutMode::Create).await.unwrap().etag;
     let shared = store.clone();
-    let answers = sixteen(move |n| {
+    let outcomes = sixteen(move |n| {
         let (store, etag) = (shared.clone(), etag.clone());
         async move { (n, store.delete(&key("a"), Some(&etag)).await) }
     })
     .await;
-    only_winner(answers, ErrorKind::Precondition);
+    only_winner(outcomes, ErrorKind::Precondition);
     assert_eq!(kind(store.get(&key("a")).await), ErrorKind::NotFound);
 }
 
-fn only_winner<T: std::fmt::Debug>(answers: Vec<(u8, Result<T>)>, loss: ErrorKind) -> u8 {
+fn only_winner<T: std::fmt::Debug>(outcomes: Vec<(u8, Result<T>)>, loss: ErrorKind) -> u8 {
     let mut winners = Vec::new();
-    for (n, answer) in answers {
-        match answer {
+    for (n, outcome) in outcomes {
+        match outcome {
             Ok(_) => winners.push(n),
             Err(error) => assert_eq!(error.kind(), loss),
         }

@@ -275,9 +275,9 @@ impl FsStore {
         blocking(key.clone(), move || {
             let _permit = permit;
             inner.check_root(&key)?;
-            let answer = work(&inner);
+            let outcome = work(&inner);
             inner.check_root(&key)?;
-            answer
+            outcome
         })
         .await
     }
@@ -366,7 +366,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {
-        Ok(answer) => answer,
+        Ok(outcome) => outcome,
         Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
         Err(stopped) => Err(Error::with_source(ErrorKind::Unavailable, key.into(), stopped)),
     }

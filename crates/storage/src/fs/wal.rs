@@ -125,7 +125,7 @@ struct WalSubmission {
     progress: Arc<SubmissionProgress>,
     /// The writer that waits.
     reply: Sender<Result<(), WalRefusal>>,
-    /// Until it is answered.
+    /// Until the reply is sent.
     _wait: WaitGuard,
 }
 
@@ -265,7 +265,7 @@ impl Drop for Wal {
 impl<'l> PendingEntries<'l> {
     /// Waits until the changes are durable.
     pub(super) fn wait(self) -> Result<LoggedEntries<'l>, WalRefusal> {
-        self.answer()?;
+        self.wait_for_reply()?;
         Ok(LoggedEntries { _unapplied: self.unapplied })
     }
 
@@ -274,8 +274,8 @@ impl<'l> PendingEntries<'l> {
         AppliedEntries(self.reply)
     }
 
-    fn answer(&self) -> Result<(), WalRefusal> {
-        answer(&self.reply)
+    fn wait_for_reply(&self) -> Result<(), WalRefusal> {
+        wait_for_reply(&self.reply)
     }
 }
 
@@ -286,11 +286,11 @@ pub(super) struct AppliedEntries(Receiver<Result<(), WalRefusal>>);
 impl AppliedEntries {
     /// Waits until the changes are durable.
     pub(super) fn wait(self) -> Result<(), WalRefusal> {
-        answer(&self.0)
+        wait_for_reply(&self.0)
     }
 }
 
-fn answer(reply: &Receiver<Result<(), WalRefusal>>) -> Result<(), WalRefusal> {
+fn wait_for_reply(reply: &Receiver<Result<(), WalRefusal>>) -> Result<(), WalRefusal> {
     let ended = || WalRefusal::Failed(io::Error::other("the log has ended, restart to go on"));
     reply.recv().map_err(|_| ended())?
 }
@@ -410,7 +410,7 @@ impl WalWriter {
                 bytes += next.entry_bytes();
                 batch.push(next);
             }
-            self.answer(batch, bytes as u64);
+            self.write_batch(batch, bytes as u64);
         }
         if self.wait_for_checkpoint().is_ok() {
             self.end();
@@ -424,7 +424,7 @@ impl WalWriter {
         self.shared.syncs.check()
     }
 
-    fn answer(&mut self, batch: Vec<WalSubmission>, bytes: u64) {
+    fn write_batch(&mut self, batch: Vec<WalSubmission>, bytes: u64) {
         let written = match self.shared.syncs.check() {
             Ok(()) => self.write(&batch, bytes),
             Err(error) => Err(WalRefusal::Failed(error)),
@@ -432,13 +432,13 @@ impl WalWriter {
         self.note(&batch, written.is_ok());
         self.shared.queued.fetch_sub(batch.len(), Ordering::SeqCst);
         for WalSubmission { reply, .. } in batch {
-            let answer = match &written {
+            let outcome = match &written {
                 Ok(()) => Ok(()),
                 Err(WalRefusal::Full) => Err(WalRefusal::Full),
                 Err(WalRefusal::Failed(error)) => Err(WalRefusal::Failed(copy(error))),
             };
             // The submitter waits.
-            let _ = reply.send(answer);
+            let _ = reply.send(outcome);
         }
     }
 

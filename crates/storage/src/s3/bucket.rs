@@ -35,7 +35,7 @@ use super::{Encryption, S3Credentials, S3OpenError, S3Options};
 use crate::{ETag, Key, SendWindow};
 
 /// What a response may hold besides an object: a page of a listing, an error.
-pub(super) const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub(super) const RESPONSE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// The slowest transfer that is waited for, in bytes a second.
 const TRANSFER_RATE_MIN: u64 = 128 * 1024;
@@ -246,8 +246,8 @@ impl BucketClient {
                 .map_err(|closed| S3Failure::new(FailureClass::Skewed, closed))?;
         }
         let before = self.clock.now();
-        let answer = self.client.execute(signed).await.map_err(S3Failure::of_http)?;
-        let (parts, body) = answer.into_parts();
+        let response = self.client.execute(signed).await.map_err(S3Failure::of_http)?;
+        let (parts, body) = response.into_parts();
         // What failed may be the response of a proxy, with a clock of its own.
         if !parts.status.is_server_error() {
             self.clock.note(&parts.headers, before);
@@ -281,13 +281,13 @@ impl BucketClient {
         within: Duration,
     ) -> Result<S3Response, S3Failure> {
         let exchange = async {
-            let answer = self.send(request).await?;
-            if answer.status.is_success() {
-                return Ok(answer);
+            let response = self.send(request).await?;
+            if response.status.is_success() {
+                return Ok(response);
             }
             // The text only explains: without it the status still says enough.
-            let body = whole(answer.body, ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(S3Failure::of_response(answer.status, &answer.headers, &body))
+            let body = whole(response.body, ERROR_BYTES_MAX).await.unwrap_or_default();
+            Err(S3Failure::of_response(response.status, &response.headers, &body))
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }

@@ -99,14 +99,14 @@ impl S3Failure {
 
     /// A response that is not what was asked for.
     pub(super) fn of_response(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Self {
-        let answered = ErrorResponse::read(status, headers, body);
+        let response = ErrorResponse::read(status, headers, body);
         let seconds =
             headers.get(http::header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.parse().ok());
         Self {
-            verdict: FailureClass::of_code(status, &answered.code),
+            verdict: FailureClass::of_code(status, &response.code),
             retry_after: seconds.map(Duration::from_secs),
             status: Some(status),
-            source: Box::new(answered),
+            source: Box::new(response),
         }
     }
 
@@ -126,10 +126,10 @@ impl S3Failure {
 
     /// Whether the store may be one that does not know the request.
     pub(super) fn is_unknown_request(&self) -> bool {
-        const ANSWERS: [StatusCode; 3] =
+        const REFUSALS: [StatusCode; 3] =
             [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
-        let answered = self.status.is_some_and(|status| ANSWERS.contains(&status));
-        answered && self.verdict == FailureClass::Refused
+        let is_refusal = self.status.is_some_and(|status| REFUSALS.contains(&status));
+        is_refusal && self.verdict == FailureClass::Refused
     }
 
     /// The error of an operation on `key`.
@@ -179,7 +179,7 @@ impl ErrorResponse {
 
 impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the bucket answered {}", self.status.as_u16())?;
+        write!(f, "the bucket responded with {}", self.status.as_u16())?;
         for (before, text) in
             [(" ", &self.code), (": ", &self.message), (", request ", &self.request_id)]
         {
@@ -239,7 +239,7 @@ mod tests {
         let failure = S3Failure::of_response(StatusCode::SERVICE_UNAVAILABLE, &headers, body);
         assert_eq!(
             failure.source.to_string(),
-            "the bucket answered 503 SlowDown: Reduce your rate, request 4442587FB7D0A2F9"
+            "the bucket responded with 503 SlowDown: Reduce your rate, request 4442587FB7D0A2F9"
         );
     }
 

@@ -8,7 +8,7 @@ use futures::stream::{StreamExt, TryStreamExt, iter};
 use http::{HeaderName, Method};
 use md5::{Digest, Md5};
 
-use super::bucket::{ANSWER_BYTES_MAX, BucketClient, BufferedResponse, S3Request, bare, date};
+use super::bucket::{BucketClient, BufferedResponse, RESPONSE_BYTES_MAX, S3Request, bare, date};
 use super::failure::{FailureClass, S3Failure};
 use super::xml::{self, DeleteResult, ListBucketResult, ListedContent};
 use crate::{Key, ListPage, ListRequest, Listed, Result};
@@ -42,7 +42,7 @@ impl BucketClient {
         let mut asked = self.first(request, limit);
         for _ in 0..EMPTY_ANSWERS_MAX {
             let BufferedResponse { headers, body } =
-                self.ask(&asked, self.effort(0), ANSWER_BYTES_MAX).await?;
+                self.ask(&asked, self.effort(0), RESPONSE_BYTES_MAX).await?;
             let broken = |error| S3Failure::new(FailureClass::Unsure, error);
             let listing: ListBucketResult = xml::read(&body).map_err(broken)?;
             let token = listing.next_continuation_token.clone();
@@ -182,7 +182,7 @@ impl BucketClient {
         let name = keys.first().map(Key::as_str).unwrap_or_default();
         match self.delete_together(keys).await {
             Err(failure) if failure.is_unknown_request() => {}
-            answer => return answer.map_err(|failure| failure.on(name)),
+            response => return response.map_err(|failure| failure.on(name)),
         }
         self.delete_each(keys).await?;
         // Only now it is certain that it was the request, and not our right to it.
@@ -207,8 +207,8 @@ impl BucketClient {
             .body(Bytes::from(body));
         let mut effort = self.effort(0);
         loop {
-            let answer = self.once(&request, effort.attempt, ANSWER_BYTES_MAX).await;
-            let failure = match answer.and_then(|whole| undeleted(&whole.body)) {
+            let response = self.once(&request, effort.attempt, RESPONSE_BYTES_MAX).await;
+            let failure = match response.and_then(|whole| undeleted(&whole.body)) {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };

@@ -13,7 +13,7 @@ use futures::future::join_all;
 use http::{Method, header};
 use uuid::Uuid;
 
-use super::bucket::{ANSWER_BYTES_MAX, BucketClient, BufferedResponse, S3Request, etag};
+use super::bucket::{BucketClient, BufferedResponse, RESPONSE_BYTES_MAX, S3Request, etag};
 use super::failure::{FailureClass, S3Failure};
 use crate::{ETag, Error, ErrorKind, Key, ListRequest, Result};
 
@@ -95,7 +95,7 @@ impl BucketClient {
         // First what writes nothing: with a wrong clock the rest is refused.
         let list = self.bucket(Method::GET).query("list-type", "2").query("max-keys", "1");
         let list = list.query("prefix", self.stored("probe/"));
-        let listed = self.ask(&list, self.effort(0), ANSWER_BYTES_MAX).await;
+        let listed = self.ask(&list, self.effort(0), RESPONSE_BYTES_MAX).await;
         listed.map_err(|failure| failure.on("a listing"))?;
         let name = format!("probe/{}", Uuid::new_v4().simple());
         let key = Key::try_from(name.clone()).expect("hex digits make a key");
@@ -122,7 +122,7 @@ impl BucketClient {
     async fn try_listing(&self, name: &str, keys: &[Key]) -> Result<()> {
         for key in keys {
             let put = self.object(Method::PUT, key).body(nonce());
-            let put = self.ask(&put, self.effort(0), ANSWER_BYTES_MAX).await;
+            let put = self.ask(&put, self.effort(0), RESPONSE_BYTES_MAX).await;
             put.map_err(|failure| failure.on(key))?;
         }
         for (after, limit) in [(None, keys.len()), (None, 2), (keys.first(), keys.len())] {
@@ -181,7 +181,7 @@ impl BucketClient {
             let rivals: Vec<S3Request> =
                 (0..RIVALS).map(|_| request.clone().body(nonce())).collect();
             let within = self.options.request_timeout;
-            let runs = rivals.iter().map(|rival| self.once(rival, within, ANSWER_BYTES_MAX));
+            let runs = rivals.iter().map(|rival| self.once(rival, within, RESPONSE_BYTES_MAX));
             let ends = join_all(runs).await;
             let won = |end: &Result<BufferedResponse, S3Failure>| end.is_ok();
             let winners: Vec<&Bytes> = rivals
@@ -210,7 +210,7 @@ impl BucketClient {
 
     async fn holds_one_of(&self, key: &Key, rivals: &[S3Request]) -> Result<bool, S3Failure> {
         let get = self.object(Method::GET, key);
-        match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
+        match self.ask(&get, self.effort(0), RESPONSE_BYTES_MAX).await {
             Ok(there) => Ok(rivals.iter().any(|rival| rival.body == there.body)),
             Err(failure) if failure.verdict == FailureClass::Absent => Ok(false),
             Err(failure) => Err(failure),
@@ -219,7 +219,7 @@ impl BucketClient {
 
     async fn judge(&self, key: &Key, bytes: &Bytes) -> Result<Race, S3Failure> {
         let get = self.object(Method::GET, key);
-        let there = self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await?;
+        let there = self.ask(&get, self.effort(0), RESPONSE_BYTES_MAX).await?;
         match there.body == *bytes {
             true => Ok(Race::Won),
             false => Ok(Race::Broken),
@@ -228,8 +228,8 @@ impl BucketClient {
 
     async fn overwrite(&self, key: &Key) -> Result<ETag, S3Failure> {
         let put = self.object(Method::PUT, key).body(nonce());
-        let answer = self.ask(&put, self.effort(0), ANSWER_BYTES_MAX).await?;
-        etag(&answer.headers)
+        let response = self.ask(&put, self.effort(0), RESPONSE_BYTES_MAX).await?;
+        etag(&response.headers)
     }
 
     /// Whether the stale version is spared and the current one removed.
@@ -244,20 +244,20 @@ impl BucketClient {
         };
         let within = self.options.request_timeout;
         // Only a store that looked says why: one that failed may ignore the condition.
-        match self.ask(&delete(stale), self.effort(0), ANSWER_BYTES_MAX).await {
+        match self.ask(&delete(stale), self.effort(0), RESPONSE_BYTES_MAX).await {
             Err(failure) if failure.verdict == FailureClass::Condition => {}
             _ => return Ok(false),
         }
         if !self.is_there(key).await? {
             return Ok(false);
         }
-        let removed = self.once(&delete(current), within, ANSWER_BYTES_MAX).await;
+        let removed = self.once(&delete(current), within, RESPONSE_BYTES_MAX).await;
         Ok(removed.is_ok() && !self.is_there(key).await?)
     }
 
     async fn is_there(&self, key: &Key) -> Result<bool, S3Failure> {
         let get = self.object(Method::GET, key);
-        match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
+        match self.ask(&get, self.effort(0), RESPONSE_BYTES_MAX).await {
             Ok(_) => Ok(true),
             Err(failure) if failure.verdict == FailureClass::Absent => Ok(false),
             Err(failure) => Err(failure),
@@ -267,12 +267,12 @@ impl BucketClient {
     /// Whether a swap of the version that was just removed leaves nothing behind.
     async fn refuses_to_swap_nothing(&self, key: &Key, gone: &ETag) -> Result<bool, S3Failure> {
         let delete = self.object(Method::DELETE, key);
-        match self.ask(&delete, self.effort(0), ANSWER_BYTES_MAX).await {
+        match self.ask(&delete, self.effort(0), RESPONSE_BYTES_MAX).await {
             Err(failure) if failure.verdict != FailureClass::Absent => return Err(failure),
             _ => {}
         }
         let swap = self.object(Method::PUT, key).header(header::IF_MATCH, &self.tag(gone));
-        match self.ask(&swap.body(nonce()), self.effort(0), ANSWER_BYTES_MAX).await {
+        match self.ask(&swap.body(nonce()), self.effort(0), RESPONSE_BYTES_MAX).await {
             Ok(_) => Ok(false),
             Err(failure) if failure.verdict.is_passing() => Err(failure),
             // Also of an attempt whose response was lost.

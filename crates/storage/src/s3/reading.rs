@@ -42,9 +42,9 @@ impl BucketClient {
         }
         let mut effort = self.effort(0);
         let request = self.part(key, range);
-        let answer = self.open_patiently(&request, &mut effort).await;
-        let answer = answer.and_then(|answer| checked(answer, range));
-        let S3Response { headers, body, .. } = answer.map_err(|failure| failure.on(key))?;
+        let response = self.open_patiently(&request, &mut effort).await;
+        let response = response.and_then(|response| checked(response, range));
+        let S3Response { headers, body, .. } = response.map_err(|failure| failure.on(key))?;
         let reading = ResumableRead {
             bucket: Arc::clone(self),
             key: key.clone(),
@@ -82,7 +82,7 @@ impl BucketClient {
     ) -> Result<S3Response, S3Failure> {
         loop {
             let failure = match self.open_once(request, effort.attempt).await {
-                Ok(answer) => return Ok(answer),
+                Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
             if !failure.verdict.is_passing() || !effort.again(failure.retry_after).await {
@@ -93,11 +93,11 @@ impl BucketClient {
 }
 
 /// A response that holds exactly the range.
-fn checked(answer: S3Response, range: ByteRange) -> Result<S3Response, S3Failure> {
-    let whole = answer.status == StatusCode::OK;
+fn checked(response: S3Response, range: ByteRange) -> Result<S3Response, S3Failure> {
+    let whole = response.status == StatusCode::OK;
     let (start, size_bytes) = match whole {
-        true => (0, length(&answer.headers)),
-        false => (start(&answer.headers).unwrap_or(u64::MAX), size(&answer.headers)),
+        true => (0, length(&response.headers)),
+        false => (start(&response.headers).unwrap_or(u64::MAX), size(&response.headers)),
     };
     let size_bytes = size_bytes.unwrap_or_default();
     if range.end > size_bytes {
@@ -112,7 +112,7 @@ fn checked(answer: S3Response, range: ByteRange) -> Result<S3Response, S3Failure
             "the response is not the range asked for",
         ));
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn start(headers: &HeaderMap) -> Option<u64> {
@@ -157,9 +157,9 @@ impl ResumableRead {
         }
         let tag = self.bucket.tag(&self.etag);
         let request = self.bucket.part(&self.key, self.rest).header(header::IF_MATCH, &tag);
-        let answer = self.bucket.open_patiently(&request, &mut self.effort).await;
-        let answer = answer.and_then(|answer| checked(answer, self.rest));
-        self.chunks = answer.map_err(|failure| failure.on(&self.key))?.body.bytes_stream();
+        let response = self.bucket.open_patiently(&request, &mut self.effort).await;
+        let response = response.and_then(|response| checked(response, self.rest));
+        self.chunks = response.map_err(|failure| failure.on(&self.key))?.body.bytes_stream();
         Ok(())
     }
 }

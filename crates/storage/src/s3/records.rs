@@ -19,7 +19,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, header};
 
 use super::bucket::{
-    ANSWER_BYTES_MAX, BucketClient, BufferedResponse, S3Request, date, etag, last_modified, length,
+    BucketClient, BufferedResponse, RESPONSE_BYTES_MAX, S3Request, date, etag, last_modified,
+    length,
 };
 use super::failure::{FailureClass, S3Failure};
 use crate::{
@@ -67,20 +68,20 @@ impl BucketClient {
     /// it is the key that is missing.
     async fn try_head(&self, key: &Key) -> Result<Stat, S3Failure> {
         let get = self.object(Method::GET, key).header(header::RANGE, "bytes=0-0");
-        let answer = match self.ask(&get, self.effort(0), ANSWER_BYTES_MAX).await {
+        let response = match self.ask(&get, self.effort(0), RESPONSE_BYTES_MAX).await {
             // An object without a byte has no first one.
             Err(failure) if failure.verdict == FailureClass::OutOfRange => {
                 let head = self.object(Method::HEAD, key);
-                self.ask(&head, self.effort(0), ANSWER_BYTES_MAX).await?
+                self.ask(&head, self.effort(0), RESPONSE_BYTES_MAX).await?
             }
-            answer => answer?,
+            response => response?,
         };
-        let size_bytes = size(&answer.headers).or_else(|| length(&answer.headers));
+        let size_bytes = size(&response.headers).or_else(|| length(&response.headers));
         let unknown = || S3Failure::new(FailureClass::Unsure, "no length in the response");
         Ok(Stat {
             size_bytes: size_bytes.ok_or_else(unknown)?,
-            last_modified: last_modified(&answer.headers)?,
-            date: date(&answer.headers)?,
+            last_modified: last_modified(&response.headers)?,
+            date: date(&response.headers)?,
         })
     }
 
@@ -93,8 +94,8 @@ impl BucketClient {
                 put.header(header::IF_MATCH, &self.tag(etag)).header(REPLACED, etag.as_str())
             }
             PutMode::Overwrite => {
-                let answer = self.ask(&put, self.effort(length), ANSWER_BYTES_MAX).await;
-                return answer.and_then(|w| written(&w)).map_err(|failure| failure.on(key));
+                let response = self.ask(&put, self.effort(length), RESPONSE_BYTES_MAX).await;
+                return response.and_then(|w| written(&w)).map_err(|failure| failure.on(key));
             }
         };
         self.put_on_condition(key, &request, mode).await
@@ -112,8 +113,8 @@ impl BucketClient {
         // Whether an attempt may have had an effect that was not reported.
         let mut unsure = false;
         loop {
-            let answer = self.once(request, effort.attempt, ANSWER_BYTES_MAX).await;
-            let failure = match answer.and_then(|whole| written(&whole)) {
+            let response = self.once(request, effort.attempt, RESPONSE_BYTES_MAX).await;
+            let failure = match response.and_then(|whole| written(&whole)) {
                 Ok(written) => return Ok(written),
                 Err(failure) => failure,
             };
@@ -163,8 +164,8 @@ impl BucketClient {
         let head = self.object(Method::HEAD, key);
         match self.head(key).await {
             Ok(stat) if stat.size_bytes == size_bytes => {
-                let answer = self.ask(&head, self.effort(0), ANSWER_BYTES_MAX).await;
-                let written = answer.and_then(|whole| written(&whole));
+                let response = self.ask(&head, self.effort(0), RESPONSE_BYTES_MAX).await;
+                let written = response.and_then(|whole| written(&whole));
                 written.map(ReadBack::Ours).map_err(|failure| failure.on(key))
             }
             Ok(_) => Ok(ReadBack::Other),
@@ -176,7 +177,7 @@ impl BucketClient {
     pub(super) async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
         let request = self.object(Method::DELETE, key);
         let Some(etag) = version else {
-            return match self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await {
+            return match self.ask(&request, self.effort(0), RESPONSE_BYTES_MAX).await {
                 Ok(_) => Ok(()),
                 Err(failure) if failure.verdict == FailureClass::Absent => Ok(()),
                 Err(failure) => Err(failure.on(key)),
@@ -190,7 +191,7 @@ impl BucketClient {
         let mut effort = self.effort(0);
         let mut unsure = false;
         loop {
-            let failure = match self.once(request, effort.attempt, ANSWER_BYTES_MAX).await {
+            let failure = match self.once(request, effort.attempt, RESPONSE_BYTES_MAX).await {
                 Ok(_) => return Ok(()),
                 Err(failure) => failure,
             };

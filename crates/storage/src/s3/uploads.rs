@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use http::Method;
 
-use super::bucket::{ANSWER_BYTES_MAX, BucketClient, S3Request, etag};
+use super::bucket::{BucketClient, RESPONSE_BYTES_MAX, S3Request, etag};
 use super::failure::{FailureClass, S3Failure};
 use super::retry::RetryBudget;
 use super::xml::{self, InitiatedUpload};
@@ -24,8 +24,8 @@ impl BucketClient {
         }
         // A response that is lost leaves an orphan upload; the bucket's lifecycle ends it.
         let request = self.creation(Method::POST, key).query("uploads", "");
-        let answer = self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await;
-        let begun: Result<InitiatedUpload, S3Failure> = answer.and_then(|whole| {
+        let response = self.ask(&request, self.effort(0), RESPONSE_BYTES_MAX).await;
+        let begun: Result<InitiatedUpload, S3Failure> = response.and_then(|whole| {
             xml::read(&whole.body).map_err(|error| S3Failure::new(FailureClass::Unsure, error))
         });
         let id = begun.map_err(|failure| failure.on(key))?.upload_id;
@@ -42,8 +42,8 @@ impl BucketClient {
         let number = part_number(upload, offset, size_bytes)?;
         let request =
             self.upload(Method::PUT, upload).query("partNumber", number.to_string()).body(bytes);
-        let answer = self.ask(&request, self.effort(size_bytes), ANSWER_BYTES_MAX).await;
-        let etag = answer.and_then(|whole| etag(&whole.headers));
+        let response = self.ask(&request, self.effort(size_bytes), RESPONSE_BYTES_MAX).await;
+        let etag = response.and_then(|whole| etag(&whole.headers));
         let etag = etag.map_err(|failure| failure.on(&upload.key))?;
         Ok(Part { offset, size_bytes, etag: etag.as_str().to_owned() })
     }
@@ -77,7 +77,7 @@ impl BucketClient {
         request: &S3Request,
         effort: &RetryBudget,
     ) -> Result<(), S3Failure> {
-        let whole = self.once(request, effort.attempt, ANSWER_BYTES_MAX).await?;
+        let whole = self.once(request, effort.attempt, RESPONSE_BYTES_MAX).await?;
         if xml::is_error(&whole.body) {
             return Err(S3Failure::of_response(http::StatusCode::OK, &whole.headers, &whole.body));
         }
@@ -100,7 +100,7 @@ impl BucketClient {
 
     pub(super) async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let request = self.upload(Method::DELETE, upload);
-        match self.ask(&request, self.effort(0), ANSWER_BYTES_MAX).await {
+        match self.ask(&request, self.effort(0), RESPONSE_BYTES_MAX).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.verdict == FailureClass::NoUpload => Ok(()),
             Err(failure) => Err(failure.on(&upload.key)),

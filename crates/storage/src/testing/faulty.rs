@@ -31,7 +31,7 @@ pub struct Fault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FaultEffect {
     Fail,
-    LoseAnswer,
+    LoseResponse,
     CutStream { after_bytes: u64 },
 }
 
@@ -47,7 +47,7 @@ impl Fault {
 
     /// The next call is applied, and its response is lost.
     pub fn lose_response(kind: ErrorKind) -> Self {
-        Self::new(FaultEffect::LoseAnswer, kind)
+        Self::new(FaultEffect::LoseResponse, kind)
     }
 
     /// The next stream that is opened breaks after so many bytes.
@@ -178,7 +178,7 @@ impl Interceptor for Faults {
 
     async fn after(&self, call: &Call, plan: &Self::Plan) -> Result<()> {
         match plan {
-            Some(hit) if hit.effect == FaultEffect::LoseAnswer => Err(hit.error(call)),
+            Some(hit) if hit.effect == FaultEffect::LoseResponse => Err(hit.error(call)),
             _ => Ok(()),
         }
     }

@@ -79,17 +79,17 @@ impl<I: Interceptor> InterceptedStore<I> {
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<(T, I::Plan)> {
         let plan = self.interceptor.before(call).await?;
-        let answer = work.await;
+        let outcome = work.await;
         self.interceptor.after(call, &plan).await?;
-        Ok((answer?, plan))
+        Ok((outcome?, plan))
     }
 
-    async fn answer<T>(
+    async fn intercept<T>(
         &self,
         call: Call,
         work: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
-        self.run(&call, work).await.map(|(answer, _)| answer)
+        self.run(&call, work).await.map(|(outcome, _)| outcome)
     }
 }
 
@@ -99,15 +99,15 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
         let call = Call::new("purge", &request.prefix, 0);
-        self.answer(call, self.inner.purge(request, age_min)).await
+        self.intercept(call, self.inner.purge(request, age_min)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
-        self.answer(Call::new("get", key, 0), self.inner.get(key)).await
+        self.intercept(Call::new("get", key, 0), self.inner.get(key)).await
     }
 
     async fn head(&self, key: &Key) -> Result<Stat> {
-        self.answer(Call::new("head", key, 0), self.inner.head(key)).await
+        self.intercept(Call::new("head", key, 0), self.inner.head(key)).await
     }
 
     async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
@@ -118,7 +118,7 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
         let call = Call::new("put", key, bytes.len() as u64);
-        self.answer(call, self.inner.put(key, bytes, mode)).await
+        self.intercept(call, self.inner.put(key, bytes, mode)).await
     }
 
     // One after the other: what watches this store sees each.
@@ -127,52 +127,52 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
-        self.answer(Call::new("delete", key, 0), self.inner.delete(key, version)).await
+        self.intercept(Call::new("delete", key, 0), self.inner.delete(key, version)).await
     }
 
     async fn delete_many(&self, keys: &[Key]) -> Result<()> {
         let names = keys.iter().map(Key::as_str).collect::<Vec<_>>().join(" ");
-        self.answer(Call::new("delete_many", names, 0), self.inner.delete_many(keys)).await
+        self.intercept(Call::new("delete_many", names, 0), self.inner.delete_many(keys)).await
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.answer(Call::new("list", &request.prefix, 0), self.inner.list(request)).await
+        self.intercept(Call::new("list", &request.prefix, 0), self.inner.list(request)).await
     }
 
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
         let call = Call::new("create_multipart", key, 0);
-        self.answer(call, self.inner.create_multipart(key, writer, part_bytes)).await
+        self.intercept(call, self.inner.create_multipart(key, writer, part_bytes)).await
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
         let call = Call::new("resume_multipart", &upload.key, 0);
-        self.answer(call, self.inner.resume_multipart(upload, writer)).await
+        self.intercept(call, self.inner.resume_multipart(upload, writer)).await
     }
 
     async fn put_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
         let call = Call::new("put_part", &upload.key, bytes.len() as u64);
-        self.answer(call, self.inner.put_part(upload, offset, bytes)).await
+        self.intercept(call, self.inner.put_part(upload, offset, bytes)).await
     }
 
     async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
-        self.answer(Call::new("sync_parts", &upload.key, 0), self.inner.sync_parts(upload)).await
+        self.intercept(Call::new("sync_parts", &upload.key, 0), self.inner.sync_parts(upload)).await
     }
 
     async fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
         let call = Call::new("complete_multipart", &upload.key, 0);
-        self.answer(call, self.inner.complete_multipart(upload)).await
+        self.intercept(call, self.inner.complete_multipart(upload)).await
     }
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let call = Call::new("abort_multipart", &upload.key, 0);
-        self.answer(call, self.inner.abort_multipart(upload)).await
+        self.intercept(call, self.inner.abort_multipart(upload)).await
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
-        self.answer(Call::new("file", key, 0), self.inner.file(key)).await
+        self.intercept(Call::new("file", key, 0), self.inner.file(key)).await
     }
 
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
-        self.answer(Call::new("presign", key, 0), self.inner.presign(key, presign)).await
+        self.intercept(Call::new("presign", key, 0), self.inner.presign(key, presign)).await
     }
 }

@@ -55,7 +55,7 @@ impl fmt::Display for Stopped {
         match self.place {
             StopPlace::Start => write!(f, "start"),
             StopPlace::Request => write!(f, "{operation} {key}"),
-            StopPlace::Response => write!(f, "answer of {operation} {key}"),
+            StopPlace::Response => write!(f, "response to {operation} {key}"),
         }
     }
 }

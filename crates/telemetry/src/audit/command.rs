@@ -47,7 +47,6 @@ fn account_name(accounts: &str, uid: u32) -> Option<&str> {
     })
 }
 
-/// Outcome of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandOutcome {
@@ -56,7 +55,6 @@ pub enum CommandOutcome {
     Stopped,
 }
 
-/// The audit record of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CommandAuditRecord {
     time: String,

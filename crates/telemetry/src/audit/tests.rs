@@ -140,7 +140,7 @@ async fn a_file_that_is_gone_is_made_again_and_one_that_cannot_be_is_still_writt
 }
 
 #[tokio::test]
-async fn a_command_of_which_nobody_says_the_end_was_stopped() {
+async fn a_command_without_an_end_record_was_stopped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("audit.log");
     let (log, _) = open(&path);

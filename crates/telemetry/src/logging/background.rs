@@ -203,7 +203,7 @@ mod tests {
 
     /// A reader of standard error that stopped reading once stopped every request.
     #[test]
-    fn fixed_nobody_waits_for_who_does_not_read() {
+    fn fixed_clients_that_do_not_read_block_no_other() {
         const LINES: usize = QUEUED_LINES_MAX * 2;
         let (mut log, guard, held, taken) = slow();
         for number in 0..LINES {

@@ -1,5 +1,5 @@
-//! Characters that nobody sees and that change how a line is shown: they could make a line of the log
-//! say something else on a terminal than it does. They are written as `\uXXXX`.
+//! Escapes invisible characters that change how a line is shown, such as U+202E, as `\u202e`: with them, a
+//! line of the log could say something else on a terminal than it does.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;

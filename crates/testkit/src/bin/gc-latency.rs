@@ -107,15 +107,15 @@ async fn push(client: &Client, image: &Image, seed: u64) {
     let repository = format!("bench/{}", seed % 16);
     for blob in &image.blobs {
         let target = format!("/v2/{repository}/blobs/uploads/?digest={}", blob.digest());
-        let answer = client.send(Request::new("POST", target).body(blob.bytes.clone())).await;
-        assert_eq!(answer.status, 201, "{answer}");
+        let response = client.send(Request::new("POST", target).body(blob.bytes.clone())).await;
+        assert_eq!(response.status, 201, "{response}");
     }
     let manifest = &image.manifest;
     let request = Request::new("PUT", format!("/v2/{repository}/manifests/v{seed}"))
         .header("Content-Type", &manifest.media_type)
         .body(manifest.bytes.clone());
-    let answer = client.send(request).await;
-    assert_eq!(answer.status, 201, "{answer}");
+    let response = client.send(request).await;
+    assert_eq!(response.status, 201, "{response}");
 }
 
 /// `jreg gc` over and over, in a thread.

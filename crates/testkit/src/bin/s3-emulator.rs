@@ -37,7 +37,7 @@ struct EmulatorArgs {
     latency_ms: u64,
     /// Maximum number of megabytes (10⁶ bytes) of one response in a second; 0: no limit.
     #[arg(long, default_value_t = 0)]
-    answer_mb_per_second: u64,
+    response_mb_per_second: u64,
     /// Answer one in so many requests with 503 SlowDown; 0: none.
     #[arg(long, default_value_t = 0)]
     slow_down_one_in: u64,
@@ -89,8 +89,9 @@ impl EmulatorArgs {
         S3Spec::with(|spec| {
             spec.listen = self.listen;
             spec.latency = Duration::from_millis(self.latency_ms);
-            spec.answer_bytes_per_second =
-                Some(self.answer_mb_per_second.saturating_mul(1_000_000)).filter(|rate| *rate > 0);
+            spec.response_bytes_per_second =
+                Some(self.response_mb_per_second.saturating_mul(1_000_000))
+                    .filter(|rate| *rate > 0);
             spec.parts.equal_sizes = self.equal_parts;
             spec.forget_above_bytes = self.forget_above_bytes;
             spec.conditions = match self.conditions {

@@ -1,5 +1,5 @@
 //! A small client of S3 that signs (SigV4, in headers or in the query) and does nothing else: no
-//! retries, no pool, one connection each time, so that a test sees what was answered.
+//! retries, no pool, one connection each time, so that a test sees the response.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,6 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 pub struct S3Client {
     /// Where the server is.
     pub address: SocketAddr,
-    /// The bucket.
     pub bucket: String,
     /// The access key it signs with.
     pub access_key: String,
@@ -61,7 +60,7 @@ impl S3Client {
     ///
     /// # Errors
     ///
-    /// If there is no whole answer.
+    /// If there is no complete response.
     pub async fn send(&self, request: Request) -> io::Result<Response> {
         self.send_unsigned(self.signed(request)).await
     }
@@ -70,7 +69,7 @@ impl S3Client {
     ///
     /// # Errors
     ///
-    /// If there is no whole answer.
+    /// If there is no complete response.
     pub async fn send_unsigned(&self, request: Request) -> io::Result<Response> {
         let mut wire = self.begin(&request).await?;
         wire.response(&request.method).await

@@ -14,7 +14,6 @@ use super::pieces::len;
 
 type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A body.
 pub(crate) struct EmulatedBody {
     inner: s3s::Body,
     entry: JournalEntry,

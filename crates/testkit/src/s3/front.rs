@@ -34,7 +34,7 @@ pub(crate) struct RequestFront {
     pub(crate) rules: FaultRules,
     pub(crate) latency_us: AtomicU64,
     /// Maximum bytes of a response in a second.
-    pub(crate) answer_bytes_per_second: Option<u64>,
+    pub(crate) response_bytes_per_second: Option<u64>,
     /// How many requests are being served, with or without a client that waits for the response.
     pub(crate) serving: watch::Sender<usize>,
     pub(crate) stopping: watch::Receiver<()>,
@@ -128,7 +128,7 @@ impl RequestFront {
         response.headers_mut().insert(DATE, date);
         response.map(|body| {
             let mut emulated_body = EmulatedBody::new(body, entry);
-            if let Some(bytes_per_second) = self.answer_bytes_per_second {
+            if let Some(bytes_per_second) = self.response_bytes_per_second {
                 emulated_body.pace(bytes_per_second);
             }
             for fault in faults {
@@ -171,7 +171,7 @@ async fn after(faults: &[S3Fault]) -> io::Result<()> {
     for fault in faults {
         match fault {
             S3Fault::HoldResponse(gate) => gate.enter().await,
-            S3Fault::LoseResponse => return Err(io::Error::other("the answer was to be lost")),
+            S3Fault::LoseResponse => return Err(io::Error::other("the response was to be lost")),
             _ => {}
         }
     }

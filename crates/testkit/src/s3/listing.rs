@@ -96,7 +96,6 @@ impl ListingStart {
     }
 }
 
-/// A page.
 #[derive(Debug, Default)]
 pub(crate) struct ListingPage<'a> {
     pub(crate) objects: Vec<(&'a String, &'a S3Object)>,

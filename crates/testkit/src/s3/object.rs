@@ -55,7 +55,6 @@ impl S3Object {
 /// An object as a test sees it.
 #[derive(Clone, Debug)]
 pub struct StoredObject {
-    /// Its bytes.
     pub bytes: Bytes,
     /// Its etag, without quotes.
     pub etag: String,

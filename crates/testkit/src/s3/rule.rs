@@ -63,7 +63,6 @@ pub enum S3Refusal {
 }
 
 impl S3Refusal {
-    /// Its status.
     pub fn status(self) -> u16 {
         match self {
             Self::InternalError | Self::Unknown => 500,

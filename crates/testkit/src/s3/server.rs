@@ -46,7 +46,7 @@ pub struct S3Spec {
     /// How much longer every request takes.
     pub latency: Duration,
     /// Maximum bytes of one response in a second, as a connection to a real bucket has.
-    pub answer_bytes_per_second: Option<u64>,
+    pub response_bytes_per_second: Option<u64>,
     /// How it keeps the conditions of writes.
     pub conditions: Conditions,
     /// How it keeps the condition of a delete.
@@ -75,7 +75,7 @@ impl Default for S3Spec {
             access_key: "emulator".to_owned(),
             secret_key: "emulator-secret".to_owned(),
             latency: Duration::ZERO,
-            answer_bytes_per_second: None,
+            response_bytes_per_second: None,
             conditions: Conditions::default(),
             conditional_delete: ConditionalDelete::default(),
             swap_of_nothing: SwapOfNothing::default(),
@@ -102,7 +102,6 @@ impl S3Spec {
 pub struct S3OpenUpload {
     /// The key it is for.
     pub key: String,
-    /// Its id.
     pub id: String,
     /// The sizes of its parts in bytes, by number.
     pub parts: Vec<(i32, u64)>,
@@ -184,7 +183,6 @@ impl S3Server {
         format!("s3://{}/?endpoint={}&path_style=true", self.bucket(), self.endpoint())
     }
 
-    /// Its clock.
     pub fn clock(&self) -> &S3Clock {
         &self.state.clock
     }
@@ -299,7 +297,7 @@ fn front(spec: &S3Spec, state: &Arc<EmulatorState>, stopping: watch::Receiver<()
         journal: Arc::new(Journal::default()),
         rules: FaultRules::default(),
         latency_us: AtomicU64::new(micros(spec.latency)),
-        answer_bytes_per_second: spec.answer_bytes_per_second,
+        response_bytes_per_second: spec.response_bytes_per_second,
         serving: watch::Sender::new(0),
         stopping,
     }

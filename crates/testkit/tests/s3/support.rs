@@ -20,7 +20,7 @@ pub(crate) fn request(client: &S3Client, method: &str, key: &str) -> Request {
     client.request(method, key, &[])
 }
 
-/// Asks, and is answered.
+/// Sends a request, and returns the response.
 pub(crate) async fn ask(client: &S3Client, request: Request) -> Response {
     client.send(request).await.unwrap()
 }

@@ -106,7 +106,7 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
 }
 
 #[tokio::test]
-async fn a_client_that_waits_for_its_answers_may_give_up_as_many_as_it_likes() {
+async fn a_client_that_waits_for_its_responses_may_cancel_any_number() {
     let mut server = start(options());
     let stream = server.connect().await;
     // Otherwise each round would wait for a delayed acknowledgement.
@@ -190,7 +190,7 @@ async fn fixed_http_2_response_that_is_not_taken_is_cut_off_whatever_else_is() {
 
 /// They hold no slots of other connections.
 #[tokio::test]
-async fn responses_that_are_not_taken_keep_nobody_from_reading() {
+async fn responses_that_are_not_taken_block_no_other() {
     let mut server = start(ServerOptions { responses_max: 1, ..patient() });
     let mut kept = Vec::new();
     for _ in 0..4 {

@@ -1,0 +1,245 @@
+//! [`ObservedRequest`]: what is known of a request, for its log line, its metrics and its audit record.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{Method, header};
+use jreg_access::limits::BytesInFlight;
+use jreg_access::{ConnectionCredentials, RequestInfo};
+use jreg_auth::Network;
+use jreg_net::server::Request;
+use jreg_oci::{Endpoint, ErrorCode};
+use jreg_telemetry::logging::shortened;
+use tracing::Level;
+
+use crate::proxies::{Client, Proxies};
+use crate::request_id::RequestId;
+use crate::routes;
+
+/// Maximum logged bytes of a path and of a User-Agent. With HTTP/2, a client can repeat a long one in
+/// two bytes.
+const PATH_BYTES_MAX: usize = 1024;
+const USER_AGENT_BYTES_MAX: usize = 256;
+
+/// What is known of a request.
+#[derive(Debug)]
+pub(crate) struct ObservedRequest {
+    pub(crate) request_id: RequestId,
+    pub(crate) started: Instant,
+    method: Method,
+    path: String,
+    client: Client,
+    /// What its connection remembers of credentials.
+    credentials: Option<Arc<ConnectionCredentials>>,
+    user_agent: Option<String>,
+    subject: OnceLock<RequestSubject>,
+    code: OnceLock<ErrorCode>,
+    identity: OnceLock<(String, Option<String>)>,
+    denied: OnceLock<String>,
+    limited: OnceLock<String>,
+    received_bytes: AtomicU64,
+    /// Counts the response's bytes among the client's bytes in flight.
+    moving: OnceLock<BytesInFlight>,
+}
+
+/// What a request refers to.
+#[derive(Debug, Default)]
+struct RequestSubject {
+    endpoint: &'static str,
+    repository: Option<String>,
+    reference: Option<String>,
+    upload: Option<String>,
+}
+
+impl ObservedRequest {
+    pub(crate) fn new(
+        request: &Request,
+        proxies: &Proxies,
+        credentials: Option<Arc<ConnectionCredentials>>,
+    ) -> Self {
+        let user_agent = request.headers().get(header::USER_AGENT);
+        Self {
+            request_id: RequestId::of(request.headers()),
+            started: Instant::now(),
+            method: request.method().clone(),
+            path: shortened(request.uri().path(), PATH_BYTES_MAX),
+            client: proxies.client(request),
+            credentials,
+            user_agent: user_agent.map(|value| {
+                shortened(&String::from_utf8_lossy(value.as_bytes()), USER_AGENT_BYTES_MAX)
+            }),
+            subject: OnceLock::new(),
+            code: OnceLock::new(),
+            identity: OnceLock::new(),
+            denied: OnceLock::new(),
+            limited: OnceLock::new(),
+            received_bytes: AtomicU64::new(0),
+            moving: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Whether it is for the registry API.
+    pub(crate) fn is_api(&self) -> bool {
+        self.path == "/v2" || self.path.starts_with("/v2/")
+    }
+
+    /// The network of its address.
+    pub(crate) fn network(&self) -> Option<Network> {
+        self.client.address.map(|address| Network::of(address.ip()))
+    }
+
+    /// Records the operation.
+    pub(crate) fn set_endpoint(&self, endpoint: &Endpoint) {
+        // Only the first description counts, and there is only one.
+        let _ = self.subject.set(RequestSubject::of(endpoint));
+    }
+
+    /// The tag or digest, and the id of the upload.
+    pub(crate) fn reference_and_upload(&self) -> (Option<&String>, Option<&String>) {
+        let subject = self.subject.get();
+        let reference = subject.and_then(|subject| subject.reference.as_ref());
+        (reference, subject.and_then(|subject| subject.upload.as_ref()))
+    }
+
+    /// Records the error code of the response.
+    pub(crate) fn set_error_code(&self, code: ErrorCode) {
+        let _ = self.code.set(code);
+    }
+
+    /// Records the identity, and what granted access.
+    pub(crate) fn set_identity(&self, identity: String, reason: Option<String>) {
+        let _ = self.identity.set((identity, reason));
+    }
+
+    /// Records why access was denied.
+    pub(crate) fn set_denied(&self, reason: String) {
+        let _ = self.denied.set(reason);
+    }
+
+    /// Records the limit that was reached.
+    pub(crate) fn set_limited(&self, limit: String) {
+        let _ = self.limited.set(limit);
+    }
+
+    /// Counts the bytes of the response until the request is dropped.
+    pub(crate) fn set_bytes_in_flight(&self, moving: Option<BytesInFlight>) {
+        if let Some(moving) = moving {
+            let _ = self.moving.set(moving);
+        }
+    }
+
+    /// What authentication needs to know of the request.
+    pub(crate) fn request_info(&self, parts: &Parts) -> RequestInfo {
+        let authority = parts.uri.authority().map(|authority| authority.as_str());
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let forwarded = self.client.host.as_deref();
+        RequestInfo {
+            headers: parts.headers.clone(),
+            host: forwarded.or(authority).or(host).map(str::to_owned),
+            peer: self.client.address,
+            secure: self.client.secure,
+            certificate: self.client.certificate.clone(),
+            tags: Vec::new(),
+            connection: self.credentials.clone(),
+        }
+    }
+
+    /// Received bytes of the body.
+    pub(crate) fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Adds received bytes of the body.
+    pub(crate) fn add_received(&self, bytes: usize) {
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Logs the request and its response.
+    pub(crate) fn log(&self, status: u16, sent_bytes: u64, whole: bool) {
+        let none = RequestSubject::default();
+        let subject = self.subject.get().unwrap_or(&none);
+        let proxy = self.client.proxy.map(tracing::field::display);
+        let who = self.identity.get();
+        macro_rules! line {
+            ($level:expr) => {
+                tracing::event!(
+                    target: "jreg::request",
+                    $level,
+                    request_id = %self.request_id,
+                    endpoint = self.endpoint(),
+                    method = %self.method,
+                    path = self.path,
+                    status,
+                    repository = subject.repository,
+                    reference = subject.reference,
+                    upload = subject.upload,
+                    code = self.code.get().map(|code| code.as_str()),
+                    identity = who.map(|(name, _)| name.as_str()),
+                    allowed_by = who.and_then(|(_, reason)| reason.as_deref()),
+                    denied = self.denied.get().map(String::as_str),
+                    limited = self.limited.get().map(String::as_str),
+                    received_bytes = self.received_bytes(),
+                    sent_bytes,
+                    duration_ms = millis(self.started.elapsed()),
+                    client = self.client.shown(),
+                    proxy,
+                    user_agent = self.user_agent,
+                    aborted = (!whole).then_some(true),
+                    "request"
+                )
+            };
+        }
+        // Successful probes come every few seconds.
+        if routes::is_probe(&self.path) && status < 400 {
+            line!(Level::DEBUG);
+        } else {
+            line!(Level::INFO);
+        }
+    }
+
+    /// The name of the endpoint in logs and metrics.
+    pub(crate) fn endpoint(&self) -> &'static str {
+        match self.subject.get() {
+            Some(subject) => subject.endpoint,
+            None => routes::endpoint_id(&self.path).unwrap_or("unknown"),
+        }
+    }
+}
+
+impl RequestSubject {
+    fn of(endpoint: &Endpoint) -> Self {
+        let (reference, upload) = match endpoint {
+            Endpoint::Ping | Endpoint::Catalog { .. } | Endpoint::TagList { .. } => (None, None),
+            Endpoint::BlobGet { digest, .. }
+            | Endpoint::BlobHead { digest, .. }
+            | Endpoint::BlobDelete { digest, .. } => (Some(digest.to_string()), None),
+            Endpoint::UploadStart { digest, mount, .. } => {
+                (mount.as_ref().or(digest.as_ref()).map(ToString::to_string), None)
+            }
+            Endpoint::UploadStatus { id, .. }
+            | Endpoint::UploadPatch { id, .. }
+            | Endpoint::UploadCancel { id, .. } => (None, Some(id.clone())),
+            Endpoint::UploadPut { id, digest, .. } => (Some(digest.to_string()), Some(id.clone())),
+            Endpoint::ManifestGet { reference, .. }
+            | Endpoint::ManifestHead { reference, .. }
+            | Endpoint::ManifestPut { reference, .. }
+            | Endpoint::ManifestDelete { reference, .. } => (Some(reference.to_string()), None),
+            Endpoint::Referrers { subject, .. } => (Some(subject.to_string()), None),
+        };
+        let repository = endpoint.name().map(ToString::to_string);
+        Self { endpoint: endpoint.id(), repository, reference, upload }
+    }
+}
+
+/// A duration in milliseconds, to the microsecond.
+fn millis(duration: Duration) -> f64 {
+    let micros =
+        u32::try_from(duration.as_micros()).map_or(duration.as_secs_f64() * 1e6, f64::from);
+    micros / 1000.0
+}

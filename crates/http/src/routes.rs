@@ -1,0 +1,64 @@
+//! The fixed paths: [`ROUTES`].
+
+use http::Method;
+
+/// One fixed path.
+#[derive(Debug)]
+pub struct Route {
+    pub path: &'static str,
+    /// Its name in logs and metrics.
+    pub id: &'static str,
+    pub(crate) document: Document,
+}
+
+/// What is served at a fixed path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Document {
+    Root,
+    Live,
+    Ready,
+    Metrics,
+    Token,
+    OpenApi,
+}
+
+/// Every fixed path.
+pub const ROUTES: &[Route] = &[
+    Route { path: "/", id: "root", document: Document::Root },
+    Route { path: "/livez", id: "livez", document: Document::Live },
+    Route { path: "/readyz", id: "readyz", document: Document::Ready },
+    Route { path: "/health", id: "health", document: Document::Live },
+    Route { path: "/ready", id: "ready", document: Document::Ready },
+    Route { path: "/metrics", id: "metrics", document: Document::Metrics },
+    Route { path: "/token", id: "token", document: Document::Token },
+    Route { path: "/openapi.yaml", id: "openapi", document: Document::OpenApi },
+];
+
+/// What is served at a path, if it is one of [`ROUTES`].
+pub(crate) fn find(path: &str) -> Option<&'static Route> {
+    ROUTES.iter().find(|route| route.path == path)
+}
+
+impl Route {
+    /// The allowed methods.
+    pub(crate) fn methods(&self) -> &'static [Method] {
+        match self.document {
+            Document::Token => &[Method::GET, Method::HEAD, Method::POST],
+            Document::Root
+            | Document::Live
+            | Document::Ready
+            | Document::Metrics
+            | Document::OpenApi => &[Method::GET, Method::HEAD],
+        }
+    }
+}
+
+/// The name of a path in logs and metrics, if it is one of [`ROUTES`].
+pub(crate) fn endpoint_id(path: &str) -> Option<&'static str> {
+    find(path).map(|route| route.id)
+}
+
+/// Whether machines ask for this path every few seconds.
+pub(crate) fn is_probe(path: &str) -> bool {
+    matches!(path, "/livez" | "/readyz" | "/health" | "/ready" | "/metrics")
+}
