@@ -114,7 +114,7 @@ impl Client {
     pub(crate) async fn run(mut self, operations: u64) {
         for _ in 0..operations {
             count(&self.schedule().counts.operations);
-            self.one().await;
+            Box::pin(self.one()).await;
             let pause = self.rng.below(20);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
