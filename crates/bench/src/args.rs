@@ -54,7 +54,7 @@ pub struct BenchArgs {
 pub enum BenchAction {
     /// Compare the results of runs: medians over all rounds, as Markdown and as a chart
     Report(ReportArgs),
-    /// Answer pushes and keep nothing of them: what the client can send at most
+    /// Respond to pushes and keep nothing of them: what the client can send at most
     Sink(SinkArgs),
     /// Have the host of a virtual machine provide memory: allocates, writes to and frees it, and
     /// writes and removes a file

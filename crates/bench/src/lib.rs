@@ -1,7 +1,7 @@
 //! `jreg-bench`: drives any OCI registry over HTTP/1.1 and measures it.
 //!
 //! It shares nothing with the server: not its types, not its HTTP. The binary parses
-//! [`BenchArgs`] and calls [`run`].
+//! [`BenchArgs`] and calls [`run()`].
 //!
 //! - What can be measured: [`WORKLOADS`]. A workload's content and repositories are those of one
 //!   run, so that no registry is flattered by what it has already.

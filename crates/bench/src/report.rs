@@ -108,7 +108,7 @@ impl BenchComparison {
     }
 
     /// The registry with the best value in a row, of those that the filter takes, and its value. One
-    /// that answered errors is no baseline.
+    /// that responded with errors is no baseline.
     pub(crate) fn best<'a>(
         &'a self,
         row: &ReportRow,

@@ -1,4 +1,4 @@
-//! A server that answers pushes and keeps nothing: what the client can send at most.
+//! A server that responds to pushes and keeps nothing: what the client can send at most.
 //!
 //! It reads bodies into one small buffer and hashes nothing, so that a registry that is as fast in
 //! a workload is limited by the client, not by itself. Nothing can be read from it.
@@ -13,7 +13,7 @@ const READ_BYTES: usize = 128 * 1024;
 /// The most headers of a request.
 const HEADERS_MAX: usize = 64;
 
-/// Answers on all connections of the listener.
+/// Responds on all connections of the listener.
 ///
 /// # Errors
 ///

@@ -3,8 +3,8 @@
 //! Health, metrics and documents are fixed paths (`routes`, `service`); every other path becomes
 //! an [`Endpoint`](jreg_oci::Endpoint), which `api` dispatches to the file of its noun (`blobs`,
 //! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `base`). A handler gets its
-//! [`ApiCall`](call::ApiCall) and the options that it needs, and returns a response or an
-//! [`ApiError`]. `exchange` observes all requests, and is the one place where an error becomes a
+//! `ApiCall` and the options that it needs, and returns a response or an
+//! `ApiError`. `exchange` observes all requests, and is the one place where an error becomes a
 //! response. `tests/architecture.rs` lists which module may use which.
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]

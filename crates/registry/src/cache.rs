@@ -5,7 +5,7 @@
 //! and an entry is never stale. Where others share the store an entry is trusted for a limited
 //! time. Absence is never cached, and no write relies on the cache.
 //!
-//! [`forget`]: Cache::forget
+//! [`forget`]: ContentCache::forget
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};

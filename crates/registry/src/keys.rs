@@ -316,7 +316,7 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 /// The objects with which a start probes a bucket.
 const PROBES: &str = "probe/";
 
-/// Everything that a key of ours may start with, but for [`format`].
+/// Everything that a key of ours may start with, but for [`format()`].
 pub(crate) const ROOTS: [&str; 9] =
     [BLOBS, LINKS, REPOSITORIES, CATALOG, UPLOADS, NOTES, QUARANTINE, PROBES, AUTH];
 

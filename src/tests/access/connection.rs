@@ -129,11 +129,11 @@ async fn concurrent_requests_of_a_connection_have_their_own_credentials() {
             2 => (MANIFEST, &token, 200),
             _ => (MANIFEST, &alice, 200),
         });
-        let answers = requests.map(async |(target, header, expected)| {
+        let responses = requests.map(async |(target, header, expected)| {
             tokio::task::yield_now().await;
             assert_eq!(connection.get(target, &[header]).await, expected, "{target}");
         });
-        join_all(answers).await;
+        join_all(responses).await;
     }
 }
 
@@ -229,8 +229,8 @@ async fn the_certificate_is_that_of_each_request() {
                  actions = ['pull']\n";
     let registry = Registry::with_policy(rules).await;
     let target = token_target("repository:open/app:pull");
-    let answer = registry.send_as("builder", "GET", &target, None).await;
-    let token = bearer(answer.json()["token"].as_str().unwrap());
+    let response = registry.send_as("builder", "GET", &target, None).await;
+    let token = bearer(response.json()["token"].as_str().unwrap());
     let mut connection = TestConnection::open(&registry);
     for (certificate, with_token, without) in
         [(Some("builder"), 200, 200), (Some("other"), 401, 404), (None, 401, 401)].repeat(2)

@@ -139,7 +139,7 @@ async fn one_client_has_a_share_of_the_uploads() {
     for _ in 0..64 {
         open.push(begin_chunk(&registry, &alice).await);
     }
-    let (senders, answers): (Vec<_>, Vec<_>) = open.into_iter().unzip();
+    let (senders, responses): (Vec<_>, Vec<_>) = open.into_iter().unzip();
     let (_waits, more) = begin_chunk(&registry, &alice).await;
     let (other, others) = begin_chunk(&registry, &access_token).await;
     let go_on = async {
@@ -154,7 +154,7 @@ async fn one_client_has_a_share_of_the_uploads() {
         assert_eq!(others.await, 202, "another has slots");
         drop(senders);
     };
-    let (statuses, ()) = tokio::join!(futures::future::join_all(answers), go_on);
+    let (statuses, ()) = tokio::join!(futures::future::join_all(responses), go_on);
     assert!(statuses.iter().all(|status| *status == 202), "{statuses:?}");
 }
 

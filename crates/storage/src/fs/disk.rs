@@ -2,7 +2,7 @@
 //!
 //! Files and folders are created here and nowhere else. Without the feature `testing` a [`Disk`] has
 //! no size and each method is the call itself. With it a test sees each call before it is made, and
-//! may delay it or make it fail ([`SyscallHook`]).
+//! may delay it or make it fail (`SyscallHook`).
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, ReadDir};
 use std::io::{self, Read};
