@@ -6,7 +6,7 @@
 //!
 //! New pages cost a fault each, a fifth of the processor time of a blob of 1 MiB. So the mapping of a
 //! part that is stored serves the next one of its size, as long as others are in use; with the last
-//! of them, the system has all of it back.
+//! of them, the system has all of it back but what one upload to a folder needs.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,9 @@ const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 
 /// How many bytes of mappings wait for the next part, beside those in use, at most.
 const SPARE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// How many of them stay when no part is in use: one client that pushes to a folder alone would take new
+/// pages for each blob.
+const IDLE_BYTES_MAX: usize = 1024 * 1024;
 /// They are at most the budget of the uploads divided by this.
 const SPARE_SHARE: u64 = 8;
 
@@ -104,7 +107,10 @@ impl SpareMappings {
             self.spare_bytes += map.len();
             self.spare.push_back(map);
         }
-        let bytes_max = if self.in_use == 0 { 0 } else { self.spare_bytes_max };
+        let bytes_max = match self.in_use {
+            0 => self.spare_bytes_max.min(IDLE_BYTES_MAX),
+            _ => self.spare_bytes_max,
+        };
         while self.spare_bytes > bytes_max
             && let Some(oldest) = self.spare.pop_front()
         {
@@ -314,7 +320,7 @@ mod tests {
         assert_eq!(counts(&mappings), (1, vec![MIB, MIB + 1, MIB - 1]));
         assert!(stays.iter().all(|byte| *byte == 1));
         drop(stays);
-        assert_eq!(counts(&mappings), (0, vec![]));
+        assert_eq!(counts(&mappings), (0, vec![MIB]), "the last alone is as large as may stay");
     }
 
     #[test]
@@ -329,7 +335,7 @@ mod tests {
         drop(full(&mappings, 7 * MIB, 3));
         assert_eq!(counts(&mappings), (1, vec![4 * MIB, 4 * MIB, 7 * MIB]));
         drop(stays);
-        assert_eq!(counts(&mappings), (0, vec![]));
+        assert_eq!(counts(&mappings), (0, vec![MAPPED_BYTES_MIN]));
     }
 
     #[test]
