@@ -174,14 +174,14 @@ pub enum InvalidManifest {
         /// [`ANNOTATIONS_MAX`].
         max: usize,
     },
-    /// Ambiguous: an object has a field twice, for clients that ignore case.
+    /// Ambiguous: an object has a field twice, also for clients that ignore case.
     #[error(
         "invalid manifest: a field {field:?} is repeated or written in another case: clients would \
          disagree on its value (CVE-2021-41190)"
     )]
     AmbiguousField {
-        /// The name of the field.
-        field: &'static str,
+        /// The name of the field, or the beginning of it.
+        field: String,
     },
     /// Ambiguous: an image for some clients and an index for others.
     #[error(
@@ -216,18 +216,18 @@ impl Manifest {
         if scanned.is_ambiguous(&kind) {
             return Err(InvalidManifest::Ambiguous { media_type });
         }
-        match ambiguous_field(json) {
-            Some(AmbiguousField::Repeated(field)) => {
-                return Err(InvalidManifest::AmbiguousField { field });
-            }
-            Some(AmbiguousField::OtherCase(field)) if !matches!(kind, ManifestKind::Unknown) => {
-                return Err(InvalidManifest::AmbiguousField { field });
-            }
-            _ => {}
-        }
         if scanned.depth > NESTING_MAX {
             let reason = format!("nested more than {NESTING_MAX} deep");
             return Err(InvalidManifest::Json { reason });
+        }
+        match ambiguous_field(json) {
+            Some(AmbiguousField::Repeated(field)) => {
+                return Err(InvalidManifest::AmbiguousField { field: excerpt(&field) });
+            }
+            Some(AmbiguousField::OtherCase(field)) if !matches!(kind, ManifestKind::Unknown) => {
+                return Err(InvalidManifest::AmbiguousField { field: field.to_owned() });
+            }
+            _ => {}
         }
         let has_more = scanned.has_more;
         let (manifest, descriptors) = read(media_type, &kind, json, scanned)?;

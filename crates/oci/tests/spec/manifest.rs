@@ -542,7 +542,7 @@ fn fields_that_clients_read_differently_are_refused() {
         }
     }
     let other_case = with(image.clone(), "Subject", descriptor("a/b", "x"));
-    let refused = InvalidManifest::AmbiguousField { field: "subject" };
+    let refused = InvalidManifest::AmbiguousField { field: "subject".to_owned() };
     assert_eq!(parse(&other_case).unwrap_err(), refused);
     assert!(parse_as("application/x", &json!({"Subject": "", "Config": ""})).is_ok());
     assert!(parse(&image).is_ok());
