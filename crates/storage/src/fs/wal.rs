@@ -431,7 +431,9 @@ impl WalWriter {
         };
         self.note(&batch, written.is_ok());
         self.shared.queued.fetch_sub(batch.len(), Ordering::SeqCst);
-        for WalSubmission { reply, .. } in batch {
+        for WalSubmission { reply, _wait: wait, .. } in batch {
+            // Once the submitter continues, nothing waits.
+            drop(wait);
             let outcome = match &written {
                 Ok(()) => Ok(()),
                 Err(WalRefusal::Full) => Err(WalRefusal::Full),
