@@ -40,15 +40,19 @@ pub(crate) async fn observe<A: Future<Output = Result<Response, ApiError>>>(
     let head = request.method() == Method::HEAD;
     let mut watch = ResponseWatch::new(context, &observed);
     let span = tracing::info_span!("request", request_id = %observed.request_id);
+    let render = |error: ApiError| error.render(&observed, context.options.retry_after);
     let handled = async {
+        let held = match memory::hold_head(&context.metrics, &request) {
+            Ok(held) => held,
+            Err(error) => return memory::without_body(render(error)),
+        };
         let handled = async {
             framing::check(&request)?;
-            let _held = memory::hold_head(&context.metrics, &request)?;
             handle(Arc::clone(&observed), request).await
         };
         let result = AssertUnwindSafe(handled).catch_unwind().await;
         let result = result.unwrap_or_else(|_| Err(ApiError::panicked()));
-        result.unwrap_or_else(|error| error.render(&observed, context.options.retry_after))
+        memory::hold_small_response(held, result.unwrap_or_else(render))
     };
     let mut response = handled.instrument(span).await;
     add_headers(context, &observed, &mut response);

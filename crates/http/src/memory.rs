@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
 use bytes::Bytes;
-use http::Version;
+use http::{Version, header};
 use http_body::{Frame, SizeHint};
 use jreg_auth::Network;
 use jreg_net::server::{
@@ -124,7 +124,32 @@ pub(crate) fn hold_response(
     }
     let reservation = budget.reserve(network, length);
     let reservation = reservation.ok_or_else(|| refused(metrics, "response_memory"))?;
-    Ok(response.map(|body| Body::new(HeldBody { body, reservation: Arc::new(reservation) })))
+    Ok(hold_until_taken(ResponseMemory::Own(reservation), response))
+}
+
+/// Counts what a request held, until a response that is too small to be counted by itself is taken: over
+/// HTTP/2 a client can leave hundreds of them on one connection.
+pub(crate) fn hold_small_response(head: Option<HeldMemory>, response: Response) -> Response {
+    let length = headers::length_of(&response).unwrap_or(RESPONSE_BYTES_MIN);
+    match head {
+        Some(head) if (1..RESPONSE_BYTES_MIN).contains(&length) => {
+            hold_until_taken(ResponseMemory::Request(head), response)
+        }
+        Some(_) | None => response,
+    }
+}
+
+/// A refusal for want of memory, which must not take any: without a body it is sent at once, whatever the
+/// client's window.
+pub(crate) fn without_body(response: Response) -> Response {
+    let mut response = response.map(|_| Body::empty());
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
+}
+
+fn hold_until_taken(memory: ResponseMemory, response: Response) -> Response {
+    response.map(|body| Body::new(HeldBody { body, memory: Arc::new(memory) }))
 }
 
 fn refused(metrics: &Metrics, limit: &'static str) -> ApiError {
@@ -132,16 +157,22 @@ fn refused(metrics: &Metrics, limit: &'static str) -> ApiError {
     ApiError::busy(limit.to_owned())
 }
 
+/// What counts a response, until this is dropped.
+enum ResponseMemory {
+    Own(#[expect(dead_code, reason = "it is held")] AddressReservation),
+    Request(#[expect(dead_code, reason = "it is held")] HeldMemory),
+}
+
 /// A body whose bytes are counted, also those that the connection has and has not sent.
 struct HeldBody {
     body: Body,
-    reservation: Arc<AddressReservation>,
+    memory: Arc<ResponseMemory>,
 }
 
 /// Bytes of such a body.
 struct HeldBytes {
     bytes: Bytes,
-    _reservation: Arc<AddressReservation>,
+    _memory: Arc<ResponseMemory>,
 }
 
 impl AsRef<[u8]> for HeldBytes {
@@ -159,9 +190,8 @@ impl http_body::Body for HeldBody {
         task: &mut TaskContext<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
         let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(task));
-        let held = |bytes| {
-            Bytes::from_owner(HeldBytes { bytes, _reservation: Arc::clone(&self.reservation) })
-        };
+        let held =
+            |bytes| Bytes::from_owner(HeldBytes { bytes, _memory: Arc::clone(&self.memory) });
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(held))))
     }
 
@@ -213,6 +243,33 @@ mod tests {
         );
         drop(held);
         assert!(hold(Version::HTTP_2).is_ok());
+    }
+
+    /// 256 responses of 404 whose client reads nothing kept 1.1 MiB for one connection.
+    #[tokio::test]
+    async fn fixed_small_responses_are_counted_until_they_are_taken() {
+        let memory = RequestMemory::new(&AddressBudget::new(0, 0), None);
+        let answer = || {
+            let request = request(Version::HTTP_2, &memory, 0);
+            let held = hold_head(&Metrics::new(), &request)?;
+            let body = Body::from("not found");
+            let response = http::Response::builder().header("content-length", 9);
+            Ok::<_, ApiError>(hold_small_response(held, response.body(body).unwrap()))
+        };
+        let responses: Vec<_> = std::iter::from_fn(|| answer().ok()).collect();
+        assert!((8..=16).contains(&responses.len()), "{}", responses.len());
+        let refused = answer().unwrap_err();
+        assert_eq!(refused.status().as_u16(), 429);
+        let mut taken = Vec::new();
+        for response in responses {
+            taken.push(response.into_body().collect().await.unwrap().to_bytes());
+        }
+        assert!(answer().is_err(), "the connection has them");
+        drop(taken);
+        assert!(answer().is_ok());
+        let response = http::Response::builder().header("content-length", 9);
+        let empty = without_body(response.body(Body::from("too many ")).unwrap());
+        assert!(empty.into_body().is_end_stream());
     }
 
     /// Each byte in a frame of its own kept 64 KiB many times over.
