@@ -188,9 +188,14 @@ pub fn registry(settings: &Settings) -> RegistryOptions {
 /// Share of `cache-bytes` for the records of a folder; the rest is for parsed content.
 const RECORDS_SHARE: u64 = 4;
 
+/// For how long after its maximum age an upload may still be completed: a retry of its closing request, and
+/// a margin.
+const CLOSING_MAX: Duration = Duration::from_secs(2 * 3600);
+
 /// Options of the folder store.
 pub fn folder(settings: &Settings) -> FsOptions {
     FsOptions {
+        upload_age_max: settings.upload_age_max + CLOSING_MAX,
         durability: settings.durability,
         cache_bytes: settings.cache_bytes / RECORDS_SHARE,
         private_folders: SECRET_FOLDERS,

@@ -121,7 +121,11 @@ impl Core {
         let ticket = self.cache.take_ticket(name, digest);
         let key = keys::link(digest, name);
         let held = self.touch_record::<Link>(window, &key, |link| link.live().is_some()).await;
-        let Some(held) = absent_if_damaged(held)? else { return Ok(None) };
+        let Some(held) = absent_if_damaged(held)? else {
+            // It may be cached, from before it was damaged or removed.
+            self.cache.forget(name, digest);
+            return Ok(None);
+        };
         let age = held.age();
         let Link::Live(location) = held.value else { return Ok(None) };
         self.cache.add_link(

@@ -62,12 +62,14 @@ pub(crate) fn decode_versioned<T: StoredRecord>(
     Ok(VersionedRecord { value, etag, last_modified, date })
 }
 
-/// The version of which these bytes are a whole record, if it is one that this code does not know.
+/// The version of which these bytes are a whole record, if it is one that this code does not know. Not
+/// where the checksum is wrong: then the version may be.
 pub(crate) fn later_version(bytes: &Bytes) -> Option<u64> {
     #[derive(Deserialize)]
     struct RecordVersion {
         v: u64,
     }
+    verify_checksum(bytes).ok()?;
     let version: RecordVersion = serde_json::from_slice(bytes).ok()?;
     (version.v > 1).then_some(version.v)
 }

@@ -337,20 +337,11 @@ impl UploadWriter {
         self.pipeline.set_stored(StoredBytes::Parts(upload));
         match self.core.store.capabilities().drops_unrecorded_uploads {
             true => Ok(()),
-            false => self.record_parts(self.record.saved().clone()).await,
+            false => {
+                let progress = self.record.saved().clone();
+                self.record.save(progress, self.pipeline.parts().cloned()).await
+            }
         }
-    }
-
-    async fn record_parts(&mut self, progress: SavedProgress) -> Result<()> {
-        let is_known = self.record.is_recorded();
-        let recorded = self.record.save(progress, self.pipeline.parts().cloned()).await;
-        if let Err(Error::UploadSuperseded { .. }) = recorded
-            && !is_known
-        {
-            // No other request has ever heard of them.
-            self.abandon_bytes().await?.discard(&self.core).await?;
-        }
-        recorded
     }
 
     /// Waits until every part that was sent is stored.
@@ -396,7 +387,8 @@ impl UploadWriter {
 
     async fn save_parts(&mut self) -> Result<()> {
         self.land_all().await?;
-        self.record_parts(self.progress(None)).await
+        let progress = self.progress(None);
+        self.record.save(progress, self.pipeline.parts().cloned()).await
     }
 
     fn age(&self) -> Duration {
@@ -434,12 +426,16 @@ impl UploadWriter {
         let (parts, _) = self.pipeline.stored().clone().into_parts_and_tail();
         let object = Put { key, bytes: part.bytes, mode: NEW_KEY };
         let progress = self.progress(Some(tail.clone()));
-        match self.record.put_and_save(object, progress, parts.clone()).await? {
-            true => {
+        match self.record.put_and_save(object, progress, parts.clone()).await {
+            Ok(true) => {
                 self.pipeline.set_stored(StoredBytes::new(parts, Some(tail)));
                 Ok(None)
             }
-            false => Ok(Some(tail)),
+            Ok(false) => Ok(Some(tail)),
+            Err(error) => {
+                self.core.discard_unlinked(&tail, &error).await;
+                Err(error)
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -404,6 +404,24 @@ async fn orphans_of_a_crash_are_invisible_and_swept() {
     assert_eq!(list(&store, "").await.unwrap(), ["a/b"]);
     let names: Vec<_> = fs::read_dir(root.path().join("a")).unwrap().collect();
     assert_eq!(names.len(), 1, "{names:?}");
+}
+
+/// A crash between the file's name and the record that was to name the upload left it for ever.
+#[tokio::test]
+async fn upload_to_which_nothing_was_written_for_long_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let upload_age_max = Duration::from_secs(3600);
+    let options = FsOptions { upload_age_max, ..FsOptions::default() };
+    let store = FsStore::open(root.path(), options).unwrap();
+    let upload = begin(&store, b"12345").await;
+    let file = fs::File::options().write(true).open(staging_file(root.path())).unwrap();
+    for (age, is_there) in [(3590, true), (3610, false)] {
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        assert_eq!(list(&store, "").await.unwrap(), [] as [String; 0]);
+        let names = fs::read_dir(root.path().join("bulk")).unwrap().count();
+        assert_eq!(names == 1, is_there, "{age} s");
+    }
+    assert!(store.complete_multipart(&upload).await.unwrap_err().is_not_found());
 }
 
 #[tokio::test]

@@ -145,6 +145,9 @@ mod tests {
     fn a_later_version_is_distinguished_from_damage() {
         let version = |text: &'static str| later_version(&Bytes::from_static(text.as_bytes()));
         assert_eq!(version(r#"{"nonce":"n","v":3,"state":"frozen","where":["a"]}"#), Some(3));
+        // The version itself may be what is damaged.
+        let flipped = r#"{"nonce":"n","v":3,"state":"live","check":"0123456789abcdef"}"#;
+        assert_eq!(version(flipped), None);
         for other in ["", "{", "{}", r#"{"v":1}"#, r#"{"v":"2"}"#, r#"{"v":2"#] {
             assert_eq!(version(other), None, "{other}");
         }

@@ -258,7 +258,7 @@ impl Core {
 
 /// Whether nothing was written, and a retry would fail too: the store is full, or the blob is too
 /// large.
-fn is_definite(error: &Error) -> bool {
+pub(super) fn is_definite(error: &Error) -> bool {
     match error {
         Error::Store(error) => matches!(error.kind(), ErrorKind::Full | ErrorKind::TooLarge),
         Error::BlobTooLarge { .. } => true,

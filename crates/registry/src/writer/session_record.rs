@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use jreg_oci::{HashState, RepositoryName};
-use jreg_storage::{ETag, ErrorKind, Multipart, Put};
+use jreg_storage::{ETag, ErrorKind, Multipart, Put, Written};
 
+use super::closing::is_definite;
 use crate::core::{Core, swap_mode};
 use crate::keys;
 use crate::record::{Location, StoredRecord};
@@ -33,8 +34,8 @@ pub(super) struct SessionRecord {
     /// The version in the store; `None` until there is one.
     version: Option<ETag>,
     saved: SavedProgress,
-    /// Whether a write of the record was sent, which may have arrived.
-    was_sent: bool,
+    /// Whether a write of the record failed that may have arrived.
+    may_have_arrived: bool,
     /// Opened before an object was stored that no record references yet.
     unreferenced_since: Option<WriteWindow>,
 }
@@ -56,7 +57,7 @@ impl SessionRecord {
             part_bytes,
             version: None,
             saved: SavedProgress { offset: 0, hash, tail: None },
-            was_sent: false,
+            may_have_arrived: false,
             unreferenced_since: None,
         }
     }
@@ -93,7 +94,7 @@ impl SessionRecord {
 
     /// Whether a record may be in the store.
     pub(super) fn may_be_recorded(&self) -> bool {
-        self.was_sent || self.is_recorded()
+        self.may_have_arrived || self.is_recorded()
     }
 
     pub(super) fn saved(&self) -> &SavedProgress {
@@ -149,10 +150,9 @@ impl SessionRecord {
     ) -> Result<bool> {
         let window = parts.is_none().then(|| self.core.open_window());
         let record = self.put(self.open(&progress, parts));
-        self.was_sent = true;
-        let Some(written) = self.core.put_then(window, object, record).await? else {
-            return Ok(false);
-        };
+        let written = self.core.put_then(window, object, record).await;
+        self.note_sent(&written);
+        let Some(written) = written? else { return Ok(false) };
         self.version = Some(written.etag);
         self.note_saved(progress).await;
         Ok(true)
@@ -161,10 +161,16 @@ impl SessionRecord {
     /// Writes a state over the version that is known.
     pub(super) async fn swap(&mut self, state: SessionState) -> Result<()> {
         let Put { key, bytes, .. } = self.put(state);
-        self.was_sent = true;
-        let swapped = self.core.swap(&key, self.version.as_ref(), bytes).await?;
-        self.version = Some(swapped.ok_or_else(|| self.superseded())?.etag);
+        let core = Arc::clone(&self.core);
+        let swapped = core.swap(&key, self.version.as_ref(), bytes).await;
+        self.note_sent(&swapped);
+        self.version = Some(swapped?.ok_or_else(|| self.superseded())?.etag);
         Ok(())
+    }
+
+    /// Only a write whose outcome is unknown may have arrived, if it is not the version.
+    fn note_sent(&mut self, written: &Result<Option<Written>>) {
+        self.may_have_arrived |= matches!(written, Err(error) if !is_definite(error));
     }
 
     /// The write of a state over the version that is known.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures::SinkExt;
 use jreg_registry::{BodyError, Error, Registry, RegistryOptions, Repository, UploadChunk};
-use jreg_storage::testing::ManualClock;
-use jreg_storage::{FsOptions, FsStore, ListRequest, Store};
+use jreg_storage::testing::{ManualClock, SyscallFaults};
+use jreg_storage::{Durability, FsOptions, FsStore, ListRequest, Store};
 use tempfile::TempDir;
 
 use crate::bench::{bytes, digest, open_body};
@@ -94,6 +94,35 @@ async fn bytes_that_no_record_names_are_dropped_with_the_next_run() {
     let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
     assert!(store.list(&ListRequest::below("blobs/")).await.unwrap().entries.is_empty());
     assert_eq!(files(&root.path().join("blobs")), [] as [PathBuf; 0]);
+}
+
+/// Each failed request of a client that retries on a full disk kept its bytes: the file already had the
+/// name that the record was to say, or was an object that no record referenced.
+#[tokio::test]
+async fn bytes_whose_record_finds_no_space_are_freed_at_once() {
+    for length in [PIECE_BYTES, 100 * 1024] {
+        let root = tempfile::tempdir().unwrap();
+        let faults = Arc::new(SyscallFaults::default());
+        let options = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
+        let store = FsStore::open_with(root.path(), options, faults.clone()).unwrap();
+        let (clock, options) = (Arc::new(ManualClock::default()), RegistryOptions::default());
+        let registry = Registry::open(Arc::new(store), clock, options).await.unwrap();
+        let repository = registry.repository("app".parse().unwrap());
+        let blobs = root.path().join("blobs");
+        let mut failed = 0;
+        for call in 0..40 {
+            let id = repository.upload_start(None);
+            faults.no_space_after(call);
+            let appended = repository.upload_append(&id, UploadChunk::of(bytes(length))).await;
+            faults.heal();
+            match appended {
+                Ok(_) => repository.upload_cancel(&id).await.unwrap(),
+                Err(_) => failed += 1,
+            }
+            assert_eq!(files(&blobs), [] as [PathBuf; 0], "call {call}, {length} bytes");
+        }
+        assert!(failed > 3, "{failed}");
+    }
 }
 
 /// The bytes of one of them stay, whole.

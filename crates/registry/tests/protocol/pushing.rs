@@ -498,6 +498,23 @@ async fn deduplication_without_a_right_copy_only_reports() {
 }
 
 /// Another instance heals a blob while this one still trusts where its bytes were.
+/// HEAD said 200 from memory, and the manifest was refused, until a restart.
+#[tokio::test]
+async fn damaged_link_in_memory_is_forgotten_by_the_push_that_finds_it() {
+    let bench = bench(BenchStoreKind::Local).await;
+    let (content, of) = (bytes(6), digest(&bytes(6)));
+    bench.push("a", &content).await;
+    bench.pull("a", &of).await.unwrap();
+    let link = bench.keys("links/").await.remove(0);
+    bench.faults.put(&link, "{".into(), PutMode::Overwrite).await.unwrap();
+    bench.put_manifest("a", "v1", &image(&content)).await.unwrap_err();
+    let repository = bench.repository("a");
+    let stat = repository.blob_stat(&of, TouchPolicy::IfOld).await;
+    assert!(matches!(stat, Err(Error::BlobUnknown { .. })), "{stat:?}");
+    push(&repository, PushMethod::Single, &content).await.unwrap();
+    bench.put_manifest("a", "v1", &image(&content)).await.unwrap();
+}
+
 #[tokio::test]
 async fn link_in_memory_to_damaged_bytes_is_read_again() {
     for kind in [LinkDamage::Removed, LinkDamage::Cut] {

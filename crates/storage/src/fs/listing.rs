@@ -238,7 +238,9 @@ impl FsInner {
         for entry in entries {
             let entry = entry.map_err(fail)?;
             let Ok(component) = entry.file_name().into_string() else { continue };
-            if self.is_left_over(&component) {
+            if self.is_left_over(&component)
+                || self.is_expired_upload(&component, || entry.metadata())
+            {
                 // If it cannot be removed it stays invisible, and the next listing tries again.
                 let _ = self.disk.unlink(&entry.path());
                 continue;

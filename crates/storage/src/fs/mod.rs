@@ -40,6 +40,7 @@ mod sync;
 mod uploads;
 mod wal;
 
+use std::fs::Metadata;
 use std::io;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -81,6 +82,7 @@ const RESERVED_BYTES_MAX: usize = 64 * 1024;
 /// sync: while [`WRITES_MAX`] writes are in flight, one read of a thousand does.
 const KEY_STRIPES: usize = 65_536;
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+const UPLOAD_AGE_MAX: Duration = Duration::from_secs(31 * 24 * 3600);
 /// Maximum number of writes in flight: each holds a thread until it is durable.
 const WRITES_MAX: usize = 64;
 /// Maximum number of listings in flight: each may wait for the writes in its folder.
@@ -107,6 +109,9 @@ pub struct FsOptions {
     pub lock_wait: Duration,
     /// How many bytes of small records are kept in memory.
     pub cache_bytes: u64,
+    /// After which time without a write the file of an upload is removed by a listing of its folder: a
+    /// crash may leave one that no record names. By then no record may name it.
+    pub upload_age_max: Duration,
     /// Folders in the root whose content is secret: [`FsStore::open`] takes all permissions of
     /// other users from everything below them, as it does from the root and the files in it.
     pub private_folders: &'static [&'static str],
@@ -123,6 +128,7 @@ impl Default for FsOptions {
             clock: Arc::new(SystemClock::new()),
             lock_wait: Duration::from_secs(10),
             cache_bytes: CACHE_BYTES,
+            upload_age_max: UPLOAD_AGE_MAX,
             private_folders: &[],
             reserved_for: Vec::new(),
         }
@@ -160,6 +166,7 @@ struct FsInner {
     folders: FolderLocks,
     keys: Stripes,
     uploads: FsUploads,
+    upload_age_max: Duration,
     run: String,
     temporaries: AtomicU64,
     root: FsRoot,
@@ -186,8 +193,15 @@ impl FsStore {
     }
 
     fn open_on(root: &Path, options: FsOptions, disk: Disk) -> Result<Self, FsOpenError> {
-        let FsOptions { durability, clock, lock_wait, cache_bytes, private_folders, reserved_for } =
-            options;
+        let FsOptions {
+            durability,
+            clock,
+            lock_wait,
+            cache_bytes,
+            upload_age_max,
+            private_folders,
+            reserved_for,
+        } = options;
         let root = FsRoot::open(root, durability, lock_wait)?;
         modes::restrict(root.path(), private_folders).log(root.path());
         let io = |source| FsOpenError::Io { root: root.path().to_owned(), source };
@@ -223,6 +237,7 @@ impl FsStore {
             folders: FolderLocks::new(root.path().to_owned(), device, disk),
             keys: Stripes::new(KEY_STRIPES),
             uploads: FsUploads::default(),
+            upload_age_max,
             run: uuid::Uuid::new_v4().simple().to_string(),
             temporaries: AtomicU64::new(0),
             root,
@@ -339,6 +354,19 @@ impl FsInner {
             name.strip_prefix(prefix).is_some_and(|rest: &str| !rest.starts_with(owner))
         };
         of_another(TEMPORARY, &self.run) || of_another(STAGING, self.root.epoch())
+    }
+
+    /// Whether a file is of an upload to which nothing was written for so long that no record names it.
+    fn is_expired_upload(
+        &self,
+        name: &str,
+        metadata: impl FnOnce() -> io::Result<Metadata>,
+    ) -> bool {
+        name.starts_with(STAGING)
+            && metadata().and_then(|found| found.modified()).is_ok_and(|modified| {
+                let age = self.clock.now().duration_since(modified);
+                age.is_ok_and(|age| age > self.upload_age_max)
+            })
     }
 }
 
