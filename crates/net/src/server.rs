@@ -18,7 +18,6 @@ mod refusal;
 mod request_memory;
 mod sending;
 pub mod slots;
-mod unsent;
 mod windows;
 
 use std::fmt;
@@ -232,8 +231,6 @@ struct ServerShared {
     windows: ReceiveWindows,
     /// Slots of responses that all connections share.
     responses: Arc<Semaphore>,
-    /// Permits for more unsent bytes in the kernel.
-    fast_connections: Arc<Semaphore>,
     /// Memory that the requests of all connections share.
     requests: Arc<AddressBudget>,
     addresses: Arc<Addresses>,
@@ -273,7 +270,6 @@ pub fn serve(
         slots: Arc::new(Semaphore::new(options.connections_max)),
         windows: ReceiveWindows::new(options.h2_window_bytes),
         responses: Arc::new(Semaphore::new(options.responses_max)),
-        fast_connections: Arc::new(Semaphore::new(unsent::FAST_CONNECTIONS_MAX)),
         requests: request_memory::requests_budget(),
         addresses: Addresses::new(
             options.connections_per_address_max,

@@ -16,6 +16,7 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use jreg_telemetry::metrics::GaugeGuard;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -25,7 +26,6 @@ use super::files::FileQueue;
 use super::request_memory::RequestMemory;
 use super::sending::SendingIo;
 use super::slots::{ResponseSlot, ResponseSlots};
-use super::unsent::{self, UNSENT_BYTES_MAX, UnsentLimit};
 use super::windows::{self, ReceiveWindow};
 use super::{
     AuthorizedBefore, ConnectionResources, Peer, RequestHandler, ResponseFuture, Secured,
@@ -51,6 +51,9 @@ const H2_RESETS_FOR_ERRORS_MAX: usize = 1024;
 /// How often an HTTP/2 client is asked whether it is still there, and how long it may take.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much may wait in the kernel unsent before we stop handing it more. With more, a slow
+/// client would look like one that takes nothing.
+const UNSENT_BYTES_MAX: u32 = 256 * 1024;
 /// How long a connection that is to close may go on without a request. An orderly one closes at
 /// once; this ends half a request, and the rest of a body that was refused.
 const FAREWELL_MAX: Duration = Duration::from_millis(500);
@@ -139,8 +142,7 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         let Some(Ok(is_h2)) = shared.parts.stopping.run_until_cancelled(beginning).await else {
             return;
         };
-        let unsent = UnsentLimit::new(&shared.fast_connections);
-        let io = SendingIo { io: TokioIo::new(stream), files: service.files.clone(), unsent };
+        let io = SendingIo { io: TokioIo::new(stream), files: service.files.clone() };
         return attend(&shared, io, service, window(is_h2)).await;
     };
     let taking = handshake::take(tls, stream, address, time_max);
@@ -209,7 +211,9 @@ where
 
 fn tune(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    unsent::set_unsent_max(stream, UNSENT_BYTES_MAX)
+    #[cfg(target_os = "linux")]
+    SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
+    Ok(())
 }
 
 fn look_interval(options: &ServerOptions) -> Duration {

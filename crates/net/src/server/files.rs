@@ -43,16 +43,6 @@ pub fn is_placeholder(buffer: &[u8]) -> bool {
 struct FilePart {
     file: Arc<OpenFile>,
     range: ByteRange,
-    /// The body has no more.
-    is_last: bool,
-}
-
-/// What was sent of a part.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SentPart {
-    pub(super) bytes: usize,
-    /// It was the end of a body.
-    pub(super) is_end: bool,
 }
 
 /// The file parts of the placeholders on their way to a connection, in order.
@@ -74,7 +64,7 @@ impl FileQueue {
     /// # Errors
     ///
     /// I/O errors, including `WouldBlock`; `UnexpectedEof` if the file has become shorter.
-    pub(super) fn send(&self, connection: impl AsFd, length: usize) -> io::Result<SentPart> {
+    pub fn send(&self, connection: impl AsFd, length: usize) -> io::Result<usize> {
         let mut parts = self.lock();
         let Some(part) = parts.front_mut() else {
             return Err(io::Error::other("a placeholder has no file"));
@@ -85,11 +75,10 @@ impl FileQueue {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         part.range.start += sent as u64;
-        let (is_empty, is_last) = (part.range.is_empty(), part.is_last);
-        if is_empty {
+        if part.range.is_empty() {
             parts.pop_front();
         }
-        Ok(SentPart { bytes: sent, is_end: is_empty && is_last })
+        Ok(sent)
     }
 }
 
@@ -200,8 +189,7 @@ impl Body for FileBody {
         }
         self.rest.start = part.end;
         let length = usize::try_from(part.len()).unwrap_or(PART_BYTES_MAX);
-        let (file, is_last) = (Arc::clone(&self.file), self.rest.is_empty());
-        self.files.lock().push_back(FilePart { file, range: part, is_last });
+        self.files.lock().push_back(FilePart { file: Arc::clone(&self.file), range: part });
         let placeholder = PLACEHOLDER.get(..length).unwrap_or_default();
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(placeholder)))))
     }

@@ -13,7 +13,6 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::files::{FileQueue, is_placeholder};
-use super::unsent::UnsentLimit;
 
 /// More data follows, so the response headers wait for the first bytes of the body (`MSG_MORE` of
 /// Linux; placeholders exist only there).
@@ -24,16 +23,15 @@ const MSG_MORE: i32 = 0x8000;
 pub(super) struct SendingIo {
     pub(super) io: TokioIo<TcpStream>,
     pub(super) files: Option<Arc<FileQueue>>,
-    pub(super) unsent: UnsentLimit,
 }
 
 impl SendingIo {
     /// Retries a write when the socket is writable again.
-    fn poll_with<T>(
+    fn poll_with(
         &self,
         task: &mut Context<'_>,
-        mut write: impl FnMut(&TcpStream, &FileQueue) -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
+        mut write: impl FnMut(&TcpStream, &FileQueue) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
         let Some(files) = &self.files else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
@@ -47,10 +45,8 @@ impl SendingIo {
         }
     }
 
-    fn poll_file(&mut self, task: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        let sent = ready!(self.poll_with(task, |stream, files| files.send(stream, length)))?;
-        self.unsent.accepted(self.io.inner(), sent.bytes, sent.is_end);
-        Poll::Ready(Ok(sent.bytes))
+    fn poll_file(&self, task: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        self.poll_with(task, |stream, files| files.send(stream, length))
     }
 }
 
