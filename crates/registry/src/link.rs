@@ -138,6 +138,13 @@ impl Core {
         Ok(Some(location))
     }
 
+    /// The version of a link that was deleted, to be revived at once by what closes an upload: a retry
+    /// that found the upload closed, and the link not yet written, would take it for deleted since.
+    pub(crate) async fn deleted_link(&self, key: &Key) -> Result<Option<ETag>> {
+        let found = self.find_record::<Link>(key).await?;
+        Ok(found.valid().filter(|link| link.value.live().is_none()).map(|link| link.etag.clone()))
+    }
+
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
     /// complete. A damaged link is replaced, except by a replay: it may have been deleted. The caller
     /// ensures that the bytes of the offer exist until the window closes.

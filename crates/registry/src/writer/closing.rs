@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use jreg_oci::{Algorithm, Digest, Hasher};
-use jreg_storage::{ErrorKind, Multipart, Put, PutMode, SequenceOutcome, StoreChange};
+use jreg_storage::{ErrorKind, Multipart, Put, SequenceOutcome, StoreChange};
 
 use super::part_pipeline::StoredBytes;
 use super::session_record::SavedProgress;
 use super::{NEW_KEY, UploadWriter};
 use crate::budget::BudgetReservation;
-use crate::core::Core;
+use crate::core::{Core, swap_mode};
 use crate::keys;
 use crate::pace::ReadPace;
 use crate::record::{Link, Location, StoredRecord};
@@ -80,7 +80,8 @@ impl UploadWriter {
         let window = core.open_window();
         let link = Link::Live(closed.location.clone()).encode();
         let key = keys::link(digest, self.record.repository());
-        let put = Put { key, bytes: link, mode: PutMode::Create };
+        let mode = swap_mode(core.deleted_link(&key).await?.as_ref());
+        let put = Put { key, bytes: link, mode };
         match core.put_after(window, before, put).await {
             Ok(SequenceOutcome::All(_)) => Ok(CloseOutcome::Linked(closed.location)),
             // The bytes are not complete yet, or the repository has another link.

@@ -125,6 +125,22 @@ async fn bytes_whose_record_finds_no_space_are_freed_at_once() {
     }
 }
 
+/// Another request found the upload closed, and took the deleted link for its own.
+#[tokio::test]
+async fn blob_that_was_deleted_before_is_linked_with_the_close_of_its_upload() {
+    let folder = Folder::open().await;
+    let (repository, content) = (&folder.repository, bytes(2 * PIECE_BYTES));
+    let of = digest(&content);
+    repository.blob_push(&of, UploadChunk::of(content.clone())).await.unwrap();
+    repository.blob_delete(&of).await.unwrap();
+    let id = repository.upload_start(None);
+    repository.upload_append(&id, UploadChunk::of(content)).await.unwrap();
+    let closing = (0..8).map(|_| repository.upload_finish(&id, &of, UploadChunk::empty()));
+    for closed in futures::future::join_all(closing).await {
+        closed.unwrap();
+    }
+}
+
 /// The bytes of one of them stay, whole.
 #[tokio::test]
 async fn of_two_first_streams_of_an_upload_one_is_recorded() {
