@@ -68,6 +68,8 @@ pub(super) struct PartPipeline {
     /// How many bytes were handed to the store as parts: where the part in memory starts.
     sent: u64,
     in_flight: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
+    /// Whether parts were sent that are not durable yet.
+    is_unsynced: bool,
 }
 
 impl Drop for PartPipeline {
@@ -88,6 +90,7 @@ impl PartPipeline {
             sent: stored.parts().map_or(0, Multipart::size_bytes),
             stored,
             in_flight: VecDeque::new(),
+            is_unsynced: false,
         }
     }
 
@@ -132,6 +135,7 @@ impl PartPipeline {
         let upload = Multipart { parts: Vec::new(), ..upload.clone() };
         let (offset, FilledPart { bytes, reservation }) = (self.sent, part);
         self.sent += bytes.len() as u64;
+        self.is_unsynced = true;
         self.in_flight.push_back(tokio::spawn(async move {
             let part = store.put_part(&upload, offset, bytes).await;
             drop(reservation);
@@ -157,12 +161,13 @@ impl PartPipeline {
         Ok(())
     }
 
-    /// Makes the parts durable.
-    pub(super) async fn sync_parts(&self) -> Result<()> {
-        match self.stored.parts() {
-            Some(upload) => Ok(self.core.store.sync_parts(upload).await?),
-            None => Ok(()),
+    /// Makes the parts that were sent durable. Those of earlier requests are: a record names them.
+    pub(super) async fn sync_parts(&mut self) -> Result<()> {
+        if let (Some(upload), true) = (self.stored.parts(), self.is_unsynced) {
+            self.core.store.sync_parts(upload).await?;
         }
+        self.is_unsynced = false;
+        Ok(())
     }
 
     /// Waits until no part is in flight, whatever became of it: one that lands after an abort

@@ -400,8 +400,10 @@ async fn push_whose_link_has_no_room_frees_its_bytes_at_once() {
     for (store, way) in
         BOTH.into_iter().flat_map(|at| [PushMethod::Single, PushMethod::Put].map(|way| (at, way)))
     {
-        // The first write of the link finds one that was deleted, and the second replaces that.
-        for nth in [1, 2] {
+        // In a bucket the first write of the link finds one that was deleted, and the second replaces
+        // that; elsewhere the first does.
+        let writes = if store == BenchStoreKind::Remote { 2 } else { 1 };
+        for nth in 1..=writes {
             let bench = bench(store).await;
             let repository = bench.repository("a");
             bench.push("a", &content).await;

@@ -169,7 +169,7 @@ impl FsInner {
                 }
                 Some(_) | None => {}
             }
-            self.put_synced(key, folder, bytes, mode)
+            self.put_synced((key, folder), (bytes, version), mode)
         })
     }
 
@@ -213,7 +213,12 @@ impl FsInner {
     }
 
     /// Puts an object by its own syncs.
-    fn put_synced(&self, key: &Key, folder: &Path, bytes: &[u8], mode: &PutMode) -> Result<()> {
+    fn put_synced(
+        &self,
+        (key, folder): (&Key, &Path),
+        (bytes, version): (&Bytes, Option<&ETag>),
+        mode: &PutMode,
+    ) -> Result<()> {
         let temporary = self.write_temporary(key, folder, bytes, self.clock.now())?;
         if self.syncs.is_strict() {
             self.disk
@@ -227,7 +232,10 @@ impl FsInner {
         let renamed = temporary.rename(&path);
         self.appeared(key, &renamed);
         renamed.map_err(|error| taken(key, &path, error))?;
-        self.settle(key, [key.as_str()])
+        self.settle(key, [key.as_str()])?;
+        let is_record = bytes.len() as u64 <= LOGGED_BYTES_MAX;
+        self.read_next(key, bytes, version.filter(|_| is_record));
+        Ok(())
     }
 
     /// Makes durable what was done to files in a key's folder by other means than the log.
