@@ -249,24 +249,24 @@ mod tests {
     #[tokio::test]
     async fn fixed_small_responses_are_counted_until_they_are_taken() {
         let memory = RequestMemory::new(&AddressBudget::new(0, 0), None);
-        let answer = || {
+        let respond = || {
             let request = request(Version::HTTP_2, &memory, 0);
             let held = hold_head(&Metrics::new(), &request)?;
             let body = Body::from("not found");
             let response = http::Response::builder().header("content-length", 9);
             Ok::<_, ApiError>(hold_small_response(held, response.body(body).unwrap()))
         };
-        let responses: Vec<_> = std::iter::from_fn(|| answer().ok()).collect();
+        let responses: Vec<_> = std::iter::from_fn(|| respond().ok()).collect();
         assert!((8..=16).contains(&responses.len()), "{}", responses.len());
-        let refused = answer().unwrap_err();
+        let refused = respond().unwrap_err();
         assert_eq!(refused.status().as_u16(), 429);
         let mut taken = Vec::new();
         for response in responses {
             taken.push(response.into_body().collect().await.unwrap().to_bytes());
         }
-        assert!(answer().is_err(), "the connection has them");
+        assert!(respond().is_err(), "the connection has them");
         drop(taken);
-        assert!(answer().is_ok());
+        assert!(respond().is_ok());
         let response = http::Response::builder().header("content-length", 9);
         let empty = without_body(response.body(Body::from("too many ")).unwrap());
         assert!(empty.into_body().is_end_stream());

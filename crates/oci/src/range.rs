@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::excerpt::excerpt;
 
-/// The most ranges of one request that are answered in parts; a request for more is answered with
+/// The most ranges of one request that get a response in parts; a request for more gets
 /// the whole. Clients of zstd:chunked and eStargz layers send up to 1,024, so this is twice that. It
 /// bounds the store requests of one GET; what these read is bounded by the size of the blob.
 pub const RANGES_MAX: usize = 2048;

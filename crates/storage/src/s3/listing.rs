@@ -23,7 +23,7 @@ const DELETE_MAX: usize = 1000;
 const SINGLE_DELETES: usize = 16;
 
 /// The most responses without an entry that are followed to make one page.
-const EMPTY_ANSWERS_MAX: u32 = 100;
+const EMPTY_RESPONSES_MAX: u32 = 100;
 
 /// How much of a wrong name an error repeats.
 const NAME_CHARS_SHOWN: usize = 200;
@@ -40,7 +40,7 @@ impl BucketClient {
     async fn page(&self, request: &ListRequest) -> Result<ListPage, S3Failure> {
         let limit = request.limit.clamp(1, PAGE_MAX);
         let mut asked = self.first(request, limit);
-        for _ in 0..EMPTY_ANSWERS_MAX {
+        for _ in 0..EMPTY_RESPONSES_MAX {
             let BufferedResponse { headers, body } =
                 self.ask(&asked, self.effort(0), RESPONSE_BYTES_MAX).await?;
             let broken = |error| S3Failure::new(FailureClass::Unsure, error);
