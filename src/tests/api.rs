@@ -353,7 +353,7 @@ async fn readiness_sees_a_write_that_waits_for_the_disk() {
     assert_eq!(send(&app, "GET", "/readyz").await.status(), StatusCode::OK);
 }
 
-/// Without content nobody can pull, and what is absent there only seems to be.
+/// No pull works without the content, and a missing linked folder is no proof of absence.
 #[tokio::test(start_paused = true)]
 async fn registry_whose_linked_folder_is_away_is_not_ready() {
     for linked in ["blobs", "links", "repositories", "catalog", "repositories/team"] {

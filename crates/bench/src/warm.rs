@@ -1,5 +1,5 @@
 //! Has the host of a virtual machine provide memory before it is measured: a page that the host has
-//! taken back costs many times as much at its first use, whoever uses it.
+//! taken back costs many times as much at its first use, in any process.
 
 use std::fs::{self, File};
 use std::hint::black_box;

@@ -1,8 +1,9 @@
 //! Commits: from the last bytes of an upload to a blob of the repository.
 //!
 //! The bytes are at a key that is never used again. Committing is two small writes: the session is
-//! closed, then a link references the bytes; nothing is copied. A blob that arrived whole in one
-//! part needs no session, and is one write.
+//! closed, then a link references the bytes; nothing is copied. A folder makes both, and the object
+//! of the parts between them, durable at once. A blob that arrived whole in one part, or in a folder
+//! with a known digest, needs no session.
 //!
 //! Deduplication is an optimisation that never fails a push: an upload keeps its own bytes until a
 //! link references them or a complete copy of them, and a link whose bytes are missing is swapped

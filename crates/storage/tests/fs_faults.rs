@@ -65,7 +65,7 @@ impl FaultRun<'_> {
         self.note(name, Some(bytes), &done);
     }
 
-    async fn put_both(&mut self, first: &str, then: &str) {
+    async fn put_pair(&mut self, first: &str, then: &str) {
         let bytes = Bytes::from("both");
         let put = |name| Put { key: key(name), bytes: bytes.clone(), mode: PutMode::Overwrite };
         let done = self.store.put_after(vec![StoreChange::Put(put(first))], put(then)).await;
@@ -151,7 +151,7 @@ impl FaultRun<'_> {
         self.delete("many/0").await;
         self.put("b/c/d", vec![b'l'; LOGGED_BYTES_MAX + 1], PutMode::Overwrite).await;
         self.put("b/c/d", "small", PutMode::Overwrite).await;
-        self.put_both("b/e", "many/both").await;
+        self.put_pair("b/e", "many/both").await;
         self.delete_many(&["a", "many/1", "many/2", "b/c/d"]).await;
         self.upload("bulk/small", 100).await;
         self.upload("bulk/large", LOGGED_BYTES_MAX + 2).await;

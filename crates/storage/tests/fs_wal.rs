@@ -70,7 +70,7 @@ impl WalRun {
     async fn step(&mut self) {
         match self.numbers.below(9) {
             0..=2 => self.put().await,
-            8 => self.put_both().await,
+            8 => self.put_pair().await,
             3 | 4 => self.delete().await,
             5 => self.begin_upload().await,
             6 => self.go_on().await,
@@ -93,7 +93,7 @@ impl WalRun {
         self.keep_large();
     }
 
-    async fn put_both(&mut self) {
+    async fn put_pair(&mut self) {
         let (name, length) = (self.name(), self.length());
         let bytes = self.numbers.bytes(length);
         let other = format!("pairs/{}", self.numbers.below(3));

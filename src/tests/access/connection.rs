@@ -152,7 +152,7 @@ async fn a_changed_file_ends_what_is_remembered_at_once() {
     registry.write("users", &format!("alice:{}\n", bcrypt::hash("other", 4).unwrap()));
     assert_eq!(connection.pull(&alice()).await, 401);
     assert_eq!(connection.pull(&basic("alice", "other")).await, 200);
-    registry.write("users", "# nobody\n");
+    registry.write("users", "# no users\n");
     assert_eq!(connection.pull(&basic("alice", "other")).await, 401);
 }
 
