@@ -146,7 +146,8 @@ async fn a_changed_password_and_a_removed_user_end_their_tokens_at_once() {
     );
     assert_eq!(registry.send("GET", MANIFEST, Some(&access)).await.status, 200);
     assert_eq!(registry.post(1, &refresh).await.status, 200);
-    for users in [format!("alice:{}\n", bcrypt::hash("new", 4).unwrap()), "# no users\n".to_owned()] {
+    for users in [format!("alice:{}\n", bcrypt::hash("new", 4).unwrap()), "# no users\n".to_owned()]
+    {
         registry.write("users", &users);
         for instance in 0..3 {
             let response = registry.send_to(instance, "GET", MANIFEST, Some(&access)).await;
