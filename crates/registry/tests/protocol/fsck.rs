@@ -8,6 +8,7 @@ use jreg_oci::{Digest, Reference};
 use jreg_registry::{
     FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, PageRequest,
     ReferencePolicy, Registry, RegistryOptions, RepairStatus, TouchPolicy, UploadChunk,
+    add_record_checksum,
 };
 use jreg_storage::testing::Fault;
 use jreg_storage::{ErrorKind, Key, PutMode, Store};
@@ -248,6 +249,33 @@ async fn format_marker_that_is_missing_or_damaged() {
     let (_, found) = check(&bench, &repairing()).await;
     expect(&found[1..], &[(FindingKind::RecordNewer, &marker, RepairStatus::None)]);
     assert_eq!(get(&bench, &marker).await, "{\"format\":2}");
+}
+
+/// Those are secrets: a finding shows nothing of them, and a repair copies none.
+#[tokio::test]
+async fn damaged_records_of_authentication_are_reported_and_stay() {
+    let earlier = r#"{"nonce":"n","v":1,"key":"MARKED"}"#;
+    let whole = add_record_checksum(earlier.into());
+    let whole = std::str::from_utf8(&whole).unwrap();
+    let damaged = [whole.replace("MARKED", "MARXED"), "MARKED".to_owned(), String::new()];
+    for name in ["auth/keys", "auth/access-tokens/0123456789abcdef", "auth/acme/order"] {
+        let (bench, at) = (healthy().await, key(name));
+        for sound in [earlier, whole] {
+            put(&bench, &at, sound.to_owned()).await;
+            expect(&check(&bench, &deep()).await.1, &[]);
+        }
+        for damaged in &damaged {
+            put(&bench, &at, damaged.clone()).await;
+            let (done, found) = check(&bench, &repairing()).await;
+            expect(&found, &[(FindingKind::AuthUnreadable, &at, RepairStatus::None)]);
+            assert_eq!((done.damage, done.left), (1, 1));
+            assert!(!found[0].detail.contains("MAR"), "{found:?}");
+            assert_eq!(get(&bench, &at).await, *damaged);
+        }
+        put(&bench, &at, earlier.replace("\"v\":1", "\"v\":2")).await;
+        let (_, found) = check(&bench, &repairing()).await;
+        expect(&found, &[(FindingKind::RecordNewer, &at, RepairStatus::None)]);
+    }
 }
 
 #[tokio::test]
