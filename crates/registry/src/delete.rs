@@ -10,7 +10,7 @@ use jreg_storage::{ETag, Key};
 use crate::attempts::SwapAttempts;
 use crate::damaged::FoundRecord;
 use crate::keys;
-use crate::manifest::{MANIFEST_CONTENDED, rebuilt};
+use crate::manifest::{HeadlessManifest, MANIFEST_CONTENDED};
 use crate::record::{ManifestRecord, TagTarget};
 use crate::tag::TagChange;
 use crate::{Error, ReferencePrecondition, Repository, Result};
@@ -163,7 +163,9 @@ impl Repository {
                 FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
                 // If its bytes do not say it, GC removes the referrer entry.
                 FoundRecord::Damaged(damaged) => {
-                    rebuilt(digest, &damaged.bytes).and_then(|record| record.header.subject)
+                    let headless = HeadlessManifest::read(digest, &damaged.bytes);
+                    let manifest = headless.and_then(|headless| headless.parse());
+                    manifest.and_then(|manifest| manifest.subject).map(|subject| subject.digest)
                 }
                 FoundRecord::Absent => None,
             };

@@ -38,7 +38,7 @@ fn records_come_back_and_do_not_show_keys() {
     let rotted = whole.replace("chain\":\"chain", "chain\":\"other");
     let error = CertificateRecord::of_bytes(rotted.as_bytes()).unwrap_err();
     assert_eq!(error, "its checksum is of other bytes");
-    let earlier = format!("{}}}", &whole[..whole.find(",\"check\":").unwrap()]);
+    let earlier = format!("{}}}", whole.rsplit_once(",\"check\":").unwrap().0);
     assert_eq!(CertificateRecord::of_bytes(earlier.as_bytes()).unwrap().key, "MARKED");
     let newer = earlier.replace("\"v\":1", "\"v\":2");
     let error = CertificateRecord::of_bytes(newer.as_bytes()).unwrap_err();
