@@ -476,9 +476,9 @@ impl Store for FsStore {
     }
 
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
-        let key = key.clone();
-        self.write_in(key.clone(), move |inner| inner.create_multipart(&key, writer, part_bytes))
-            .await
+        // Only names are given: the file comes with the first part.
+        self.inner.check_root(key.as_str())?;
+        self.inner.create_multipart(key, writer, part_bytes)
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
@@ -495,6 +495,16 @@ impl Store for FsStore {
         blocking(upload.key.to_string(), move || {
             let _held = (permit, wait);
             inner.put_part(&upload, offset, &bytes)
+        })
+        .await
+    }
+
+    async fn put_last_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let upload = upload.clone();
+        self.write_in(upload.key.clone(), move |inner| {
+            let part = inner.put_part(&upload, offset, &bytes)?;
+            inner.sync_parts(&upload)?;
+            Ok(part)
         })
         .await
     }
