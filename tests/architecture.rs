@@ -102,14 +102,15 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
+    ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
     ("auth", &["oci"]),
     ("registry", &["oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
-    ("config", &["auth", "oci", "registry", "storage", "telemetry"]),
+    ("config", &["auth", "oci", "registry", "storage", "telemetry", "units"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
