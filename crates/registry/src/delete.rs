@@ -223,7 +223,7 @@ impl Repository {
         loop {
             attempts.next().await?;
             let found = self.core.find_record::<ManifestRecord>(&key).await?;
-            let Some(etag) = found.etag() else { return Err(self.unknown(&reference)) };
+            let Some(etag) = found.etag().cloned() else { return Err(self.unknown(&reference)) };
             let subject = match &found {
                 FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
                 // If its bytes do not say it, GC removes the referrer entry.
@@ -239,13 +239,15 @@ impl Repository {
             }
             let pushes = self.core.manifest_locks.ended_pushes(&key);
             let tags = self.hinted_tags(digest, None).await?;
+            // A copy of wrong bytes could not be restored.
+            let found = self.core.damaged_if_wrong(&key, digest, found).await?;
             if let (false, FoundRecord::Valid(manifest)) = (is_copied, &found) {
                 let names = tags.pointing_to(digest);
                 self.copy_manifest(digest, change, &manifest.value, names).await?;
                 is_copied = true;
             }
             if self
-                .delete_version(&key, digest, (etag, subject.as_ref()), removal, (tags, pushes))
+                .delete_version(&key, digest, (&etag, subject.as_ref()), removal, (tags, pushes))
                 .await?
             {
                 found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));

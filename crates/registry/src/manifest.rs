@@ -658,6 +658,23 @@ impl Core {
         Ok(Some(VersionedManifest { manifest, record }))
     }
 
+    /// A manifest that was found, as damaged if its bytes are not those of its digest.
+    pub(crate) async fn damaged_if_wrong(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        found: FoundRecord<ManifestRecord>,
+    ) -> Result<FoundRecord<ManifestRecord>> {
+        let FoundRecord::Valid(record) = found else { return Ok(found) };
+        match self.verified(key.clone(), digest, record.value.clone()).await {
+            Ok(_) => Ok(FoundRecord::Valid(record)),
+            Err(Error::Damaged { reason, .. }) => {
+                Ok(FoundRecord::Damaged(DamagedRecord::new(record.etag, record.bytes, reason)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.
     async fn touch_manifest(
         &self,
