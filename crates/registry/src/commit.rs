@@ -15,7 +15,7 @@ use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
 
 use crate::keys;
-use crate::link::{LinkOrigin, LinkOutcome};
+use crate::link::{Deduplication, LinkOrigin, LinkOutcome};
 use crate::reaper::CLOSED_USE_MAX;
 use crate::record::{Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
@@ -270,17 +270,22 @@ impl Repository {
         digest: &Digest,
         mut writer: UploadWriter,
     ) -> Result<Blob> {
+        let mut has_record = true;
         if self.is_worth_deduplicating(&writer) {
             writer.free_before_link().await?;
-            if let Some(there) = self.core.deduplicate(&self.name, digest).await {
-                let size_bytes = there.size_bytes;
-                // The blob is linked. If the session cannot be closed, the reaper has it.
-                writer.close_deduplicated(digest, there).await.ok();
-                return Ok(Blob { digest: digest.clone(), size_bytes });
+            match self.core.deduplicate(&self.name, digest).await {
+                Deduplication::Linked(there) => {
+                    let size_bytes = there.size_bytes;
+                    // The blob is linked. If the session cannot be closed, the reaper has it.
+                    writer.close_deduplicated(digest, there).await.ok();
+                    return Ok(Blob { digest: digest.clone(), size_bytes });
+                }
+                Deduplication::NoRecord => has_record = false,
+                Deduplication::NoCopy => {}
             }
         }
         let role = if writer.is_recorded() { CommitRole::Closer } else { CommitRole::Sessionless };
-        match writer.close(digest).await {
+        match writer.close(digest, has_record).await {
             Ok(CloseOutcome::Linked(Location { size_bytes, .. })) => {
                 Ok(Blob { digest: digest.clone(), size_bytes })
             }

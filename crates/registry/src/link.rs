@@ -39,6 +39,17 @@ pub(crate) enum LinkOutcome {
     Deleted,
 }
 
+/// What a search for another copy of a blob found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Deduplication {
+    /// The repository links the copy here.
+    Linked(Location),
+    /// No complete copy is known.
+    NoCopy,
+    /// No repository has a record of the blob, not even a deleted link.
+    NoRecord,
+}
+
 fn link_outcome(link: Link, offer: &Location) -> LinkOutcome {
     match link {
         Link::Live(there) if there == *offer => LinkOutcome::Here,
@@ -238,29 +249,30 @@ impl Core {
     }
 
     /// Links a blob to a repository at a location that it or another repository links already, and
-    /// says where. `None`: no complete copy is known, or another request changed it meanwhile,
-    /// or the store failed. Deduplication never fails a push: the caller has bytes of its own.
+    /// says where. A copy that another request changes meanwhile, or a store that fails, counts as none:
+    /// deduplication never fails a push, as the caller has bytes of its own.
     pub(crate) async fn deduplicate(
         &self,
         name: &RepositoryName,
         digest: &Digest,
-    ) -> Option<Location> {
+    ) -> Deduplication {
         let window = self.open_window();
-        let mut repositories = self.linking_repositories(digest).await.ok()?;
+        let Ok(found) = self.find_linking(digest).await else { return Deduplication::NoCopy };
+        let Some(mut repositories) = found else { return Deduplication::NoRecord };
         repositories.sort_by_key(|repository| repository != name);
         for repository in repositories {
             let held = self.touch_complete_link(window, &repository, digest).await;
             let Ok(Some(location)) = held else { continue };
             if repository == *name {
-                return Some(location);
+                return Deduplication::Linked(location);
             }
             match self.create_link(window, name, digest, &location, LinkOrigin::Fresh).await {
-                Ok(LinkOutcome::Here) => return Some(location),
-                Ok(LinkOutcome::Elsewhere(there)) => return Some(there),
-                Ok(LinkOutcome::Deleted) | Err(_) => return None,
+                Ok(LinkOutcome::Here) => return Deduplication::Linked(location),
+                Ok(LinkOutcome::Elsewhere(there)) => return Deduplication::Linked(there),
+                Ok(LinkOutcome::Deleted) | Err(_) => return Deduplication::NoCopy,
             }
         }
-        None
+        Deduplication::NoCopy
     }
 
     /// Some repositories that link a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
@@ -268,10 +280,19 @@ impl Core {
         &self,
         digest: &Digest,
     ) -> Result<Vec<RepositoryName>> {
+        Ok(self.find_linking(digest).await?.unwrap_or_default())
+    }
+
+    /// The same; `None` if no repository has a record of the blob, not even a deleted link.
+    async fn find_linking(&self, digest: &Digest) -> Result<Option<Vec<RepositoryName>>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
         let mut request = ListRequest { limit, ..ListRequest::below(keys::links(digest)) };
         for _ in 0..list_requests_max(limit) {
             let listing = self.store.list(&request).await?;
+            let is_first = request.start_after.is_none();
+            if is_first && listing.entries.is_empty() && listing.next.is_none() {
+                return Ok(None);
+            }
             let live = listing.entries.iter().filter(|link| !is_deleted(link));
             let repositories: Vec<_> =
                 live.filter_map(|link| keys::linking_repository(&link.key)).take(limit).collect();
@@ -280,9 +301,9 @@ impl Core {
                     let start_after = Some(next);
                     request = ListRequest { start_after, limit: LIST_KEYS_MAX, ..request };
                 }
-                _ => return Ok(repositories),
+                _ => return Ok(Some(repositories)),
             }
         }
-        Ok(Vec::new())
+        Ok(Some(Vec::new()))
     }
 }

@@ -128,7 +128,7 @@ impl PushPlan {
 
     /// Whether a version is what this push would write.
     fn is_served_by(&self, seen: &SeenManifest) -> bool {
-        let stored = seen.header.as_ref().map(|header| &header.value.media_type);
+        let stored = seen.header.as_ref().map(|stored| &stored.value.media_type);
         let is_same = stored.is_some_and(|stored| stored.is(self.manifest.media_type.as_str()));
         is_same && seen.damaged.is_none()
     }
