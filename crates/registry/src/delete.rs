@@ -227,7 +227,7 @@ impl Repository {
             attempts.next().await?;
             let window = self.core.open_window();
             let found = self.core.find_record::<ManifestRecord>(&key).await?;
-            let Some(etag) = found.etag() else { return Err(self.unknown(&reference)) };
+            let Some(etag) = found.etag().cloned() else { return Err(self.unknown(&reference)) };
             let subject = match &found {
                 FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
                 // If its bytes do not say it, GC removes the referrer entry.
@@ -244,6 +244,8 @@ impl Repository {
             self.check_manifest_delete(digest).await?;
             let pushes = self.core.manifest_locks.ended_pushes(&key);
             let tags = self.hinted_tags(digest, None).await?;
+            // A copy of wrong bytes could not be restored.
+            let found = self.core.damaged_if_wrong(&key, digest, found).await?;
             if let (KeepCopy::Yes, FoundRecord::Valid(manifest)) = (keep, &found) {
                 let names = tags.pointing_to(digest);
                 self.copy_manifest(window, digest, &manifest.value, names).await?;
@@ -252,7 +254,7 @@ impl Repository {
                 .delete_version(
                     &key,
                     digest,
-                    (etag, subject.as_ref(), window),
+                    (&etag, subject.as_ref(), window),
                     removal,
                     (tags, pushes),
                 )

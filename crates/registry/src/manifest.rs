@@ -430,7 +430,7 @@ impl Repository {
                 let line = Bytes::copy_from_slice(header_line(&bytes).unwrap_or_default());
                 let damaged = (value.bytes != plan.record.bytes).then(|| {
                     let reason = "its bytes have another digest".to_owned();
-                    DamagedRecord::new(etag.clone(), value.bytes, reason)
+                    DamagedRecord::new(etag.clone(), bytes, reason)
                 });
                 let header = Some(SeenHeader { value: value.header, line });
                 Some(SeenManifest { etag, header, damaged })
@@ -763,6 +763,23 @@ impl Core {
         let Some(record) = self.read::<ManifestRecord>(key).await? else { return Ok(None) };
         let manifest = self.verified(key.clone(), digest, record.value.clone()).await?;
         Ok(Some(VersionedManifest { manifest, record }))
+    }
+
+    /// A manifest that was found, as damaged if its bytes are not those of its digest.
+    pub(crate) async fn damaged_if_wrong(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        found: FoundRecord<ManifestRecord>,
+    ) -> Result<FoundRecord<ManifestRecord>> {
+        let FoundRecord::Valid(record) = found else { return Ok(found) };
+        match self.verified(key.clone(), digest, record.value.clone()).await {
+            Ok(_) => Ok(FoundRecord::Valid(record)),
+            Err(Error::Damaged { reason, .. }) => {
+                Ok(FoundRecord::Damaged(DamagedRecord::new(record.etag, record.bytes, reason)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.
