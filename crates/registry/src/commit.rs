@@ -9,7 +9,7 @@
 //! link references them or a complete copy of them, and a link whose bytes are missing is swapped
 //! to the bytes that were just pushed.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
@@ -41,8 +41,8 @@ enum CommitRole {
     Sessionless,
     /// The request that closed the session.
     Closer,
-    /// One that found it closed this long ago.
-    Replay(Duration),
+    /// One that found it closed at a time of the store's, so long ago.
+    Replay { closed_at: SystemTime, age: Duration },
 }
 
 impl Repository {
@@ -336,12 +336,14 @@ impl Repository {
         digest: &Digest,
     ) -> Result<Blob> {
         let (window, age) = (self.core.window_since(window), session.age());
+        let closed_at = session.last_modified;
         let SessionState::Closed(closed) = session.value.state else { return Err(unknown(id)) };
         if closed.digest != *digest {
             return Err(unknown(id));
         }
         if self.can_link(age) && closed.replaced.is_none() {
-            return self.commit_closed(id, &closed, window, CommitRole::Replay(age)).await;
+            let role = CommitRole::Replay { closed_at, age };
+            return self.commit_closed(id, &closed, window, role).await;
         }
         self.find_linked_blob(id, window, digest).await
     }
@@ -362,7 +364,7 @@ impl Repository {
         let age = match role {
             CommitRole::Sessionless => return Ok(window),
             CommitRole::Closer => Duration::ZERO,
-            CommitRole::Replay(age) => age,
+            CommitRole::Replay { age, .. } => age,
         };
         match self.can_link(age + window.elapsed(&*self.core.clock)) {
             true => Ok(self.core.open_window()),
@@ -394,7 +396,7 @@ impl Repository {
         };
         let origin = match role {
             CommitRole::Sessionless | CommitRole::Closer => LinkOrigin::Fresh,
-            CommitRole::Replay(_) => LinkOrigin::Replay,
+            CommitRole::Replay { closed_at, .. } => LinkOrigin::Replay { closed_at },
         };
         let offer = &closed.location;
         let there = match core.create_link(window, &self.name, digest, offer, origin).await {
@@ -423,7 +425,7 @@ impl Repository {
     async fn complete(&self, id: &UploadId, closed: &ClosedUpload, role: CommitRole) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {
-            None if !matches!(role, CommitRole::Replay(_)) => return Ok(()),
+            None if !matches!(role, CommitRole::Replay { .. }) => return Ok(()),
             None => {}
             Some(parts) if self.core.complete_parts(parts).await? => return Ok(()),
             Some(_) => {}

@@ -1,5 +1,7 @@
 //! Links: which repository has which blob, and the location of its bytes.
 
+use std::time::SystemTime;
+
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key, ListRequest, Listed};
 
@@ -20,9 +22,9 @@ pub(crate) enum LinkOrigin {
     /// They were pushed by this request, or another live link references them: they may revive a
     /// link that was deleted.
     Fresh,
-    /// They were pushed by a request that may have ended long ago: a link that was
-    /// deleted since stays so.
-    Replay,
+    /// They were pushed by a request that may have ended long ago, and closed the upload at this time of
+    /// the store's: a link that was deleted since stays so.
+    Replay { closed_at: SystemTime },
 }
 
 /// How a link came to be.
@@ -33,7 +35,7 @@ pub(crate) enum LinkOutcome {
     /// The repository has linked the blob already, at another location: this link does not
     /// reference the offered one, and never did.
     Elsewhere(Location),
-    /// It was deleted, or cannot be decoded, and the offer was a replay.
+    /// It was deleted since, or cannot be decoded, and the offer was a replay.
     Deleted,
 }
 
@@ -64,6 +66,20 @@ pub(crate) fn is_deleted(listed: &Listed) -> bool {
 }
 
 impl Core {
+    /// The repositories that have a blob. Links that a listing does not show as deleted count.
+    pub(crate) async fn repositories_with_blob(
+        &self,
+        digest: &Digest,
+    ) -> Result<Vec<RepositoryName>> {
+        let mut names = Vec::new();
+        let mut pages = self.list_pages(keys::links(digest));
+        while let Some(page) = pages.next().await? {
+            let live = page.entries.iter().filter(|link| !is_deleted(link));
+            names.extend(live.filter_map(|link| keys::linking_repository(&link.key)));
+        }
+        Ok(names)
+    }
+
     /// Where a repository's blob lies, for serving: from the cache if it is trusted.
     pub(crate) async fn find_link(
         &self,
@@ -157,7 +173,7 @@ impl Core {
     }
 
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
-    /// complete. A damaged link is replaced, except by a replay: it may have been deleted. The caller
+    /// complete. A damaged link is replaced, except by a replay: it may have been deleted since. The caller
     /// ensures that the bytes of the offer exist until the window closes.
     pub(crate) async fn create_link(
         &self,
@@ -182,15 +198,15 @@ impl Core {
             seen = found.etag().cloned();
             let FoundRecord::Valid(there) = found else {
                 damaged = found.damaged();
-                if damaged.is_some() && origin == LinkOrigin::Replay {
+                if damaged.is_some() && origin != LinkOrigin::Fresh {
                     return Ok(LinkOutcome::Deleted);
                 }
                 continue;
             };
             damaged = None;
             match there.value.live().cloned() {
-                None if origin == LinkOrigin::Replay => return Ok(LinkOutcome::Deleted),
-                None => {}
+                None if self.can_revive(there.last_modified, origin) => {}
+                None => return Ok(LinkOutcome::Deleted),
                 Some(at) if at != *offer && !self.has_bytes(&at).await? => {}
                 Some(_) if !self.rules.keep(Rule::TouchDestination) => {
                     return Ok(link_outcome(there.value, offer));
@@ -202,6 +218,16 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether a link that was deleted at this time of the store's may become live. To a replay, what was
+    /// deleted before its upload was closed is what it was for that push.
+    fn can_revive(&self, deleted_at: SystemTime, origin: LinkOrigin) -> bool {
+        let LinkOrigin::Replay { closed_at } = origin else { return true };
+        let keep = |rule| self.rules.keep(rule);
+        let is_older = deleted_at < closed_at
+            || deleted_at == closed_at && !keep(Rule::ReplayOntoStrictlyOlder);
+        is_older && keep(Rule::ReplayOntoOlder) || !keep(Rule::ReplayNotOntoDeleted)
     }
 
     /// `false`: another writer was first.
