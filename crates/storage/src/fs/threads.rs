@@ -193,7 +193,9 @@ mod tests {
         for _ in 0..3 {
             let all = (0..8).map(|_| {
                 let barrier = Arc::clone(&barrier);
-                threads.run(move || drop(barrier.wait()))
+                threads.run(move || {
+                    barrier.wait();
+                })
             });
             for done in futures::future::join_all(all).await {
                 done.unwrap();
