@@ -71,7 +71,7 @@ pub enum AccessTokenError {
     Permissions(String),
     #[error("the operating system provides no random numbers")]
     Random,
-    #[error("the record of the access token is damaged")]
+    #[error("it is no record of an access token")]
     Damaged,
 }
 
