@@ -1,6 +1,7 @@
 //! The command line, and how it becomes settings.
 
 mod access;
+mod lifecycle;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::maintenance::print::Shown;
 use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
+pub use lifecycle::LifecycleAction;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -103,6 +105,9 @@ pub enum CliCommand {
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),
+    /// Verify a lifecycle file: retention, immutable tags and quotas.
+    #[command(subcommand)]
+    Lifecycle(LifecycleAction),
     /// Print the version.
     Version,
 }

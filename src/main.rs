@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
-use jreg::commands::{self, explain, fsck, gc, policy, serve, token, user, version};
+use jreg::commands::{self, explain, fsck, gc, lifecycle, policy, serve, token, user, version};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -19,5 +19,6 @@ fn main() -> ExitCode {
         CliCommand::Token(action) => token::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
+        CliCommand::Lifecycle(action) => lifecycle::run(&action),
     }
 }
