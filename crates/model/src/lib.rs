@@ -61,6 +61,7 @@
 mod blob;
 mod checked;
 mod context;
+mod history;
 mod limits;
 mod manifest;
 mod record;
@@ -77,12 +78,15 @@ pub use rules::{ProtocolRule, ProtocolRules};
 /// The scenarios that every run checks.
 pub fn scenarios() -> Vec<Box<dyn ModelScenario>> {
     let blobs = boxed(blob::scenarios());
-    blobs.chain(boxed(manifest::scenarios())).chain(boxed(tag::scenarios())).collect()
+    blobs.chain(boxed(manifest::scenarios())).chain(boxed(tag::scenarios())).chain(boxed(history::scenarios())).collect()
 }
 
 /// Larger scenarios.
 pub fn large_scenarios() -> Vec<Box<dyn ModelScenario>> {
-    boxed(blob::large()).chain(boxed(manifest::large())).collect()
+    boxed(blob::large())
+        .chain(boxed(manifest::large()))
+        .chain(boxed(history::large()))
+        .collect()
 }
 
 fn boxed<P: Protocol>(scenarios: Vec<P>) -> impl Iterator<Item = Box<dyn ModelScenario>> {

@@ -142,11 +142,36 @@ pub enum ProtocolRule {
     Tombstone,
     /// GC removes a tombstone only once it is older than B.
     TombstoneAge,
+
+    // Changes of a tag.
+    /// The change that a swap replaces is archived before it.
+    ArchiveFirst,
+    /// It is archived within the window that the read of it has opened.
+    ///
+    /// Later the entry may have expired, and this Create would bring it back.
+    ArchiveInWindow,
+    /// After a lost swap the change is archived that was found then.
+    ArchiveAgain,
+    /// The ULID of a change is greater than that of the change it replaces, whatever the clock says.
+    ChangeGreater,
+    /// A request whose swap got no response looks for its own change, in the record and in the
+    /// history, before it makes another one.
+    FindOwnChange,
+    /// A page of the history reads the current record before it lists the entries.
+    CurrentFirst,
+    /// A page drops the entries that are not older than the current change.
+    DropFromCurrent,
+    /// GC archives a deleted record before it removes it.
+    ArchiveDeleted,
+    /// GC removes a deleted record only once it is older than G.
+    DeletedRecordAge,
+    /// Expired entries are removed from the oldest one on.
+    OldestFirst,
 }
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 53] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -190,6 +215,16 @@ impl ProtocolRule {
         Self::ReferencesBeforeLinks,
         Self::Tombstone,
         Self::TombstoneAge,
+        Self::ArchiveFirst,
+        Self::ArchiveInWindow,
+        Self::ArchiveAgain,
+        Self::ChangeGreater,
+        Self::FindOwnChange,
+        Self::CurrentFirst,
+        Self::DropFromCurrent,
+        Self::ArchiveDeleted,
+        Self::DeletedRecordAge,
+        Self::OldestFirst,
     ];
 }
 
