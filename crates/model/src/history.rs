@@ -235,9 +235,11 @@ impl HistoryGoal {
             Self::Expires => Property::sometimes("2 entries expire", |_, state: &HistoryState| {
                 state.store.removed > 1
             }),
-            Self::Moves => Property::sometimes("2 changes take effect", |_, state: &HistoryState| {
-                state.store.effective.len() > 3
-            }),
+            Self::Moves => {
+                Property::sometimes("2 changes take effect", |_, state: &HistoryState| {
+                    state.store.effective.len() > 3
+                })
+            }
         }
     }
 }

@@ -65,6 +65,7 @@ mod history;
 mod limits;
 mod manifest;
 mod record;
+mod restore;
 mod rules;
 mod set;
 mod tag;
@@ -78,7 +79,12 @@ pub use rules::{ProtocolRule, ProtocolRules};
 /// The scenarios that every run checks.
 pub fn scenarios() -> Vec<Box<dyn ModelScenario>> {
     let blobs = boxed(blob::scenarios());
-    blobs.chain(boxed(manifest::scenarios())).chain(boxed(tag::scenarios())).chain(boxed(history::scenarios())).collect()
+    blobs
+        .chain(boxed(manifest::scenarios()))
+        .chain(boxed(tag::scenarios()))
+        .chain(boxed(history::scenarios()))
+        .chain(boxed(restore::scenarios()))
+        .collect()
 }
 
 /// Larger scenarios.
@@ -86,6 +92,7 @@ pub fn large_scenarios() -> Vec<Box<dyn ModelScenario>> {
     boxed(blob::large())
         .chain(boxed(manifest::large()))
         .chain(boxed(history::large()))
+        .chain(boxed(restore::large()))
         .collect()
 }
 

@@ -146,10 +146,12 @@ pub enum ProtocolRule {
     // Changes of a tag.
     /// The change that a swap replaces is archived before it.
     ArchiveFirst,
-    /// It is archived within the window that the read of it has opened.
+    /// All that a request does to a tag, archiving too, is sent within the window that its first read
+    /// has opened.
     ///
-    /// Later the entry may have expired, and this Create would bring it back.
-    ArchiveInWindow,
+    /// Later an entry may have expired that it would bring back, and a deleted record is gone that
+    /// would keep its Create from taking effect twice.
+    ChangeInWindow,
     /// After a lost swap the change is archived that was found then.
     ArchiveAgain,
     /// The ULID of a change is greater than that of the change it replaces, whatever the clock says.
@@ -167,11 +169,49 @@ pub enum ProtocolRule {
     DeletedRecordAge,
     /// Expired entries are removed from the oldest one on.
     OldestFirst,
+
+    // Keeping and restoring.
+    /// C2: tags are listed before the history.
+    TagsBeforeHistory,
+    /// C2: manifests are listed before the copies of deleted ones.
+    ManifestsBeforeCopies,
+    /// C2: manifests are not only listed but also read before the copies are listed.
+    ManifestsReadBeforeCopies,
+    /// C2: manifests are listed before the history.
+    ///
+    /// Not needed: nothing moves from the one to the other, and an entry's references are those of its
+    /// manifest.
+    ManifestsBeforeHistory,
+    /// C2: the history is listed before the copies.
+    ///
+    /// Not needed: an entry has a manifest, which is listed before the copies, or is deleted, and then
+    /// says nothing.
+    HistoryBeforeCopies,
+    /// C2: entries and copies that expire in a run still count in its R.
+    ExpiringCount,
+    /// A DELETE of a manifest writes a copy of it before it removes the manifest.
+    CopyFirst,
+    /// It does both within a window, or begins again with another copy.
+    DeleteInWindow,
+    /// W1: restoring a manifest or a tag touches the references.
+    RestoreTouches,
+    /// A restore reads the manifest's key before it reads the copy.
+    ManifestBeforeCopy,
+    /// A purge leaves a record at the manifest's own key, over which nothing is restored. Broken: a
+    /// marker at a key of its own, for which a restore looks after it has written.
+    PurgedRecord,
+    /// A restore looks for that marker, and undoes itself.
+    RestoreLooks,
+    /// GC removes the copies of a manifest that was purged, before it removes the purged record.
+    PurgedHasNoCopies,
+    /// A purge that deletes a link lists the manifests again once no push can rely on it any more, and
+    /// gives the link back if it is referenced.
+    PurgeListsAgain,
 }
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 67] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -216,7 +256,7 @@ impl ProtocolRule {
         Self::Tombstone,
         Self::TombstoneAge,
         Self::ArchiveFirst,
-        Self::ArchiveInWindow,
+        Self::ChangeInWindow,
         Self::ArchiveAgain,
         Self::ChangeGreater,
         Self::FindOwnChange,
@@ -225,13 +265,27 @@ impl ProtocolRule {
         Self::ArchiveDeleted,
         Self::DeletedRecordAge,
         Self::OldestFirst,
+        Self::TagsBeforeHistory,
+        Self::ManifestsBeforeCopies,
+        Self::ManifestsReadBeforeCopies,
+        Self::ManifestsBeforeHistory,
+        Self::HistoryBeforeCopies,
+        Self::ExpiringCount,
+        Self::CopyFirst,
+        Self::DeleteInWindow,
+        Self::RestoreTouches,
+        Self::ManifestBeforeCopy,
+        Self::PurgedRecord,
+        Self::RestoreLooks,
+        Self::PurgedHasNoCopies,
+        Self::PurgeListsAgain,
     ];
 }
 
 /// Which rules are in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolRules {
-    broken: u64,
+    broken: u128,
 }
 
 impl ProtocolRules {
@@ -241,10 +295,10 @@ impl ProtocolRules {
     /// The same with one rule broken.
     #[must_use]
     pub fn without(self, rule: ProtocolRule) -> Self {
-        Self { broken: self.broken | (1 << rule as u8) }
+        Self { broken: self.broken | (1_u128 << rule as u8) }
     }
 
     pub(crate) fn keep(self, rule: ProtocolRule) -> bool {
-        self.broken & (1 << rule as u8) == 0
+        self.broken & (1_u128 << rule as u8) == 0
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct TagChanger {
     /// By how much its clock differs from the store's.
     ahead: i8,
     at: ChangerStep,
-    /// When it first read the tag: a PUT has a window, and so has each archiving.
+    /// When it first read the tag: its window.
     opened: Option<u8>,
     /// A swap was lost.
     is_again: bool,
@@ -138,10 +138,19 @@ impl TagChanger {
             self.late = None;
             return (None, late.apply(store));
         }
+        if self.is_late(store, context) {
+            return (self.end(), note("is too late"));
+        }
         match self.at {
             ChangerStep::Reading => self.read(store, context),
             ChangerStep::Looking(seen) => self.look(store, context, seen),
-            ChangerStep::Archiving(seen) => self.archive(store, context, seen),
+            ChangerStep::Archiving(seen) => {
+                if let Some(change) = seen.change {
+                    store.history.create(change);
+                }
+                self.at = ChangerStep::Swapping(seen);
+                (None, note("archives the record"))
+            }
             ChangerStep::Swapping(seen) => self.swap(store, context, seen, choice),
             ChangerStep::Renewing(seen) => {
                 if !seen.is_still(store) {
@@ -156,6 +165,11 @@ impl TagChanger {
                 (self.end(), note("archives what it has replaced"))
             }
         }
+    }
+
+    fn is_late(&self, store: &HistoryStore, context: &ProtocolContext) -> bool {
+        let is_kept = context.keeps(ProtocolRule::ChangeInWindow);
+        is_kept && self.opened.is_some_and(|opened| context.is_late(opened, store.now))
     }
 
     fn end(&self) -> Option<HistoryProcess> {
@@ -213,31 +227,6 @@ impl TagChanger {
         None
     }
 
-    fn is_late(&self, store: &HistoryStore, context: &ProtocolContext) -> bool {
-        self.opened.is_some_and(|opened| context.is_late(opened, store.now))
-    }
-
-    fn archive(
-        &mut self,
-        store: &mut HistoryStore,
-        context: &ProtocolContext,
-        seen: SeenTag,
-    ) -> (Option<HistoryProcess>, Note) {
-        if context.keeps(ProtocolRule::ArchiveInWindow) && self.is_late(store, context) {
-            if self.to != TagValue::Deleted {
-                return (self.end(), note("is too late"));
-            }
-            self.opened = None;
-            self.at = ChangerStep::Reading;
-            return (None, note("is too late, and begins again"));
-        }
-        if let Some(change) = seen.change {
-            store.history.create(change);
-        }
-        self.at = ChangerStep::Swapping(seen);
-        (None, note("archives the record"))
-    }
-
     /// A change that is greater than that which it replaces.
     fn mint(&self, store: &HistoryStore, context: &ProtocolContext, seen: SeenTag) -> Swap {
         let before = seen.change.map_or(0, |change| change.id.millis + 1);
@@ -257,12 +246,7 @@ impl TagChanger {
         seen: SeenTag,
         choice: u8,
     ) -> (Option<HistoryProcess>, Note) {
-        // A Create, above all: much later a record may have come and gone.
-        if self.to != TagValue::Deleted && self.is_late(store, context) {
-            return (self.end(), note("is too late"));
-        }
-        // The same version is swapped to the same change: at most one of these is applied.
-        let swap = self.unknown.unwrap_or_else(|| self.mint(store, context, seen));
+        let swap = self.mint(store, context, seen);
         let late = LateSwap { swap, until: store.now + context.limits.window };
         if choice == 1 {
             (self.unknown, self.late) = (Some(swap), Some(late));

@@ -53,8 +53,7 @@ impl DeletedTagGc {
         context: &ProtocolContext,
     ) -> (Option<HistoryProcess>, Note) {
         let age = store.now - store.tag.modified;
-        let is_old =
-            age > context.limits.grace || !context.keeps(ProtocolRule::DeletedRecordAge);
+        let is_old = age > context.limits.grace || !context.keeps(ProtocolRule::DeletedRecordAge);
         let deleted = store.tag.value.filter(|it| it.value == TagValue::Deleted && is_old);
         let Some(change) = deleted else {
             return (Some(HistoryProcess::Done), note("finds no old deleted record"));
@@ -80,9 +79,13 @@ pub(crate) struct HistoryGc {
 enum HistoryGcStep {
     Beginning,
     Reading,
-    Listing { current: Option<RecordedChange> },
+    Listing {
+        current: Option<RecordedChange>,
+    },
     /// About to remove what has expired before that change.
-    Removing { expired: super::TagChanges },
+    Removing {
+        expired: super::TagChanges,
+    },
 }
 
 impl HistoryGc {

@@ -86,12 +86,6 @@ pub(crate) fn scenarios() -> Vec<HistoryScenario> {
             .with(HistoryReader::new())
             .reaching(&[Reads, Cleans])
             .until(6),
-        HistoryScenario::new("move of a tag, DELETE, GC of history", &[Digest(1), Digest(2)])
-            .with(TagChanger::new(1, Digest(3), 0))
-            .with(TagChanger::new(2, Deleted, 0))
-            .with(HistoryGc::run())
-            .reaching(&[Expires])
-            .until(6),
         HistoryScenario::new(
             "move of a tag, GC of history, page",
             &[Digest(1), Digest(2), Digest(3)],
@@ -122,6 +116,12 @@ pub(crate) fn large() -> Vec<HistoryScenario> {
             .with(HistoryReader::new())
             .reaching(&[Reads, Cleans, Expires])
             .until(9),
+        HistoryScenario::new("move of a tag, DELETE, GC of history", &[Digest(1), Digest(2)])
+            .with(TagChanger::new(1, Digest(3), 0))
+            .with(TagChanger::new(2, Deleted, 0))
+            .with(HistoryGc::run())
+            .reaching(&[Expires])
+            .until(6),
         HistoryScenario::new("new tag, 2 PUTs, DELETE, GC", &[])
             .with(TagChanger::new(1, Digest(3), 0))
             .with(TagChanger::new(2, Deleted, 0))
