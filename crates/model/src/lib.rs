@@ -62,6 +62,7 @@ mod blob;
 mod checked;
 mod context;
 mod history;
+mod immutable;
 mod limits;
 mod manifest;
 mod record;
@@ -78,12 +79,12 @@ pub use rules::{ProtocolRule, ProtocolRules};
 
 /// The scenarios that every run checks.
 pub fn scenarios() -> Vec<Box<dyn ModelScenario>> {
-    let blobs = boxed(blob::scenarios());
-    blobs
+    boxed(blob::scenarios())
         .chain(boxed(manifest::scenarios()))
         .chain(boxed(tag::scenarios()))
         .chain(boxed(history::scenarios()))
         .chain(boxed(restore::scenarios()))
+        .chain(boxed(immutable::scenarios()))
         .collect()
 }
 
@@ -93,6 +94,7 @@ pub fn large_scenarios() -> Vec<Box<dyn ModelScenario>> {
         .chain(boxed(manifest::large()))
         .chain(boxed(history::large()))
         .chain(boxed(restore::large()))
+        .chain(boxed(immutable::large()))
         .collect()
 }
 

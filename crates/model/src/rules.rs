@@ -207,11 +207,26 @@ pub enum ProtocolRule {
     /// A purge that deletes a link lists the manifests again once no push can rely on it any more, and
     /// gives the link back if it is referenced.
     PurgeListsAgain,
+
+    // Immutable tags.
+    /// A push judges the tag again after a lost swap, on the version that it swaps next.
+    ImmutableAtSwap,
+    /// The hint of an immutable tag is written in the read wave, before the manifest.
+    HintInReadWave,
+    /// A push to an immutable tag writes the manifest itself, after the hint, even if another push has
+    /// written it meanwhile.
+    RewriteAfterHint,
+    /// For a DELETE by digest a young hint counts as the tag.
+    YoungHintCounts,
+    /// A hint is young for T + B: a push that relies on it has until then to set the tag.
+    HintAgeWithWindow,
+    /// A DELETE by digest refuses a manifest younger than T + B: a push of an index may rely on it.
+    YoungChildStays,
 }
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 67] = [
+    pub const ALL: [Self; 73] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -279,6 +294,12 @@ impl ProtocolRule {
         Self::RestoreLooks,
         Self::PurgedHasNoCopies,
         Self::PurgeListsAgain,
+        Self::ImmutableAtSwap,
+        Self::HintInReadWave,
+        Self::RewriteAfterHint,
+        Self::YoungHintCounts,
+        Self::HintAgeWithWindow,
+        Self::YoungChildStays,
     ];
 }
 

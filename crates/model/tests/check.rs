@@ -5,7 +5,7 @@ use jreg_model::{
 };
 
 /// The rules that are broken together, and the scenario that shows the violation.
-const NEEDED: [(&[ProtocolRule], &str); 61] = [
+const NEEDED: [(&[ProtocolRule], &str); 67] = [
     (&[ProtocolRule::Touch], "push, 2 GC runs"),
     (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::Window], "push, 2 GC runs"),
@@ -76,6 +76,12 @@ const NEEDED: [(&[ProtocolRule], &str); 61] = [
     ),
     (&[ProtocolRule::PurgedHasNoCopies], "purge, DELETE of the manifest, GC"),
     (&[ProtocolRule::PurgeListsAgain], "purge, push of another manifest"),
+    (&[ProtocolRule::ImmutableAtSwap], "2 pushes to an immutable tag"),
+    (&[ProtocolRule::HintInReadWave], "push to an immutable tag, push and DELETE by digest"),
+    (&[ProtocolRule::RewriteAfterHint], "push to an immutable tag, push and DELETE by digest"),
+    (&[ProtocolRule::YoungHintCounts], "push to an immutable tag, push and DELETE by digest"),
+    (&[ProtocolRule::HintAgeWithWindow], "push to an immutable tag with a hint, DELETE by digest"),
+    (&[ProtocolRule::YoungChildStays], "push to an immutable tag, DELETE of the child"),
 ];
 
 /// Rules of defence in depth: no violation here without them as long as the others are in force.
