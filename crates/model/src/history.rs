@@ -70,7 +70,7 @@ pub(crate) struct HistoryStore {
 }
 
 impl HistoryStore {
-    /// Makes a change: another request must not be able to take the record for the one before.
+    /// A swap that takes effect.
     fn change(&mut self, change: RecordedChange) {
         self.tag.write(Some(change), self.now);
         self.effective.append(change);
@@ -177,7 +177,6 @@ impl Protocol for HistoryScenario {
     fn choices(&self, _: &HistoryStore, process: &HistoryProcess) -> u8 {
         match process {
             HistoryProcess::TagChanger(changer) => changer.choices(),
-            HistoryProcess::HistoryGc(gc) => gc.choices(),
             HistoryProcess::Done | HistoryProcess::Unused => 0,
             _ => 1,
         }

@@ -94,7 +94,7 @@ impl LateSwap {
 
 impl TagChanger {
     /// A request of that number, which no other one has.
-    pub(super) fn new(request: u8, to: TagValue, ahead: i8) -> HistoryProcess {
+    pub(super) fn request(request: u8, to: TagValue, ahead: i8) -> HistoryProcess {
         let (at, unknown, late) = (ChangerStep::Reading, None, None);
         HistoryProcess::TagChanger(Self {
             request,

@@ -1,5 +1,6 @@
 //! [`DeletedTagGc`]: archives and removes a deleted record. [`HistoryGc`]: removes expired entries.
 
+use super::entries::TagChanges;
 use super::{HistoryProcess, HistoryStore, MILLIS_AT_START, RecordedChange, TagValue};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
@@ -17,7 +18,7 @@ enum DeletedTagStep {
 }
 
 impl DeletedTagGc {
-    pub(super) fn new() -> HistoryProcess {
+    pub(super) fn run() -> HistoryProcess {
         HistoryProcess::DeletedTagGc(Self(DeletedTagStep::Reading))
     }
 
@@ -82,19 +83,15 @@ enum HistoryGcStep {
     Listing {
         current: Option<RecordedChange>,
     },
-    /// About to remove what has expired before that change.
+    /// About to remove what has expired.
     Removing {
-        expired: super::TagChanges,
+        expired: TagChanges,
     },
 }
 
 impl HistoryGc {
     pub(super) fn run() -> HistoryProcess {
         HistoryProcess::HistoryGc(Self { at: HistoryGcStep::Beginning, cut: 0 })
-    }
-
-    pub(super) fn choices(&self) -> u8 {
-        1
     }
 
     pub(super) fn step(
@@ -128,8 +125,8 @@ impl HistoryGc {
         store: &HistoryStore,
         context: &ProtocolContext,
         current: Option<RecordedChange>,
-    ) -> super::TagChanges {
-        let mut expired = super::TagChanges::default();
+    ) -> TagChanges {
+        let mut expired = TagChanges::default();
         let before = |entry: &RecordedChange| current.is_none_or(|now| entry.id < now.id);
         let entries = || store.history.iter().filter(before);
         for (at, entry) in entries().enumerate() {
@@ -148,7 +145,7 @@ fn remove(
     gc: &mut HistoryGc,
     store: &mut HistoryStore,
     context: &ProtocolContext,
-    mut expired: super::TagChanges,
+    mut expired: TagChanges,
 ) -> (Option<HistoryProcess>, Note) {
     let entry = match context.keeps(ProtocolRule::OldestFirst) {
         true => expired.iter().next(),

@@ -30,7 +30,7 @@ enum PageStep {
 }
 
 impl HistoryReader {
-    pub(super) fn new() -> HistoryProcess {
+    pub(super) fn of_tag() -> HistoryProcess {
         let at = PageStep::Beginning;
         HistoryProcess::HistoryReader(Self { at, least: 0, shown: None, count: 0 })
     }

@@ -60,39 +60,39 @@ impl HistoryScenario {
 pub(crate) fn scenarios() -> Vec<HistoryScenario> {
     vec![
         HistoryScenario::new("2 moves of a tag, page", &[Digest(1), Digest(2)])
-            .with(TagChanger::new(1, Digest(3), 1))
-            .with(TagChanger::new(2, Digest(4), -1))
-            .with(HistoryReader::new())
+            .with(TagChanger::request(1, Digest(3), 1))
+            .with(TagChanger::request(2, Digest(4), -1))
+            .with(HistoryReader::of_tag())
             .reaching(&[Reads, Moves])
             .until(3),
         HistoryScenario::new("move of a tag, same digest, DELETE, page", &[Digest(1), Digest(2)])
-            .with(TagChanger::new(1, Digest(3), -1))
-            .with(TagChanger::new(2, Digest(2), 0))
-            .with(TagChanger::new(3, Deleted, 1))
-            .with(HistoryReader::new())
+            .with(TagChanger::request(1, Digest(3), -1))
+            .with(TagChanger::request(2, Digest(2), 0))
+            .with(TagChanger::request(3, Deleted, 1))
+            .with(HistoryReader::of_tag())
             .reaching(&[Reads, Moves])
             .until(0),
         HistoryScenario::new("deleted tag, PUT, GC, page", &[Digest(1), Deleted])
-            .with(TagChanger::new(1, Digest(3), -1))
-            .with(TagChanger::new(2, Deleted, 1))
-            .with(DeletedTagGc::new())
-            .with(HistoryReader::new())
+            .with(TagChanger::request(1, Digest(3), -1))
+            .with(TagChanger::request(2, Deleted, 1))
+            .with(DeletedTagGc::run())
+            .with(HistoryReader::of_tag())
             .reaching(&[Reads, Cleans, Moves])
             .until(6),
         HistoryScenario::new("new tag, DELETE, GC, page", &[])
-            .with(TagChanger::new(1, Digest(3), 0))
-            .with(TagChanger::new(2, Deleted, 0))
-            .with(DeletedTagGc::new())
-            .with(HistoryReader::new())
+            .with(TagChanger::request(1, Digest(3), 0))
+            .with(TagChanger::request(2, Deleted, 0))
+            .with(DeletedTagGc::run())
+            .with(HistoryReader::of_tag())
             .reaching(&[Reads, Cleans])
             .until(6),
         HistoryScenario::new(
             "move of a tag, GC of history, page",
             &[Digest(1), Digest(2), Digest(3)],
         )
-        .with(TagChanger::new(1, Digest(4), 1))
+        .with(TagChanger::request(1, Digest(4), 1))
         .with(HistoryGc::run())
-        .with(HistoryReader::new())
+        .with(HistoryReader::of_tag())
         .reaching(&[Reads, Expires])
         .until(7),
     ]
@@ -102,31 +102,31 @@ pub(crate) fn scenarios() -> Vec<HistoryScenario> {
 pub(crate) fn large() -> Vec<HistoryScenario> {
     vec![
         HistoryScenario::new("3 moves of a tag, page", &[Digest(1)])
-            .with(TagChanger::new(1, Digest(3), 1))
-            .with(TagChanger::new(2, Digest(4), -1))
-            .with(TagChanger::new(3, Digest(5), 0))
-            .with(HistoryReader::new())
+            .with(TagChanger::request(1, Digest(3), 1))
+            .with(TagChanger::request(2, Digest(4), -1))
+            .with(TagChanger::request(3, Digest(5), 0))
+            .with(HistoryReader::of_tag())
             .reaching(&[Reads, Moves])
             .until(2),
         HistoryScenario::new("deleted tag, PUT, 2 GC runs, page", &[Digest(1), Deleted])
-            .with(TagChanger::new(1, Digest(3), -1))
-            .with(TagChanger::new(2, Deleted, 1))
-            .with(DeletedTagGc::new())
+            .with(TagChanger::request(1, Digest(3), -1))
+            .with(TagChanger::request(2, Deleted, 1))
+            .with(DeletedTagGc::run())
             .with(HistoryGc::run())
-            .with(HistoryReader::new())
+            .with(HistoryReader::of_tag())
             .reaching(&[Reads, Cleans, Expires])
             .until(9),
         HistoryScenario::new("move of a tag, DELETE, GC of history", &[Digest(1), Digest(2)])
-            .with(TagChanger::new(1, Digest(3), 0))
-            .with(TagChanger::new(2, Deleted, 0))
+            .with(TagChanger::request(1, Digest(3), 0))
+            .with(TagChanger::request(2, Deleted, 0))
             .with(HistoryGc::run())
             .reaching(&[Expires])
             .until(6),
         HistoryScenario::new("new tag, 2 PUTs, DELETE, GC", &[])
-            .with(TagChanger::new(1, Digest(3), 0))
-            .with(TagChanger::new(2, Deleted, 0))
-            .with(TagChanger::new(3, Digest(4), 0))
-            .with(DeletedTagGc::new())
+            .with(TagChanger::request(1, Digest(3), 0))
+            .with(TagChanger::request(2, Deleted, 0))
+            .with(TagChanger::request(3, Digest(4), 0))
+            .with(DeletedTagGc::run())
             .reaching(&[Cleans])
             .until(6),
     ]

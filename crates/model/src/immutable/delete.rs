@@ -102,7 +102,7 @@ enum ChildDeleteStep {
 }
 
 impl ChildDelete {
-    pub(super) fn new() -> ImmutableProcess {
+    pub(super) fn begin() -> ImmutableProcess {
         ImmutableProcess::ChildDelete(Self(ChildDeleteStep::Reading))
     }
 

@@ -79,7 +79,7 @@ pub(crate) fn scenarios() -> Vec<ImmutableScenario> {
         ImmutableScenario::new("push to an immutable tag, DELETE of the child")
             .without_manifests()
             .with(ImmutablePush::of(0))
-            .with(ChildDelete::new())
+            .with(ChildDelete::begin())
             .reaching(&[Refuses, Deletes])
             .until(6),
     ]
@@ -93,7 +93,7 @@ pub(crate) fn large() -> Vec<ImmutableScenario> {
             .with(ImmutablePush::of(1))
             .with(DigestPush::of(1))
             .with(DigestDelete::of(1))
-            .with(ChildDelete::new())
+            .with(ChildDelete::begin())
             .reaching(&[Second, Refuses, Deletes])
             .until(4),
     ]

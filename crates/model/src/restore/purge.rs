@@ -31,7 +31,7 @@ enum PurgeStep {
 }
 
 impl Purge {
-    pub(super) fn new() -> RestoreProcess {
+    pub(super) fn of_manifest() -> RestoreProcess {
         RestoreProcess::Purge(Self(PurgeStep::Beginning))
     }
 

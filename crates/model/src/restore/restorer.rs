@@ -69,7 +69,7 @@ enum RestoreStep {
 }
 
 impl ManifestRestore {
-    pub(super) fn new() -> RestoreProcess {
+    pub(super) fn begin() -> RestoreProcess {
         let at = RestoreStep::Beginning;
         RestoreProcess::ManifestRestore(Self { opened: None, at })
     }
@@ -190,7 +190,7 @@ enum TagRestoreStep {
 }
 
 impl TagRestore {
-    pub(super) fn new() -> RestoreProcess {
+    pub(super) fn begin() -> RestoreProcess {
         let at = TagRestoreStep::Reading;
         RestoreProcess::TagRestore(Self { opened: None, version: 0, at })
     }
@@ -258,7 +258,7 @@ pub(crate) struct OtherPush {
 }
 
 impl OtherPush {
-    pub(super) fn new() -> RestoreProcess {
+    pub(super) fn begin() -> RestoreProcess {
         RestoreProcess::OtherPush(Self { opened: None, touch: Some(LayerTouch::Reading) })
     }
 

@@ -93,13 +93,13 @@ pub(crate) fn scenarios() -> Vec<RestoreScenario> {
 fn kept() -> Vec<RestoreScenario> {
     vec![
         RestoreScenario::tagged("move of the tag, 2 GC runs")
-            .with(TagMove::new())
+            .with(TagMove::begin())
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Entry, Manifest])
             .until(6),
         RestoreScenario::moved("restore of the tag, 2 GC runs")
-            .with(TagRestore::new())
+            .with(TagRestore::begin())
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Entry, Manifest])
@@ -112,19 +112,19 @@ fn kept() -> Vec<RestoreScenario> {
             .until(6),
         RestoreScenario::tagged("DELETE of the manifest, move of the tag, GC")
             .with(ManifestDelete::with_copy(0))
-            .with(TagMove::new())
+            .with(TagMove::begin())
             .with(RestoreGc::run())
             .from(4)
             .until(6),
         RestoreScenario::deleted("restore of the manifest, 2 GC runs")
-            .with(ManifestRestore::new())
+            .with(ManifestRestore::begin())
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Copy, Layer])
             .from(4)
             .until(6),
         RestoreScenario::deleted("restore of the manifest, DELETE of it, GC")
-            .with(ManifestRestore::new())
+            .with(ManifestRestore::begin())
             .with(ManifestDelete::with_copy(1))
             .with(RestoreGc::run())
             .reaching(&[Copy])
@@ -136,20 +136,20 @@ fn kept() -> Vec<RestoreScenario> {
 fn purged() -> Vec<RestoreScenario> {
     vec![
         RestoreScenario::deleted("purge, restore of the manifest, GC")
-            .with(Purge::new())
-            .with(ManifestRestore::new())
+            .with(Purge::of_manifest())
+            .with(ManifestRestore::begin())
             .with(RestoreGc::run())
             .reaching(&[Purged])
             .until(6),
         RestoreScenario::untagged("purge, DELETE of the manifest, GC")
-            .with(Purge::new())
+            .with(Purge::of_manifest())
             .with(ManifestDelete::with_copy(0))
             .with(RestoreGc::run())
             .reaching(&[Purged])
             .until(6),
         RestoreScenario::untagged("purge, push of another manifest")
-            .with(Purge::new())
-            .with(OtherPush::new()),
+            .with(Purge::of_manifest())
+            .with(OtherPush::begin()),
     ]
 }
 
@@ -164,34 +164,34 @@ pub(crate) fn large() -> Vec<RestoreScenario> {
         RestoreScenario::tagged("2 DELETEs of the manifest, move of the tag, GC")
             .with(ManifestDelete::with_copy(0))
             .with(ManifestDelete::with_copy(1))
-            .with(TagMove::new())
+            .with(TagMove::begin())
             .with(RestoreGc::run())
             .reaching(&[Entry, Copy]),
         RestoreScenario::tagged("move of the tag, restore of it, 2 GC runs")
-            .with(TagMove::new())
-            .with(TagRestore::new())
+            .with(TagMove::begin())
+            .with(TagRestore::begin())
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Entry, Manifest])
             .until(10),
         RestoreScenario::deleted("restore of the manifest, DELETE of it, 2 GC runs")
-            .with(ManifestRestore::new())
+            .with(ManifestRestore::begin())
             .with(ManifestDelete::with_copy(1))
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Copy]),
         RestoreScenario::untagged("purge, DELETE of the manifest, restore of it, GC")
-            .with(Purge::new())
+            .with(Purge::of_manifest())
             .with(ManifestDelete::with_copy(0))
-            .with(ManifestRestore::new())
+            .with(ManifestRestore::begin())
             .with(RestoreGc::run())
             .reaching(&[Purged])
             .until(6),
         RestoreScenario::untagged("purge, push of another manifest, DELETE, restore, GC")
-            .with(Purge::new())
-            .with(OtherPush::new())
+            .with(Purge::of_manifest())
+            .with(OtherPush::begin())
             .with(ManifestDelete::with_copy(0))
-            .with(ManifestRestore::new())
+            .with(ManifestRestore::begin())
             .with(RestoreGc::run())
             .reaching(&[Purged]),
     ]

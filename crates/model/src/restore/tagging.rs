@@ -49,7 +49,7 @@ pub(crate) struct TagMove {
 }
 
 impl TagMove {
-    pub(super) fn new() -> RestoreProcess {
+    pub(super) fn begin() -> RestoreProcess {
         RestoreProcess::TagMove(Self { opened: None, untagging: Untagging::Reading })
     }
 
