@@ -26,8 +26,9 @@ use crate::attempts::SwapAttempts;
 use crate::budget::MemoryBudget;
 use crate::cache::ContentCache;
 use crate::compute::ComputePool;
-use crate::damaged::{DamageCounter, FoundRecord, absent_if_damaged};
+use crate::damaged::{DamageCounter, FoundRecord};
 use crate::fingerprint::ListedVersion;
+use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
@@ -59,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RegistryOptions,
+    /// What the store's mark is known to require.
+    pub(crate) required: Arc<RequiredFeatures>,
     pub(crate) rules: Rules,
     pub(crate) cache: Arc<ContentCache>,
     pub(crate) referrers: Arc<ReferrerCache>,
@@ -99,6 +102,7 @@ impl Core {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         options: RegistryOptions,
+        marker: &FormatMarker,
     ) -> Self {
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
@@ -111,6 +115,7 @@ impl Core {
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
+            required: Arc::new(RequiredFeatures::of(marker)),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
@@ -297,7 +302,7 @@ impl Core {
         if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
-        let bytes = seen.value.encode();
+        let bytes = seen.renewed();
         let written = self.swap_within(window, key, Some(&seen.etag), bytes).await?;
         Ok(written.map(|Written { etag, date }| {
             (seen.etag, seen.last_modified, seen.date) = (etag, date, date);
@@ -381,23 +386,6 @@ impl Core {
         }
     }
 
-    /// W1 for a record that may be large and is mostly young: it is read only to be touched.
-    /// `false` if it is absent, or damaged.
-    pub(crate) async fn touch_large_record<T: StoredRecord>(
-        &self,
-        window: WriteWindow,
-        key: &Key,
-    ) -> Result<bool> {
-        let Some(stat) = self.stat(key).await? else { return Ok(false) };
-        let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
-        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
-            return Ok(true);
-        }
-        let _room = self.reserve_touch_memory(stat.size_bytes).await?;
-        let touched = self.touch_record::<T>(window, key, |_| true).await;
-        Ok(absent_if_damaged(touched)?.is_some())
-    }
-
     /// Waits for room for a record of so many bytes, as it was read and as it is written.
     pub(crate) async fn reserve_touch_memory(&self, bytes: u64) -> Result<SemaphorePermit<'_>> {
         let kib = in_kib(bytes.saturating_mul(2).min(TOUCH_BYTES_MAX));
@@ -426,6 +414,16 @@ impl Core {
             request.limit = LIST_KEYS_MAX;
             request.start_after = page.next;
         }
+    }
+
+    /// Every key below a prefix: for commands, not for requests of clients.
+    pub(crate) async fn list_all(&self, prefix: String) -> Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        let mut pages = self.list_pages(prefix);
+        while let Some(page) = pages.next().await? {
+            keys.extend(page.entries.into_iter().map(|entry| entry.key));
+        }
+        Ok(keys)
     }
 
     /// Reads several records at a time, at most [`manifest_reads_in_flight`](crate::RegistryLimits) of them, in

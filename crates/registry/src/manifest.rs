@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{try_join, try_join_all, try_join3, try_join4};
+use futures::future::{try_join, try_join_all, try_join4};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
@@ -31,13 +31,15 @@ use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
 use crate::record::{
-    ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, TagTarget,
+    ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, VersionedRecord, header_line,
 };
 use crate::rules::Rule;
-use crate::tag::{TagChange, TagVersion};
-use crate::window::WriteWindow;
+use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion, TaggedManifest};
+use crate::tag_record::TagRecord;
+use crate::window::{TOUCH_AGE, WriteWindow};
 use crate::{
-    Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest, TouchPolicy,
+    ChangeId, Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest,
+    TouchPolicy,
 };
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
@@ -67,6 +69,8 @@ pub struct PushedManifest {
     pub subject: Option<Digest>,
     /// The tags of [`ManifestPush::tags`] that were written (`OCI-Tag`).
     pub tags: Vec<Tag>,
+    /// What became of each tag.
+    pub transitions: Vec<TagTransition>,
 }
 
 /// A push that has been understood, before anything was read or written.
@@ -83,8 +87,17 @@ struct PushPlan {
 /// A version of the manifest that is pushed.
 struct SeenManifest {
     etag: ETag,
-    /// Its media type, unless it cannot be decoded.
-    media_type: Result<MediaType, DamagedRecord>,
+    /// Its header, unless that cannot be decoded.
+    header: Option<SeenHeader>,
+    /// What is wrong with it.
+    damaged: Option<DamagedRecord>,
+}
+
+/// The header of a stored manifest.
+struct SeenHeader {
+    value: ManifestHeader,
+    /// As it is stored.
+    line: Bytes,
 }
 
 /// What the reads of reads found, to be written over.
@@ -113,18 +126,20 @@ impl PushPlan {
         self.condition.is_some() && self.reference.digest().is_some()
     }
 
-    fn has_type_of(&self, seen: &SeenManifest) -> bool {
-        let stored = seen.media_type.as_ref();
-        stored.is_ok_and(|stored| stored.is(self.manifest.media_type.as_str()))
+    /// Whether a version is what this push would write.
+    fn is_served_by(&self, seen: &SeenManifest) -> bool {
+        let stored = seen.header.as_ref().map(|stored| &stored.value.media_type);
+        let is_same = stored.is_some_and(|stored| stored.is(self.manifest.media_type.as_str()));
+        is_same && seen.damaged.is_none()
     }
 
     /// The stored type wins over the one of a later push.
     fn check_type(&self, reads: &PushReads) -> Result<()> {
         match &reads.manifest {
-            Some(SeenManifest { media_type: Ok(stored), .. })
-                if !stored.is(self.manifest.media_type.as_str()) =>
+            Some(SeenManifest { header: Some(stored), .. })
+                if !stored.value.media_type.is(self.manifest.media_type.as_str()) =>
             {
-                let (digest, stored) = (self.digest.clone(), stored.clone());
+                let (digest, stored) = (self.digest.clone(), stored.value.media_type.clone());
                 Err(Error::ManifestTypeConflict { digest, stored })
             }
             _ => Ok(()),
@@ -167,15 +182,16 @@ impl Repository {
         let key = keys::tag(&self.name, tag);
         let mut dangling: Option<ETag> = None;
         for _ in 0..FOLLOWS_MAX {
-            let Some(target) = self.core.read::<TagTarget>(&key).await? else { return Ok(None) };
-            if dangling.as_ref() == Some(&target.etag) {
+            let Some(read) = self.core.read::<TagRecord>(&key).await? else { return Ok(None) };
+            let Some(target) = read.value.live() else { return Ok(None) };
+            if dangling.as_ref() == Some(&read.etag) {
                 return Ok(None);
             }
-            let found = self.find_manifest(&target.value.digest, touch).await?;
+            let found = self.find_manifest(&target.digest, touch).await?;
             if found.is_some() {
                 return Ok(found);
             }
-            dangling = Some(target.etag);
+            dangling = Some(read.etag);
         }
         Err(Error::Busy { what: "the tag is being changed by too many others" })
     }
@@ -198,14 +214,11 @@ impl Repository {
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.take_ticket(&self.name, digest);
         let read = match touch {
-            TouchPolicy::Never => core.read::<ManifestRecord>(&key).await?,
-            TouchPolicy::IfOld => {
-                core.touch_record::<ManifestRecord>(core.open_window(), &key, |_| true).await?
-            }
+            TouchPolicy::Never => core.read_manifest(&key, digest).await?,
+            TouchPolicy::IfOld => core.touch_manifest(core.open_window(), &key, digest).await?,
         };
-        let Some(read) = read else { return Ok(None) };
-        let age = read.age();
-        let manifest = Arc::new(core.verified(key, digest, read.value).await?);
+        let Some(VersionedManifest { manifest, record }) = read else { return Ok(None) };
+        let (age, manifest) = (record.age(), Arc::new(manifest));
         let seen = CachedRecord::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
@@ -230,15 +243,38 @@ impl Repository {
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
         let plan = self.plan_push(push).await?;
+        self.carry_out(plan, further).await
+    }
+
+    /// Pushes a manifest under a tag, by its digest of any algorithm, if a condition on the tag holds.
+    pub(crate) async fn put_tag(
+        &self,
+        push: ManifestPush,
+        tag: &Tag,
+        condition: Option<ReferencePrecondition>,
+    ) -> Result<TagTransition> {
+        let push = ManifestPush { tags: vec![tag.clone()], ..push };
+        let plan = self.plan_push(push).await?;
+        let plan = PushPlan { reference: Reference::Tag(tag.clone()), condition, ..plan };
+        let pushed = self.carry_out(plan, Vec::new()).await?;
+        pushed.transitions.into_iter().next().ok_or(Error::Stopped)
+    }
+
+    async fn carry_out(&self, plan: PushPlan, further: Vec<Tag>) -> Result<PushedManifest> {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
             let window = self.core.open_window();
             let reads = self.read_for_push(window, &plan).await?;
             // A delete got between the reads and this write: what the reads found is void.
-            if self.write_manifest(window, &plan, reads).await? {
+            if let Some(transitions) = self.write_manifest(window, &plan, reads).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
-                return Ok(PushedManifest { digest: plan.digest, subject, tags: further });
+                return Ok(PushedManifest {
+                    digest: plan.digest,
+                    subject,
+                    tags: further,
+                    transitions,
+                });
             }
         }
     }
@@ -274,13 +310,13 @@ impl Repository {
         let width = &Semaphore::new(core.reads_in_flight_max());
         let tags = plan.tags.iter().map(|tag| {
             let key = keys::tag(&self.name, tag);
-            async move { with_permit(width, core.find_record::<TagTarget>(&key)).await }
+            async move { with_permit(width, core.find_record::<TagRecord>(&key)).await }
         });
         let ((), catalog, manifest, tags) = try_join4(
             self.check_references(window, &plan.manifest.references, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
-            with_permit(width, self.look_up(&manifest_key)),
+            with_permit(width, self.look_up(plan, &manifest_key)),
             try_join_all(tags),
         )
         .await?;
@@ -294,15 +330,24 @@ impl Repository {
 
     /// The version of a manifest that is there, and its type as far as that can be read: a push
     /// repairs what is damaged.
-    async fn look_up(&self, key: &Key) -> Result<Option<SeenManifest>> {
-        let found = self.core.find_record::<ManifestRecord>(key).await?;
-        let Some(etag) = found.etag().cloned() else { return Ok(None) };
-        let media_type = match found {
-            FoundRecord::Damaged(damaged) => Err(damaged),
-            FoundRecord::Valid(record) => Ok(record.value.header.media_type),
-            FoundRecord::Absent => return Ok(None),
-        };
-        Ok(Some(SeenManifest { etag, media_type }))
+    async fn look_up(&self, plan: &PushPlan, key: &Key) -> Result<Option<SeenManifest>> {
+        Ok(match self.core.find_record::<ManifestRecord>(key).await? {
+            FoundRecord::Absent => None,
+            FoundRecord::Damaged(damaged) => {
+                let etag = damaged.etag.clone();
+                Some(SeenManifest { etag, header: None, damaged: Some(damaged) })
+            }
+            FoundRecord::Valid(VersionedRecord { value, bytes, etag, .. }) => {
+                // A copy: a part of the record would keep all of it in memory.
+                let line = Bytes::copy_from_slice(header_line(&bytes).unwrap_or_default());
+                let damaged = (value.bytes != plan.record.bytes).then(|| {
+                    let reason = "its bytes have another digest".to_owned();
+                    DamagedRecord::new(etag.clone(), value.bytes, reason)
+                });
+                let header = Some(SeenHeader { value: value.header, line });
+                Some(SeenManifest { etag, header, damaged })
+            }
+        })
     }
 
     /// W1 for all that a manifest refers to.
@@ -341,7 +386,7 @@ impl Repository {
         if reference.kind.may_be_manifest() {
             let key = keys::manifest(&self.name, digest);
             let held = match core.rules.keep(Rule::TouchChildren) {
-                true => core.touch_large_record::<ManifestRecord>(window, &key).await?,
+                true => core.touch_child(window, &key, digest).await?,
                 false => core.exists(&key).await?,
             };
             if held {
@@ -351,13 +396,14 @@ impl Repository {
         Ok(core.touch_link(window, &self.name, digest).await?.is_some())
     }
 
-    /// W2: the manifest with its hints, then what makes it found. `false`: start over.
+    /// W2: the manifest with its hints and the archive of the changes that this one replaces, then what
+    /// makes it found. `None`: start over.
     async fn write_manifest(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
         reads: PushReads,
-    ) -> Result<bool> {
+    ) -> Result<Option<Vec<TagTransition>>> {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_locks.lock_for_push(&key).await;
@@ -366,7 +412,7 @@ impl Repository {
         let hints = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
             match seen {
-                FoundRecord::Valid(seen) if seen.value.digest == plan.digest && is_there => Ok(()),
+                seen if is_there && points_to(seen, &plan.digest) => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
                     core.ensure_record(window, &key, &PresenceMark {}).await
@@ -381,14 +427,23 @@ impl Repository {
                 }
             }
         };
+        let archives = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
+            match points_to(seen, &plan.digest) {
+                true => Ok(false),
+                false => self.archive_early(window, tag, seen).await,
+            }
+        });
         let manifest = self.store_manifest(window, plan, &key, reads.manifest.as_ref());
-        let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
+        let (_, archived, (), written) =
+            try_join4(try_join_all(hints), try_join_all(archives), listing, manifest).await?;
         if !written {
-            return Ok(false);
+            return Ok(None);
         }
-        try_join(self.set_tags(window, plan, reads.tags), self.write_referrer(window, plan))
-            .await?;
-        Ok(true)
+        let known = reads.tags.into_iter().zip(archived);
+        let known = known.map(|(seen, is_archived)| KnownTag { seen, is_archived }).collect();
+        let (transitions, ()) =
+            try_join(self.set_tags(window, plan, known), self.write_referrer(window, plan)).await?;
+        Ok(Some(transitions))
     }
 
     /// Writes the manifest over the version that was seen. A version that another push has written
@@ -417,9 +472,9 @@ impl Repository {
             } else {
                 drop(writing.lock().await);
             }
-            match self.look_up(key).await? {
+            match self.look_up(plan, key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
-                Some(now) => return Ok(plan.has_type_of(&now) && !plan.is_conditional()),
+                Some(now) => return Ok(plan.is_served_by(&now) && !plan.is_conditional()),
                 None if seen.is_some() => return Ok(false),
                 None => {}
             }
@@ -435,36 +490,46 @@ impl Repository {
         key: &Key,
         seen: Option<&SeenManifest>,
     ) -> Result<bool> {
-        let (core, bytes) = (&self.core, plan.record.encode());
+        let (core, bytes) = (&self.core, self.record_over(plan, seen));
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
         let is_written = swapped?.is_some();
-        if let Some(SeenManifest { media_type: Err(damaged), .. }) = seen.filter(|_| is_written) {
+        if let Some(damaged) = seen.filter(|_| is_written).and_then(|seen| seen.damaged.as_ref()) {
             core.damage.note_replaced(key, damaged);
         }
         Ok(is_written)
+    }
+
+    /// The bytes to write over the version that was seen: what that says of when the manifest came into
+    /// being stays.
+    fn record_over(&self, plan: &PushPlan, seen: Option<&SeenManifest>) -> Bytes {
+        let seen = seen.and_then(|seen| seen.header.as_ref());
+        let change = match seen {
+            Some(seen) => seen.value.change,
+            None => Some(ChangeId::after(None, self.core.clock.now())),
+        };
+        let header = ManifestHeader { change, ..plan.record.header.clone() };
+        plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
     }
 
     async fn set_tags(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
-        seen: Vec<TagVersion>,
-    ) -> Result<()> {
-        let target = &TagTarget {
+        seen: Vec<KnownTag>,
+    ) -> Result<Vec<TagTransition>> {
+        let target = &TaggedManifest {
             digest: plan.digest.clone(),
             media_type: plan.manifest.media_type.clone(),
             size: plan.record.header.size,
-            time: self.unix_time(),
         };
         let sets = plan.tags.iter().zip(seen).map(|(tag, seen)| {
             let condition = plan.condition.as_ref().filter(|_| plan.reference.tag() == Some(tag));
             let change = TagChange::Set(window, target);
             async move { self.change_tag(tag, condition, Some(seen), change).await }
         });
-        try_join_all(sets).await?;
-        Ok(())
+        Ok(try_join_all(sets).await?.into_iter().flatten().collect())
     }
 
     async fn write_referrer(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
@@ -480,6 +545,11 @@ impl Repository {
     }
 }
 
+/// Whether a tag points to a digest.
+fn points_to(seen: &TagVersion, digest: &Digest) -> bool {
+    seen.target().is_some_and(|target| target.digest == *digest)
+}
+
 /// The header line of a manifest's record.
 pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader {
     ManifestHeader {
@@ -487,26 +557,45 @@ pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader 
         size,
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
+        change: None,
     }
 }
 
-/// The record of a manifest whose header line alone is damaged: where the bytes after it have the
-/// right digest and name their own media type.
-pub(crate) fn rebuilt(digest: &Digest, record: &Bytes) -> Option<ManifestRecord> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct TypedManifest {
-        media_type: MediaType,
+/// What a record has whose header line is damaged.
+pub(crate) struct HeadlessManifest {
+    bytes: Bytes,
+    /// The media type that the bytes declare.
+    declared: Option<MediaType>,
+}
+
+impl HeadlessManifest {
+    /// `None`: its bytes are not those of its digest, either.
+    pub(crate) fn read(digest: &Digest, record: &Bytes) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct TypedManifest {
+            media_type: MediaType,
+        }
+        let end = record.iter().position(|byte| *byte == b'\n')?;
+        let bytes = record.slice(end + 1..);
+        let is_whole = Digest::of(digest.algorithm(), &bytes) == *digest;
+        let typed = serde_json::from_slice::<TypedManifest>(&bytes).ok();
+        is_whole.then(|| Self { bytes, declared: typed.map(|typed| typed.media_type) })
     }
-    let end = record.iter().position(|byte| *byte == b'\n')?;
-    let bytes = record.slice(end + 1..);
-    if Digest::of(digest.algorithm(), &bytes) != *digest {
-        return None;
+
+    /// The record as it was, if its bytes declare their media type.
+    pub(crate) fn rebuild(self) -> Option<ManifestRecord> {
+        let manifest = Manifest::parse_stored(self.declared.as_ref()?, &self.bytes).ok()?;
+        let header = manifest_header(&manifest, self.bytes.len() as u64);
+        Some(ManifestRecord { header, bytes: self.bytes })
     }
-    let typed: TypedManifest = serde_json::from_slice(&bytes).ok()?;
-    let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
-    let header = manifest_header(&manifest, bytes.len() as u64);
-    Some(ManifestRecord { header, bytes })
+
+    /// What it refers to and its subject, which do not depend on its media type.
+    pub(crate) fn parse(&self) -> Option<Manifest> {
+        let any = MediaType::OCI_EMPTY;
+        let media_type = self.declared.as_ref().unwrap_or(&any);
+        Manifest::parse_stored(media_type, &self.bytes).ok()
+    }
 }
 
 /// What the list of its subject's referrers says of a manifest.
@@ -555,7 +644,51 @@ fn content_digest(reference: &Reference, bytes: &Bytes) -> Result<Digest> {
     }
 }
 
+/// A version of a manifest whose bytes are those of its digest.
+struct VersionedManifest {
+    manifest: StoredManifest,
+    record: VersionedRecord<ManifestRecord>,
+}
+
 impl Core {
+    /// Reads a manifest; `None` if it is absent.
+    async fn read_manifest(&self, key: &Key, digest: &Digest) -> Result<Option<VersionedManifest>> {
+        let Some(record) = self.read::<ManifestRecord>(key).await? else { return Ok(None) };
+        let manifest = self.verified(key.clone(), digest, record.value.clone()).await?;
+        Ok(Some(VersionedManifest { manifest, record }))
+    }
+
+    /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.
+    async fn touch_manifest(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        digest: &Digest,
+    ) -> Result<Option<VersionedManifest>> {
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
+            let Some(read) = self.read_manifest(key, digest).await? else { return Ok(None) };
+            let VersionedManifest { manifest, record } = read;
+            if let Some(record) = self.touch_version(window, key, record).await? {
+                return Ok(Some(VersionedManifest { manifest, record }));
+            }
+        }
+    }
+
+    /// W1 for a manifest that an index refers to, which is mostly young: it is read only to be touched.
+    /// `false` if it is absent, or damaged.
+    async fn touch_child(&self, window: WriteWindow, key: &Key, digest: &Digest) -> Result<bool> {
+        let Some(stat) = self.stat(key).await? else { return Ok(false) };
+        let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
+        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+            return Ok(true);
+        }
+        let _room = self.reserve_touch_memory(stat.size_bytes).await?;
+        let touched = self.touch_manifest(window, key, digest).await;
+        Ok(absent_if_damaged(touched)?.is_some())
+    }
+
     /// A manifest that was read, if its bytes are those of its digest.
     pub(crate) async fn verified(
         &self,

@@ -32,6 +32,12 @@ pub enum Rule {
     CancelFirst,
     /// A closed session writes its link only for a while.
     ReplayWindow,
+    /// A closed session never writes its link onto one that was deleted since it was closed.
+    ReplayNotOntoDeleted,
+    /// It does onto one that was deleted before.
+    ReplayOntoOlder,
+    /// What was deleted at the same reading of the store's clock counts as deleted since.
+    ReplayOntoStrictlyOlder,
     /// GC ignores records younger than the grace.
     Grace,
     /// Ages are relative to T0, the beginning of the run, however long the run takes.
@@ -64,6 +70,18 @@ pub enum Rule {
     CheckBytes,
     /// The bytes of an upload are kept until a link references them or others.
     KeepOwnBytes,
+    /// What replaces a change of a tag archives it first.
+    Archive,
+    /// The record of a deleted tag is archived before it is removed.
+    ArchiveDeleted,
+    /// A delete of a manifest copies it first.
+    CopyFirst,
+    /// Copies of deleted manifests keep what they reference.
+    CopyKeeps,
+    /// Replaced changes of tags keep the manifests that they point to.
+    HistoryKeeps,
+    /// A restore looks for the mark of a purge after it has written.
+    LookForPurge,
 }
 
 /// Which rules are in force.

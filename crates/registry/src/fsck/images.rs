@@ -10,8 +10,9 @@ use super::read::{RecordState, read_state};
 use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
-use crate::record::{ManifestRecord, TagTarget};
+use crate::manifest::{HeadlessManifest, verified};
+use crate::record::ManifestRecord;
+use crate::tag_record::TagRecord;
 
 /// Maximum number of images listed for one finding.
 const IMAGES_MAX: usize = 20;
@@ -80,8 +81,8 @@ impl FsckRun<'_> {
         Ok(known.map(|references| references.needing(name, digest)).unwrap_or_default())
     }
 
-    /// Reads the manifests and the tags of a repository. Undecodable ones count as without
-    /// references.
+    /// Reads the manifests and the tags of a repository. Manifests whose bytes are damaged count as
+    /// without references.
     async fn references(&self, name: &RepositoryName) -> Result<RepositoryReferences> {
         let manifests = self.manifest_references(name).await?;
         Ok(RepositoryReferences { manifests, tags: self.tag_targets(name).await? })
@@ -115,11 +116,12 @@ impl FsckRun<'_> {
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(state) = reads.next().await else { break };
-                let state: RecordState<TagTarget> = state?;
+                let state: RecordState<TagRecord> = state?;
                 if let (Some(ParsedKey::Tag(_, tag)), RecordState::Valid(read)) =
                     (ParsedKey::parse(&entry.key), state)
                 {
-                    tags.push((tag.to_string(), read.value.digest));
+                    let target = read.value.into_live();
+                    tags.extend(target.map(|target| (tag.to_string(), target.digest)));
                 }
             }
         }
@@ -127,15 +129,20 @@ impl FsckRun<'_> {
     }
 }
 
-/// The digests that a manifest references, if its record is sound.
+/// The digests that a manifest references, if its bytes are sound.
 fn referenced(
     key: &Key,
     digest: &Digest,
     state: RecordState<ManifestRecord>,
 ) -> Option<HashSet<Digest>> {
-    let RecordState::Valid(read) = state else { return None };
-    let stored = verified(key, digest, read.value).ok()?;
-    let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()?;
+    let manifest = match state {
+        RecordState::Absent => None,
+        RecordState::Unreadable(bad) => HeadlessManifest::read(digest, &bad.record?.bytes)?.parse(),
+        RecordState::Valid(read) => {
+            let stored = verified(key, digest, read.value).ok()?;
+            Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()
+        }
+    }?;
     Some(manifest.references.into_iter().map(|reference| reference.digest).collect())
 }
 

@@ -2,11 +2,12 @@
 
 use jreg_storage::{Key, ListRequest, PutMode};
 
-use super::read::{RawState, UnreadableCause, UnreadableRecord, read_raw};
+use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read_raw, read_state};
 use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
+use crate::format::FormatMarker;
 use crate::keys::ParsedKey;
-use crate::registry::{format_marker, marked_format};
+use crate::record::AuthRecord;
 use crate::{FORMAT_VERSION, Result, keys};
 
 impl FsckRun<'_> {
@@ -36,7 +37,10 @@ impl FsckRun<'_> {
         let bad = match read_raw(&self.core, &key).await? {
             RawState::Absent => {
                 let create = async {
-                    self.core.store.put(&key, format_marker(), PutMode::Create).await?;
+                    self.core
+                        .store
+                        .put(&key, FormatMarker::new().encode(), PutMode::Create)
+                        .await?;
                     Ok(true)
                 };
                 let repair = self.repair_by(create).await;
@@ -44,24 +48,26 @@ impl FsckRun<'_> {
                 self.report(FindingKind::FormatMissing, &subject, detail, repair);
                 return Ok(());
             }
-            RawState::Whole(record) => match marked_format(&record.bytes) {
-                Some(FORMAT_VERSION) => return Ok(()),
-                Some(version) => {
-                    let reason = format!("it names the format version {version}");
-                    UnreadableRecord { reason, cause: UnreadableCause::Newer, record: None }
-                }
-                None => {
-                    let reason = "it has no format version".to_owned();
-                    UnreadableRecord {
-                        reason,
-                        cause: UnreadableCause::Damaged,
-                        record: Some(record),
+            RawState::Whole(record) => {
+                match FormatMarker::decode(&record.bytes).map(|marker| marker.format) {
+                    Some(FORMAT_VERSION) => return Ok(()),
+                    Some(version) => {
+                        let reason = format!("it names the format version {version}");
+                        UnreadableRecord { reason, cause: UnreadableCause::Newer, record: None }
+                    }
+                    None => {
+                        let reason = "it has no format version".to_owned();
+                        UnreadableRecord {
+                            reason,
+                            cause: UnreadableCause::Damaged,
+                            record: Some(record),
+                        }
                     }
                 }
-            },
+            }
             RawState::Unreadable(bad) => bad,
         };
-        let remedy = RepairPlan::Rewrite(format_marker());
+        let remedy = RepairPlan::Rewrite(FormatMarker::new().encode());
         self.report_unreadable(FindingKind::FormatDamaged, &subject, &bad, remedy).await?;
         Ok(())
     }
@@ -88,9 +94,11 @@ impl FsckRun<'_> {
         let mut pages = self.core.list_pages(keys::AUTH);
         while let Some(page) = pages.next().await? {
             self.count(&page);
-            for entry in page.entries.iter().filter(|entry| ParsedKey::parse(&entry.key).is_none())
-            {
-                self.report_unknown(&entry.key).await?;
+            for entry in &page.entries {
+                match ParsedKey::parse(&entry.key) {
+                    None => self.report_unknown(&entry.key).await?,
+                    Some(_) => self.check_auth_record(&entry.key).await?,
+                }
             }
         }
         for prefix in unknown {
@@ -102,6 +110,20 @@ impl FsckRun<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Its content may be a secret: no part of it is in a finding, and nothing of it is copied.
+    async fn check_auth_record(&mut self, key: &Key) -> Result<()> {
+        let RecordState::Unreadable(mut bad) = read_state::<AuthRecord>(&self.core, key).await?
+        else {
+            return Ok(());
+        };
+        if bad.cause == UnreadableCause::Damaged {
+            "it is no record, or does not match its checksum".clone_into(&mut bad.reason);
+        }
+        let of = FindingSubject::of(key);
+        self.report_unreadable(FindingKind::AuthUnreadable, &of, &bad, RepairPlan::Keep).await?;
         Ok(())
     }
 

@@ -5,12 +5,14 @@
 
 mod bench;
 mod buffering;
+mod damaged_manifests;
 mod explaining;
 mod folder_costs;
 mod folder_uploads;
 mod fsck;
 mod fsck_concurrent;
 mod gc;
+mod history;
 mod pushing;
 mod reaping;
 mod repairing;
