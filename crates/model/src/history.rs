@@ -62,6 +62,8 @@ pub(crate) struct HistoryStore {
     effective: TagChanges,
     /// How many entries have been removed, the oldest ones first.
     removed: u8,
+    /// One was removed before `history-keep` after its end.
+    is_early: bool,
     is_page_wrong: bool,
     /// A page with more than one change was read to its end.
     is_page_read: bool,
@@ -79,6 +81,16 @@ impl HistoryStore {
     /// The time of a change now, by a clock that differs from the store's.
     fn millis(&self, ahead: i8) -> u8 {
         (self.now + MILLIS_AT_START).saturating_add_signed(ahead)
+    }
+
+    /// Removes an entry, which must have ended long ago.
+    fn expire(&mut self, id: ChangeId, keep: u8) {
+        let next = self.effective.iter().find(|change| change.id > id);
+        let last = self.effective.iter().find(|change| change.id == id);
+        let end = next.or(last).map_or(0, |change| change.id.millis);
+        self.is_early |= self.millis(0) <= end + keep;
+        self.history.remove(id);
+        self.removed += 1;
     }
 
     /// Whether the record and the entries before it are the changes that took effect.
@@ -206,6 +218,10 @@ impl Protocol for HistoryScenario {
             Property::always(
                 "a page has the changes that took effect, each once",
                 |_, state: &HistoryState| !state.store.is_page_wrong,
+            ),
+            Property::always(
+                "an entry stays for `history-keep` after its end",
+                |_, state: &HistoryState| !state.store.is_early,
             ),
             Property::always("a request takes effect once", |_, state: &HistoryState| {
                 !state.store.has_repeated()

@@ -175,6 +175,9 @@ pub enum ProtocolRule {
     ArchiveDeleted,
     /// GC removes a deleted record only once it is older than G.
     DeletedRecordAge,
+    /// GC reads the current record before it lists the entries, and an entry of a digest without a
+    /// change after it has not ended.
+    GcCurrentFirst,
     /// Expired entries are removed from the oldest one on.
     OldestFirst,
 
@@ -234,7 +237,7 @@ pub enum ProtocolRule {
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 76] = [
+    pub const ALL: [Self; 77] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -290,6 +293,7 @@ impl ProtocolRule {
         Self::DropFromCurrent,
         Self::ArchiveDeleted,
         Self::DeletedRecordAge,
+        Self::GcCurrentFirst,
         Self::OldestFirst,
         Self::TagsBeforeHistory,
         Self::ManifestsBeforeCopies,

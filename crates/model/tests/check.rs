@@ -7,7 +7,7 @@ use jreg_model::{
 const ONTO_DELETED: &str = "2 closing PUTs onto a deleted link, DELETE, GC";
 
 /// The rules that are broken together, and the scenario that shows the violation.
-const NEEDED: [(&[ProtocolRule], &str); 70] = [
+const NEEDED: [(&[ProtocolRule], &str); 71] = [
     (&[ProtocolRule::Touch], "push, 2 GC runs"),
     (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::Window], "push, 2 GC runs"),
@@ -65,6 +65,7 @@ const NEEDED: [(&[ProtocolRule], &str); 70] = [
     (&[ProtocolRule::DropFromCurrent], "2 moves of a tag, page"),
     (&[ProtocolRule::ArchiveDeleted], "deleted tag, PUT, GC, page"),
     (&[ProtocolRule::DeletedRecordAge], "new tag, DELETE, GC, page"),
+    (&[ProtocolRule::GcCurrentFirst], "DELETE of a tag, 2 GC runs, page"),
     (&[ProtocolRule::OldestFirst], "move of a tag, GC of history, page"),
     (&[ProtocolRule::TagsBeforeHistory], "move of the tag, 2 GC runs"),
     (&[ProtocolRule::ManifestsBeforeCopies], "DELETE of the manifest, GC"),

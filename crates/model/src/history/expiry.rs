@@ -83,6 +83,10 @@ enum HistoryGcStep {
     Listing {
         current: Option<RecordedChange>,
     },
+    /// A broken rule: the record is read after the listing.
+    ReadingLast {
+        listed: TagChanges,
+    },
     /// About to remove what has expired.
     Removing {
         expired: TagChanges,
@@ -105,33 +109,50 @@ impl HistoryGc {
                 self.at = HistoryGcStep::Reading;
                 (None, note("begins"))
             }
+            HistoryGcStep::Reading if !context.keeps(ProtocolRule::GcCurrentFirst) => {
+                self.at = HistoryGcStep::ReadingLast { listed: store.history };
+                (None, note("lists the history"))
+            }
+            HistoryGcStep::ReadingLast { listed } => {
+                let (end, _) = self.judge(&listed, context, store.tag.value);
+                (end, note("reads the tag"))
+            }
             HistoryGcStep::Reading => {
                 self.at = HistoryGcStep::Listing { current: store.tag.value };
                 (None, note("reads the tag"))
             }
-            HistoryGcStep::Listing { current } => {
-                let expired = self.expired(store, context, current);
-                self.at = HistoryGcStep::Removing { expired };
-                let end = (expired.len() == 0).then_some(HistoryProcess::Done);
-                (end, note("lists the history"))
-            }
+            HistoryGcStep::Listing { current } => self.judge(&store.history, context, current),
             HistoryGcStep::Removing { expired } => remove(self, store, context, expired),
         }
+    }
+
+    fn judge(
+        &mut self,
+        listed: &TagChanges,
+        context: &ProtocolContext,
+        current: Option<RecordedChange>,
+    ) -> (Option<HistoryProcess>, Note) {
+        let expired = self.expired(listed, context, current);
+        self.at = HistoryGcStep::Removing { expired };
+        let end = (expired.len() == 0).then_some(HistoryProcess::Done);
+        (end, note("lists the history"))
     }
 
     /// An entry ends when the change after it began, a deleted one that is the last when it began.
     fn expired(
         &self,
-        store: &HistoryStore,
+        listed: &TagChanges,
         context: &ProtocolContext,
         current: Option<RecordedChange>,
     ) -> TagChanges {
         let mut expired = TagChanges::default();
         let before = |entry: &RecordedChange| current.is_none_or(|now| entry.id < now.id);
-        let entries = || store.history.iter().filter(before);
+        let entries = || listed.iter().filter(before);
         for (at, entry) in entries().enumerate() {
             let next = entries().nth(at + 1).or(current);
-            let last = (entry.value == TagValue::Deleted).then_some(entry);
+            let is_last =
+                entry.value == TagValue::Deleted || !context.keeps(ProtocolRule::GcCurrentFirst);
+            let last = is_last.then_some(entry);
             let end = next.or(last).map(|change| change.id.millis);
             if end.is_some_and(|end| self.cut > end + context.limits.keep) {
                 expired.append(entry);
@@ -155,8 +176,7 @@ fn remove(
         return (Some(HistoryProcess::Done), note("has nothing to remove"));
     };
     if store.history.has(entry.id) {
-        store.history.remove(entry.id);
-        store.removed += 1;
+        store.expire(entry.id, context.limits.keep);
     }
     expired.remove(entry.id);
     gc.at = HistoryGcStep::Removing { expired };

@@ -32,6 +32,7 @@ impl HistoryScenario {
             history,
             effective,
             removed: 0,
+            is_early: false,
             is_page_wrong: false,
             is_page_read: false,
             is_cleaned: false,
@@ -42,6 +43,12 @@ impl HistoryScenario {
 
     fn with(mut self, process: HistoryProcess) -> Self {
         self.processes.push(process);
+        self
+    }
+
+    /// Entries are kept for longer than deleted records.
+    fn keeping(mut self, keep: u8) -> Self {
+        self.context.limits.keep = keep;
         self
     }
 
@@ -85,6 +92,14 @@ pub(crate) fn scenarios() -> Vec<HistoryScenario> {
             .with(DeletedTagGc::run())
             .with(HistoryReader::of_tag())
             .reaching(&[Reads, Cleans])
+            .until(6),
+        HistoryScenario::new("DELETE of a tag, 2 GC runs, page", &[Digest(1), Digest(2)])
+            .with(TagChanger::request(1, Deleted, 0))
+            .with(DeletedTagGc::run())
+            .with(HistoryGc::run())
+            .with(HistoryReader::of_tag())
+            .reaching(&[Reads, Cleans])
+            .keeping(6)
             .until(6),
         HistoryScenario::new(
             "move of a tag, GC of history, page",
