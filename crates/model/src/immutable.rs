@@ -13,7 +13,7 @@ use stateright::Property;
 
 use self::delete::{ChildDelete, DigestDelete};
 use self::push::{DigestPush, ImmutablePush};
-pub(crate) use self::scenarios::{large, scenarios};
+pub(crate) use self::scenarios::scenarios;
 use crate::checked::{CheckedProtocol, Note, PROCESSES_MAX, Protocol, ProtocolState, note};
 use crate::context::ProtocolContext;
 use crate::record::ModelRecord;

@@ -111,7 +111,6 @@ pub fn large_scenarios() -> Vec<Box<dyn ModelScenario>> {
         .chain(boxed(manifest::large()))
         .chain(boxed(history::large()))
         .chain(boxed(restore::large()))
-        .chain(boxed(immutable::large()))
         .collect()
 }
 

@@ -7,7 +7,7 @@ use jreg_model::{
 const ONTO_DELETED: &str = "2 closing PUTs onto a deleted link, DELETE, GC";
 
 /// The rules that are broken together, and the scenario that shows the violation.
-const NEEDED: [(&[ProtocolRule], &str); 71] = [
+const NEEDED: [(&[ProtocolRule], &str); 72] = [
     (&[ProtocolRule::Touch], "push, 2 GC runs"),
     (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::Window], "push, 2 GC runs"),
@@ -80,6 +80,7 @@ const NEEDED: [(&[ProtocolRule], &str); 71] = [
         &[ProtocolRule::PurgedRecord, ProtocolRule::RestoreLooks],
         "purge, restore of the manifest, GC",
     ),
+    (&[ProtocolRule::Window], "purge, restore of the manifest, GC"),
     (&[ProtocolRule::PurgedHasNoCopies], "purge, DELETE of the manifest, GC"),
     (&[ProtocolRule::PurgeListsAgain], "purge, push of another manifest"),
     (&[ProtocolRule::ImmutableAtSwap], "2 pushes to an immutable tag"),

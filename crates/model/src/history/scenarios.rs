@@ -110,6 +110,11 @@ pub(crate) fn scenarios() -> Vec<HistoryScenario> {
         .with(HistoryReader::of_tag())
         .reaching(&[Reads, Expires])
         .until(7),
+        HistoryScenario::new("new tag, 2 PUTs, DELETE", &[])
+            .with(TagChanger::request(1, Digest(3), 0))
+            .with(TagChanger::request(2, Deleted, -1))
+            .with(TagChanger::request(3, Digest(4), 1))
+            .until(1),
     ]
 }
 
@@ -122,7 +127,7 @@ pub(crate) fn large() -> Vec<HistoryScenario> {
             .with(TagChanger::request(3, Digest(5), 0))
             .with(HistoryReader::of_tag())
             .reaching(&[Reads, Moves])
-            .until(2),
+            .until(0),
         HistoryScenario::new("deleted tag, PUT, 2 GC runs, page", &[Digest(1), Deleted])
             .with(TagChanger::request(1, Digest(3), -1))
             .with(TagChanger::request(2, Deleted, 1))
@@ -136,13 +141,6 @@ pub(crate) fn large() -> Vec<HistoryScenario> {
             .with(TagChanger::request(2, Deleted, 0))
             .with(HistoryGc::run())
             .reaching(&[Expires])
-            .until(6),
-        HistoryScenario::new("new tag, 2 PUTs, DELETE, GC", &[])
-            .with(TagChanger::request(1, Digest(3), 0))
-            .with(TagChanger::request(2, Deleted, 0))
-            .with(TagChanger::request(3, Digest(4), 0))
-            .with(DeletedTagGc::run())
-            .reaching(&[Cleans])
             .until(6),
     ]
 }

@@ -82,19 +82,12 @@ pub(crate) fn scenarios() -> Vec<ImmutableScenario> {
             .with(ChildDelete::begin())
             .reaching(&[Refuses, Deletes])
             .until(6),
-    ]
-}
-
-/// Larger scenarios.
-pub(crate) fn large() -> Vec<ImmutableScenario> {
-    vec![
-        ImmutableScenario::hinted("2 pushes to an immutable tag, push by digest, 2 DELETEs")
+        ImmutableScenario::hinted("2 pushes to an immutable tag, 2 DELETEs by digest")
             .with(ImmutablePush::of(0))
             .with(ImmutablePush::of(1))
-            .with(DigestPush::of(1))
             .with(DigestDelete::of(1))
             .with(ChildDelete::begin())
             .reaching(&[Second, Refuses, Deletes])
-            .until(4),
+            .until(3),
     ]
 }

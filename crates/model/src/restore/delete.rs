@@ -72,7 +72,7 @@ impl ManifestDelete {
         context: &ProtocolContext,
     ) -> (Option<RestoreProcess>, Note) {
         if !store.is_live() {
-            return (Some(RestoreProcess::Failed), note("finds no manifest"));
+            return (Some(RestoreProcess::Done), note("finds no manifest"));
         }
         (self.opened, self.version) = (store.now, store.manifest.version);
         self.at = match context.keeps(ProtocolRule::CopyFirst) {

@@ -123,9 +123,16 @@ fn kept() -> Vec<RestoreScenario> {
             .reaching(&[Copy, Layer])
             .from(4)
             .until(6),
-        RestoreScenario::deleted("restore of the manifest, DELETE of it, GC")
+        RestoreScenario::tagged("DELETE of the manifest, 2 GC runs")
+            .with(ManifestDelete::with_copy(0))
+            .with(RestoreGc::run())
+            .with(RestoreGc::run())
+            .from(4)
+            .until(6),
+        RestoreScenario::deleted("restore of the manifest, DELETE of it, 2 GC runs")
             .with(ManifestRestore::begin())
             .with(ManifestDelete::with_copy(1))
+            .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Copy])
             .from(4)
@@ -156,30 +163,20 @@ fn purged() -> Vec<RestoreScenario> {
 /// Larger scenarios.
 pub(crate) fn large() -> Vec<RestoreScenario> {
     vec![
-        RestoreScenario::tagged("DELETE of the manifest, 2 GC runs")
-            .with(ManifestDelete::with_copy(0))
-            .with(RestoreGc::run())
-            .with(RestoreGc::run())
-            .reaching(&[Entry, Copy]),
         RestoreScenario::tagged("2 DELETEs of the manifest, move of the tag, GC")
             .with(ManifestDelete::with_copy(0))
             .with(ManifestDelete::with_copy(1))
             .with(TagMove::begin())
             .with(RestoreGc::run())
-            .reaching(&[Entry, Copy]),
+            .from(4)
+            .until(6),
         RestoreScenario::tagged("move of the tag, restore of it, 2 GC runs")
             .with(TagMove::begin())
             .with(TagRestore::begin())
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Entry, Manifest])
-            .until(10),
-        RestoreScenario::deleted("restore of the manifest, DELETE of it, 2 GC runs")
-            .with(ManifestRestore::begin())
-            .with(ManifestDelete::with_copy(1))
-            .with(RestoreGc::run())
-            .with(RestoreGc::run())
-            .reaching(&[Copy]),
+            .until(6),
         RestoreScenario::untagged("purge, DELETE of the manifest, restore of it, GC")
             .with(Purge::of_manifest())
             .with(ManifestDelete::with_copy(0))
@@ -193,6 +190,7 @@ pub(crate) fn large() -> Vec<RestoreScenario> {
             .with(ManifestDelete::with_copy(0))
             .with(ManifestRestore::begin())
             .with(RestoreGc::run())
-            .reaching(&[Purged]),
+            .from(4)
+            .until(6),
     ]
 }
