@@ -153,7 +153,7 @@ pub enum ProtocolRule {
 
     // Changes of a tag.
     /// The change that a swap replaces is archived before it.
-    ArchiveFirst,
+    Archive,
     /// All that a request does to a tag, archiving too, is sent within the window that its first read
     /// has opened.
     ///
@@ -182,6 +182,10 @@ pub enum ProtocolRule {
     OldestFirst,
 
     // Keeping and restoring.
+    /// An entry of the history keeps the manifest that the tag pointed to.
+    HistoryKeeps,
+    /// A copy of a deleted manifest keeps what it references.
+    CopyKeeps,
     /// C2: tags are listed before the history.
     TagsBeforeHistory,
     /// C2: manifests are listed before the copies of deleted ones.
@@ -212,7 +216,7 @@ pub enum ProtocolRule {
     /// marker at a key of its own, for which a restore looks after it has written.
     PurgedRecord,
     /// A restore looks for that marker, and undoes itself.
-    RestoreLooks,
+    LookForPurge,
     /// GC removes the copies of a manifest that was purged, before it removes the purged record.
     PurgedHasNoCopies,
     /// A purge that deletes a link lists the manifests again once no push can rely on it any more, and
@@ -237,7 +241,7 @@ pub enum ProtocolRule {
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 77] = [
+    pub const ALL: [Self; 79] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -284,7 +288,7 @@ impl ProtocolRule {
         Self::ReferencesBeforeLinks,
         Self::Tombstone,
         Self::TombstoneAge,
-        Self::ArchiveFirst,
+        Self::Archive,
         Self::ChangeInWindow,
         Self::ArchiveAgain,
         Self::ChangeGreater,
@@ -295,6 +299,8 @@ impl ProtocolRule {
         Self::DeletedRecordAge,
         Self::GcCurrentFirst,
         Self::OldestFirst,
+        Self::HistoryKeeps,
+        Self::CopyKeeps,
         Self::TagsBeforeHistory,
         Self::ManifestsBeforeCopies,
         Self::ManifestsReadBeforeCopies,
@@ -306,7 +312,7 @@ impl ProtocolRule {
         Self::RestoreTouches,
         Self::ManifestBeforeCopy,
         Self::PurgedRecord,
-        Self::RestoreLooks,
+        Self::LookForPurge,
         Self::PurgedHasNoCopies,
         Self::PurgeListsAgain,
         Self::ImmutableAtSwap,

@@ -7,7 +7,7 @@ use jreg_model::{
 const ONTO_DELETED: &str = "2 closing PUTs onto a deleted link, DELETE, GC";
 
 /// The rules that are broken together, and the scenario that shows the violation.
-const NEEDED: [(&[ProtocolRule], &str); 72] = [
+const NEEDED: [(&[ProtocolRule], &str); 74] = [
     (&[ProtocolRule::Touch], "push, 2 GC runs"),
     (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::Window], "push, 2 GC runs"),
@@ -56,7 +56,7 @@ const NEEDED: [(&[ProtocolRule], &str); 72] = [
     (&[ProtocolRule::SubjectKeeps], "referrer push, DELETE of the index, GC"),
     (&[ProtocolRule::Tombstone], "2 tag PUTs, 2 DELETEs, cleaner"),
     (&[ProtocolRule::TombstoneAge], "2 tag PUTs, 2 DELETEs, cleaner"),
-    (&[ProtocolRule::ArchiveFirst], "2 moves of a tag, page"),
+    (&[ProtocolRule::Archive], "2 moves of a tag, page"),
     (&[ProtocolRule::ChangeInWindow], "move of a tag, GC of history, page"),
     (&[ProtocolRule::ArchiveAgain], "2 moves of a tag, page"),
     (&[ProtocolRule::ChangeGreater], "2 moves of a tag, page"),
@@ -67,6 +67,8 @@ const NEEDED: [(&[ProtocolRule], &str); 72] = [
     (&[ProtocolRule::DeletedRecordAge], "new tag, DELETE, GC, page"),
     (&[ProtocolRule::GcCurrentFirst], "DELETE of a tag, 2 GC runs, page"),
     (&[ProtocolRule::OldestFirst], "move of a tag, GC of history, page"),
+    (&[ProtocolRule::HistoryKeeps], "move of the tag, 2 GC runs"),
+    (&[ProtocolRule::CopyKeeps], "restore of the manifest, 2 GC runs"),
     (&[ProtocolRule::TagsBeforeHistory], "move of the tag, 2 GC runs"),
     (&[ProtocolRule::ManifestsBeforeCopies], "DELETE of the manifest, GC"),
     (&[ProtocolRule::ManifestsReadBeforeCopies], "DELETE of the manifest, GC"),
@@ -77,7 +79,7 @@ const NEEDED: [(&[ProtocolRule], &str); 72] = [
     (&[ProtocolRule::ManifestBeforeCopy], "purge, restore of the manifest, GC"),
     (&[ProtocolRule::PurgedRecord], "purge, restore of the manifest, GC"),
     (
-        &[ProtocolRule::PurgedRecord, ProtocolRule::RestoreLooks],
+        &[ProtocolRule::PurgedRecord, ProtocolRule::LookForPurge],
         "purge, restore of the manifest, GC",
     ),
     (&[ProtocolRule::Window], "purge, restore of the manifest, GC"),

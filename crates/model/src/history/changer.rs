@@ -216,7 +216,7 @@ impl TagChanger {
             return self.end();
         }
         let skips = match self.is_again {
-            false => !context.keeps(ProtocolRule::ArchiveFirst),
+            false => !context.keeps(ProtocolRule::Archive),
             true => !context.keeps(ProtocolRule::ArchiveAgain),
         };
         self.at = match value {
@@ -262,7 +262,7 @@ impl TagChanger {
             self.late = Some(late);
             return (self.end(), note("creates the tag by a retry"));
         }
-        if let Some(change) = seen.change.filter(|_| !context.keeps(ProtocolRule::ArchiveFirst)) {
+        if let Some(change) = seen.change.filter(|_| !context.keeps(ProtocolRule::Archive)) {
             self.at = ChangerStep::ArchivingReplaced(change);
             return (None, note("changes the tag"));
         }

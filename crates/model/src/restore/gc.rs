@@ -199,10 +199,12 @@ impl RestoreGc {
     fn decide(&self, context: &ProtocolContext) -> NumberSet {
         let seen = &self.seen;
         let mut candidates = seen.old;
-        if seen.is_tagged || seen.has_entry {
+        let has_entry = seen.has_entry && context.keeps(ProtocolRule::HistoryKeeps);
+        if seen.is_tagged || has_entry {
             candidates = candidates.without(KeptObject::Manifest as u8);
         }
-        if seen.is_read || seen.has_other || seen.has_copy {
+        let has_copy = seen.has_copy && context.keeps(ProtocolRule::CopyKeeps);
+        if seen.is_read || seen.has_other || has_copy {
             candidates = candidates.without(KeptObject::Layer as u8);
         }
         if seen.is_purged && context.keeps(ProtocolRule::PurgedHasNoCopies) {

@@ -156,7 +156,7 @@ impl ManifestRestore {
         }
         store.write_manifest();
         let keeps_key = context.keeps(ProtocolRule::PurgedRecord);
-        if keeps_key || !context.keeps(ProtocolRule::RestoreLooks) {
+        if keeps_key || !context.keeps(ProtocolRule::LookForPurge) {
             return (Some(RestoreProcess::Done), note("writes the manifest"));
         }
         self.at = RestoreStep::Looking;
