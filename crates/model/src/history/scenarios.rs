@@ -135,7 +135,7 @@ pub(crate) fn large() -> Vec<HistoryScenario> {
             .with(HistoryGc::run())
             .with(HistoryReader::of_tag())
             .reaching(&[Reads, Cleans, Expires])
-            .until(9),
+            .until(6),
         HistoryScenario::new("move of a tag, DELETE, GC of history", &[Digest(1), Digest(2)])
             .with(TagChanger::request(1, Digest(3), 0))
             .with(TagChanger::request(2, Deleted, 0))

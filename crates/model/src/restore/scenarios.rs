@@ -176,7 +176,7 @@ pub(crate) fn large() -> Vec<RestoreScenario> {
             .with(RestoreGc::run())
             .with(RestoreGc::run())
             .reaching(&[Entry, Manifest])
-            .until(6),
+            .until(5),
         RestoreScenario::untagged("purge, DELETE of the manifest, restore of it, GC")
             .with(Purge::of_manifest())
             .with(ManifestDelete::with_copy(0))
