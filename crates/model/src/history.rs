@@ -83,11 +83,13 @@ impl HistoryStore {
         (self.now + MILLIS_AT_START).saturating_add_signed(ahead)
     }
 
-    /// Removes an entry, which must have ended long ago.
+    /// Removes an entry, which must have ended long ago. A deletion keeps nothing, and so ended when it
+    /// began.
     fn expire(&mut self, id: ChangeId, keep: u8) {
         let next = self.effective.iter().find(|change| change.id > id);
-        let last = self.effective.iter().find(|change| change.id == id);
-        let end = next.or(last).map_or(0, |change| change.id.millis);
+        let own = self.effective.iter().find(|change| change.id == id);
+        let next = next.filter(|_| own.is_some_and(|own| own.value != TagValue::Deleted));
+        let end = next.or(own).map_or(0, |change| change.id.millis);
         self.is_early |= self.millis(0) <= end + keep;
         self.history.remove(id);
         let at = self.effective.position(id);
