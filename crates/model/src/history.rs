@@ -31,7 +31,7 @@ const MILLIS_AT_START: u8 = 3;
 
 /// The ULID of a change: a clock's time, and the request that makes it unique.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct ChangeId {
+struct ModelChangeId {
     millis: u8,
     request: u8,
 }
@@ -47,7 +47,7 @@ pub(crate) enum TagValue {
 /// A change, as its record and its entry have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct RecordedChange {
-    id: ChangeId,
+    id: ModelChangeId,
     value: TagValue,
 }
 
@@ -85,7 +85,7 @@ impl HistoryStore {
 
     /// Removes an entry, which must have ended long ago. A deletion keeps nothing, and so ended when it
     /// began.
-    fn expire(&mut self, id: ChangeId, keep: u8) {
+    fn expire(&mut self, id: ModelChangeId, keep: u8) {
         let next = self.effective.iter().find(|change| change.id > id);
         let own = self.effective.iter().find(|change| change.id == id);
         let next = next.filter(|_| own.is_some_and(|own| own.value != TagValue::Deleted));

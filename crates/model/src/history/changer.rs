@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{ChangeId, HistoryProcess, HistoryStore, RecordedChange, TagValue};
+use super::{HistoryProcess, HistoryStore, ModelChangeId, RecordedChange, TagValue};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
 use crate::context::ProtocolContext;
@@ -235,7 +235,7 @@ impl TagChanger {
             true => clock.max(before),
             false => clock,
         };
-        let id = ChangeId { millis, request: self.request };
+        let id = ModelChangeId { millis, request: self.request };
         Swap { seen, change: RecordedChange { id, value: self.to } }
     }
 

@@ -1,6 +1,6 @@
 //! [`TagChanges`]: a few changes, in a fixed place of a state.
 
-use super::{ChangeId, RecordedChange};
+use super::{ModelChangeId, RecordedChange};
 
 /// The most changes of one scenario.
 const CHANGES_MAX: usize = 7;
@@ -18,7 +18,7 @@ impl TagChanges {
         self.0.into_iter().flatten()
     }
 
-    pub(super) fn has(&self, id: ChangeId) -> bool {
+    pub(super) fn has(&self, id: ModelChangeId) -> bool {
         self.iter().any(|entry| entry.id == id)
     }
 
@@ -35,19 +35,19 @@ impl TagChanges {
         }
     }
 
-    pub(super) fn remove(&mut self, id: ChangeId) {
+    pub(super) fn remove(&mut self, id: ModelChangeId) {
         let kept = self.0.map(|entry| entry.filter(|entry| entry.id != id));
         self.0 = kept;
         self.0[..].sort_unstable_by_key(|entry| (entry.is_none(), *entry));
     }
 
     /// The next entry of a listing, which goes from the newest to the oldest one.
-    pub(super) fn newest_before(&self, id: Option<ChangeId>) -> Option<RecordedChange> {
+    pub(super) fn newest_before(&self, id: Option<ModelChangeId>) -> Option<RecordedChange> {
         self.iter().filter(|entry| id.is_none_or(|id| entry.id < id)).last()
     }
 
     /// At which position a change is.
-    pub(super) fn position(&self, id: ChangeId) -> Option<u8> {
+    pub(super) fn position(&self, id: ModelChangeId) -> Option<u8> {
         (0..).zip(self.iter()).find(|(_, entry)| entry.id == id).map(|(at, _)| at)
     }
 }

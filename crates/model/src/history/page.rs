@@ -1,6 +1,6 @@
 //! [`HistoryReader`]: a page of the tag's history.
 
-use super::{ChangeId, HistoryProcess, HistoryStore};
+use super::{HistoryProcess, HistoryStore, ModelChangeId};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
 use crate::context::ProtocolContext;
@@ -21,7 +21,7 @@ pub(crate) struct HistoryReader {
 enum PageStep {
     Beginning,
     Listing {
-        before: Option<ChangeId>,
+        before: Option<ModelChangeId>,
     },
     /// A broken rule: the record is read after the listing, whose newest change this was.
     ReadingLast {
@@ -77,7 +77,7 @@ impl HistoryReader {
     fn list(
         &mut self,
         store: &mut HistoryStore,
-        before: Option<ChangeId>,
+        before: Option<ModelChangeId>,
     ) -> (Option<HistoryProcess>, Note) {
         let Some(entry) = store.history.newest_before(before) else {
             let oldest = self.shown.unwrap_or(self.least);
@@ -91,7 +91,7 @@ impl HistoryReader {
     }
 
     /// Each is the change before the one shown last; the first is as new as the page.
-    fn show(&mut self, store: &mut HistoryStore, id: ChangeId) {
+    fn show(&mut self, store: &mut HistoryStore, id: ModelChangeId) {
         let at = store.effective.position(id);
         store.is_page_wrong |= match (at, self.shown) {
             (None, _) => true,

@@ -5,7 +5,8 @@ use super::entries::TagChanges;
 use super::expiry::{DeletedTagGc, HistoryGc};
 use super::page::HistoryReader;
 use super::{
-    ChangeId, HistoryGoal, HistoryProcess, HistoryScenario, HistoryStore, RecordedChange, TagValue,
+    HistoryGoal, HistoryProcess, HistoryScenario, HistoryStore, ModelChangeId, RecordedChange,
+    TagValue,
 };
 use crate::context::ProtocolContext;
 use crate::record::ModelRecord;
@@ -18,7 +19,7 @@ impl HistoryScenario {
     fn new(name: &'static str, values: &[TagValue]) -> Self {
         let mut effective = TagChanges::default();
         for (at, value) in (1..).zip(values) {
-            let id = ChangeId { millis: at, request: 10 + at };
+            let id = ModelChangeId { millis: at, request: 10 + at };
             effective.append(RecordedChange { id, value: *value });
         }
         let current = effective.iter().last();
