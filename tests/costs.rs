@@ -393,10 +393,11 @@ fn deleting() {
         bench.put(&image.manifest, "v2".parse().unwrap()).await;
         bench.cold().await;
         bench.repository("a").manifest_delete(&"v1".parse().unwrap(), None).await.unwrap();
-        bench.costs("tag: tag, tombstone", 2);
+        bench.costs("tag: tag, its archive, deleted tag", 3);
         bench.cold().await;
         bench.repository("a").manifest_delete(&by_digest(&image.manifest), None).await.unwrap();
-        bench.costs("manifest: manifest, hints, two tags, one tombstone, tombstone", 6);
+        bench
+            .costs("manifest: manifest, hints, two tags, copy, archive, deleted tag, tombstone", 8);
         bench.cold().await;
         bench.repository("a").blob_delete(&digest(&image.blobs[0].bytes)).await.unwrap();
         bench.costs("blob: link, tombstone", 2);
