@@ -501,6 +501,10 @@ struct Content {
     unprotected: String,
     /// A blob of `kept` that no tag protects.
     unprotected_blob: String,
+    /// A manifest of `past` that `moved` does not point to.
+    earlier: String,
+    /// A manifest of `past` that was deleted with [`PAST_TAGS`] tags.
+    deleted: String,
 }
 
 /// Number of keys that every listing has to skip: tombstones in a bucket, records elsewhere.
@@ -513,12 +517,21 @@ const TAGS: usize = 8;
 const PROTECTING: usize = 2;
 /// Number of references of these manifests.
 const BELOW: usize = PROTECTING_RECORDS_MAX - 2 * PROTECTING;
+/// Number of changes of a tag of `past`.
+const CHANGES: usize = 30;
+/// Number of tags of a manifest of `past` that was deleted.
+const PAST_TAGS: usize = 2;
 /// Cost of finding out whether a tag protects content from a delete by digest.
 const PROTECTION: usize = PROTECTION_LISTS + 2 * PROTECTING + 2 * BELOW;
 /// `list_requests_max(PROTECTING_TAGS_MAX)`
 const PROTECTION_LISTS: usize =
     PROTECTING_TAGS_MAX.div_ceil(LIST_KEYS_MAX) + EXTRA_LIST_REQUESTS_MAX;
 const TOMBSTONE: &[u8] = b"\0deleted0123456789abcdef";
+
+/// A POST of JSON.
+fn send_json(target: String, body: serde_json::Value) -> Request {
+    Request::new("POST", target).header("Content-Type", "application/json").body(body.to_string())
+}
 
 fn read(method: &'static str, target: String) -> Request {
     Request::new(method, target)
@@ -550,6 +563,60 @@ const WORST: &[Worst] = &[
         },
         at_most: 1 + EXTRA_LIST_REQUESTS_MAX + REFERRERS_EXAMINED_MAX,
         why: "list requests of one page, the entries that it looks at",
+    },
+    Worst {
+        endpoint: "extensions",
+        request: |_| read("GET", "/v2/_oci/ext/discover".into()),
+        at_most: 0,
+        why: "nothing is read",
+    },
+    Worst {
+        endpoint: "repository_extensions",
+        request: |_| read("GET", "/v2/past/_oci/ext/discover".into()),
+        at_most: 0,
+        why: "nothing is read",
+    },
+    Worst {
+        endpoint: "tag_history",
+        request: |_| read("GET", "/v2/past/_jreg/tags/moved/history?n=20".into()),
+        at_most: 1 + 1 + 19,
+        why: "tag, list request, entries but the current one (EXTRA_LIST_REQUESTS_MAX more if the \
+              store's pages are short)",
+    },
+    Worst {
+        endpoint: "oci_tag_history",
+        request: |content| {
+            let digest = jreg_testkit::sha256("of no entry");
+            let earlier = &content.earlier;
+            assert_ne!(*earlier, digest);
+            read("GET", format!("/v2/past/_oci/tag-history/moved?n=1&digest={digest}"))
+        },
+        at_most: 1 + 1 + CHANGES,
+        why: "tag, list request; with a digest every entry (page-items-max of them at the most)",
+    },
+    Worst {
+        endpoint: "tag_restore",
+        request: |content| {
+            let body = json!({ "digest": content.earlier });
+            send_json("/v2/past/_jreg/tags/moved/restore".into(), body)
+        },
+        at_most: 1 + 3 + 4,
+        why: "manifest; manifest, tag, catalog; manifest, hint, what is replaced, tag",
+    },
+    Worst {
+        endpoint: "deleted_manifests",
+        request: |_| read("GET", "/v2/past/_jreg/deleted?n=1".into()),
+        at_most: 1 + 3,
+        why: "list request; is it there again, was it purged, copy",
+    },
+    Worst {
+        endpoint: "manifest_restore",
+        request: |content| {
+            let target = format!("/v2/past/_jreg/deleted/{}/restore", content.deleted);
+            send_json(target, json!({ "tags": true }))
+        },
+        at_most: 2 + 2 + 1 + 8 * PAST_TAGS + 1,
+        why: "",
     },
     Worst {
         endpoint: "blob_get",
@@ -728,6 +795,7 @@ impl Counted {
         let scattered = self.push(&Bytes::from(vec![8; 20_000_000])).await;
         let (upload, cancelled) = (self.begin().await, self.begin().await);
         let (unprotected, unprotected_blob) = self.protect().await;
+        let (earlier, deleted) = self.pass().await;
         Content {
             blob,
             scattered,
@@ -736,7 +804,30 @@ impl Counted {
             cancelled,
             unprotected,
             unprotected_blob,
+            earlier,
+            deleted,
         }
+    }
+
+    /// Fills `past` with a tag that moves between two manifests, and a deleted manifest; returns the
+    /// manifest that the tag does not point to, and the deleted one.
+    async fn pass(&self) -> (String, String) {
+        let of = |number: usize| manifest("application/x", json!({ "number": number }));
+        let put = |tag: &str, manifest: &Manifest| {
+            Request::new("PUT", format!("/v2/past/manifests/{tag}"))
+                .header("Content-Type", &manifest.media_type)
+                .body(manifest.bytes.clone())
+        };
+        for number in 0..CHANGES {
+            self.must(put("moved", &of(number % 2)), 201).await;
+        }
+        for number in 0..PAST_TAGS {
+            self.must(put(&format!("past{number}"), &of(2)), 201).await;
+        }
+        let deleted = of(2).digest();
+        let target = format!("/v2/past/manifests/{deleted}");
+        self.must(Request::new("DELETE", target), 202).await;
+        (of(CHANGES % 2).digest(), deleted)
     }
 
     /// Fills `kept` with the maximum that a delete by digest reads; returns the manifest and the
@@ -827,7 +918,7 @@ async fn worst_case_of_every_endpoint() {
 
         let (found, pages) =
             counted.follow("/v2/_catalog?n=1", "/repositories", bounds("catalog")).await;
-        assert_eq!(found, ["a", "kept"], "nothing hidden, and what is not hidden once");
+        assert_eq!(found, ["a", "kept", "past"], "nothing hidden, and what is not hidden once");
         assert!(pages > 2, "{pages}");
         let (tags, _) = counted.follow("/v2/a/tags/list?n=1", "/tags", bounds("tag_list")).await;
         let expected = ["v1", "w0", "w1", "w2", "w3", "w4", "w5", "w6", "w7"];

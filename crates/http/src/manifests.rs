@@ -87,6 +87,9 @@ pub(crate) async fn put(
     for tag in &pushed.tags {
         map.append(headers::TAG, headers::value(tag.as_str()));
     }
+    if !pushed.transitions.is_empty() {
+        response.extensions_mut().insert(AuditOutcome::TagsChanged(pushed.transitions));
+    }
     Ok(response)
 }
 
