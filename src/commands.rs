@@ -3,8 +3,11 @@
 pub mod explain;
 pub mod fsck;
 pub mod gc;
+pub mod manifest;
 pub mod policy;
+pub mod purge;
 pub mod serve;
+pub mod tag;
 pub mod token;
 pub mod user;
 pub mod version;
