@@ -25,7 +25,6 @@ mod issuer;
 mod jws;
 mod keyring;
 mod network;
-mod pattern;
 mod policy;
 mod random;
 mod scope;
@@ -54,7 +53,6 @@ pub use issuer::{
 pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, UnverifiedToken, VerifyingKey};
 pub use keyring::{Keyring, KeyringError, SigningKey};
 pub use network::Network;
-pub use pattern::{InvalidPattern, RepositoryPattern};
 pub use policy::{
     CredentialGrants, DecisionReason, POLICY_BYTES_MAX, Policy, PolicyDecision, PolicyError,
     PolicyQuery, QueryTag,

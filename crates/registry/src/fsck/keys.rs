@@ -2,11 +2,12 @@
 
 use jreg_storage::{Key, ListRequest, PutMode};
 
-use super::read::{RawState, UnreadableCause, UnreadableRecord, read_raw};
+use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read_raw, read_state};
 use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::format::FormatMarker;
 use crate::keys::ParsedKey;
+use crate::record::AuthRecord;
 use crate::{FORMAT_VERSION, Result, keys};
 
 impl FsckRun<'_> {
@@ -93,9 +94,11 @@ impl FsckRun<'_> {
         let mut pages = self.core.list_pages(keys::AUTH);
         while let Some(page) = pages.next().await? {
             self.count(&page);
-            for entry in page.entries.iter().filter(|entry| ParsedKey::parse(&entry.key).is_none())
-            {
-                self.report_unknown(&entry.key).await?;
+            for entry in &page.entries {
+                match ParsedKey::parse(&entry.key) {
+                    None => self.report_unknown(&entry.key).await?,
+                    Some(_) => self.check_auth_record(&entry.key).await?,
+                }
             }
         }
         for prefix in unknown {
@@ -107,6 +110,20 @@ impl FsckRun<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Its content may be a secret: no part of it is in a finding, and nothing of it is copied.
+    async fn check_auth_record(&mut self, key: &Key) -> Result<()> {
+        let RecordState::Unreadable(mut bad) = read_state::<AuthRecord>(&self.core, key).await?
+        else {
+            return Ok(());
+        };
+        if bad.cause == UnreadableCause::Damaged {
+            "it is no record, or does not match its checksum".clone_into(&mut bad.reason);
+        }
+        let of = FindingSubject::of(key);
+        self.report_unreadable(FindingKind::AuthUnreadable, &of, &bad, RepairPlan::Keep).await?;
         Ok(())
     }
 
