@@ -209,7 +209,8 @@ pub(super) async fn run(
         }
         HistoryRequest::Purge { repository, digest, force } => {
             let of = changing(registry, &repository, "purge");
-            let purged = of.manifest_purge(&digest, force).await?;
+            let mut purged = of.manifest_purge(&digest, force).await?;
+            purged.tags_removed.sort();
             let removed = purged.tags_removed.iter().map(|tag| TagChangeInfo {
                 tag: tag.clone(),
                 change: None,
