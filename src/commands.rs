@@ -3,6 +3,7 @@
 pub mod explain;
 pub mod fsck;
 pub mod gc;
+pub mod lifecycle;
 pub mod manifest;
 pub mod policy;
 pub mod purge;

@@ -31,6 +31,9 @@ pub enum StartError {
     /// ACME cannot be set up.
     #[error(transparent)]
     Acme(#[from] AcmeError),
+    /// The lifecycle file is invalid.
+    #[error(transparent)]
+    Lifecycle(#[from] jreg_reload::FileError),
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),

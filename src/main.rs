@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, explain, fsck, gc, manifest, policy, purge, serve, tag, token, user, version,
+    self, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, user, version,
 };
 
 fn main() -> ExitCode {
@@ -24,5 +24,6 @@ fn main() -> ExitCode {
         CliCommand::Token(action) => token::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
+        CliCommand::Lifecycle(action) => lifecycle::run(&action),
     }
 }

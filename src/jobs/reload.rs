@@ -1,5 +1,5 @@
-//! [`ReloadJob`]: reloads the htpasswd, policy and TLS files when they change, and refreshes the
-//! token signing keys.
+//! [`ReloadJob`]: reloads the htpasswd, policy, TLS and lifecycle files when they change, and
+//! refreshes the token signing keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,6 +9,7 @@ use jreg_access::{AccessGuard, RELOAD_INTERVAL};
 use jreg_net::tls::Tls;
 
 use super::Job;
+use crate::lifecycle::LifecycleFile;
 
 /// Number of file checks per refresh of the keys: about one refresh per minute.
 const LOOKS_PER_KEYS: u32 = 30;
@@ -17,14 +18,20 @@ const LOOKS_PER_KEYS: u32 = 30;
 pub struct ReloadJob {
     guard: Option<Arc<AccessGuard>>,
     tls: Option<Arc<Tls>>,
+    lifecycle: Option<Arc<LifecycleFile>>,
     looks: AtomicU32,
 }
 
 impl ReloadJob {
     /// `None` if there is nothing to reload.
-    pub fn new(guard: Option<Arc<AccessGuard>>, tls: Option<Arc<Tls>>) -> Option<Self> {
+    pub fn new(
+        guard: Option<Arc<AccessGuard>>,
+        tls: Option<Arc<Tls>>,
+        lifecycle: Option<Arc<LifecycleFile>>,
+    ) -> Option<Self> {
         let looks = AtomicU32::new(0);
-        (guard.is_some() || tls.is_some()).then_some(Self { guard, tls, looks })
+        let any = guard.is_some() || tls.is_some() || lifecycle.is_some();
+        any.then_some(Self { guard, tls, lifecycle, looks })
     }
 }
 
@@ -35,6 +42,7 @@ impl Job for ReloadJob {
 
     async fn run(&self) {
         let (guard, tls) = (self.guard.clone(), self.tls.clone());
+        let lifecycle = self.lifecycle.clone();
         let looking = move || {
             if let Some(guard) = guard {
                 guard.reload();
@@ -42,9 +50,12 @@ impl Job for ReloadJob {
             if let Some(tls) = tls {
                 tls.reload();
             }
+            if let Some(lifecycle) = lifecycle {
+                lifecycle.reload();
+            }
         };
         if tokio::task::spawn_blocking(looking).await.is_err() {
-            tracing::error!("reloading the htpasswd, policy and TLS files panicked");
+            tracing::error!("reloading the htpasswd, policy, TLS and lifecycle files panicked");
         }
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(guard) = &self.guard

@@ -157,7 +157,7 @@ impl Repository {
         if core.store.capabilities().combines_changes || !core.rules.keep(Rule::Archive) {
             return Ok(false);
         }
-        core.archive(Some(window), self.archive_of(tag, &seen.value)).await?;
+        core.archive(window, self.archive_of(tag, &seen.value)).await?;
         Ok(true)
     }
 }
@@ -181,10 +181,11 @@ impl Core {
 
     /// Writes a record of the history. That it exists already is as good: whoever archives a change
     /// writes the same.
-    pub(crate) async fn archive(&self, window: Option<WriteWindow>, entry: Put) -> Result<()> {
+    pub(crate) async fn archive(&self, window: WriteWindow, entry: Put) -> Result<()> {
         self.require_history().await?;
+        self.check_window(window)?;
         let put = self.store.put(&entry.key, entry.bytes, entry.mode);
-        match self.send_within(window, put).await {
+        match self.send_within(Some(window), put).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() => Ok(()),
             Err(error) => Err(error.into()),
@@ -195,7 +196,7 @@ impl Core {
     /// first.
     pub(crate) async fn archive_then(
         &self,
-        window: Option<WriteWindow>,
+        window: WriteWindow,
         entry: Option<Put>,
         swap: Put,
     ) -> Result<bool> {
@@ -211,7 +212,7 @@ impl Core {
         self.require_history().await?;
         let before = vec![StoreChange::Put(entry)];
         let sequence = self.store.put_after(before, swap.clone());
-        match self.send_within(window, sequence).await {
+        match self.send_within(Some(window), sequence).await {
             Ok(SequenceOutcome::All(_)) => Ok(true),
             Ok(SequenceOutcome::Stopped { error, .. }) if error.is_conflict() => Ok(false),
             Ok(SequenceOutcome::Stopped { error, .. }) => Err(error.into()),
@@ -221,9 +222,10 @@ impl Core {
         }
     }
 
-    async fn send_swap(&self, window: Option<WriteWindow>, swap: Put) -> Result<bool> {
+    async fn send_swap(&self, window: WriteWindow, swap: Put) -> Result<bool> {
+        self.check_window(window)?;
         let put = self.store.put(&swap.key, swap.bytes, swap.mode);
-        match self.send_within(window, put).await {
+        match self.send_within(Some(window), put).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),

@@ -13,6 +13,7 @@ mod fsck;
 mod fsck_concurrent;
 mod gc;
 mod history;
+mod immutable;
 mod pushing;
 mod reaping;
 mod repairing;
