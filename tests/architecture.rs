@@ -149,7 +149,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 31] = [
+const HTTP_MODULES: [(&str, &[&str]); 36] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -171,6 +171,11 @@ const HTTP_MODULES: [(&str, &[&str]); 31] = [
     ("call", &["body"]),
     ("context", &["options", "page", "readiness", "record"]),
     ("base", &["headers"]),
+    ("extensions", &["headers"]),
+    ("history", &["call", "error", "headers", "page"]),
+    ("oci_history", &["call", "error", "headers", "page"]),
+    ("deleted", &["call", "error", "headers", "page"]),
+    ("restores", &["body", "call", "conditional", "error", "headers", "outcome"]),
     ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
     ("catalog", &["call", "error", "headers", "page"]),
     ("manifests", &["call", "conditional", "error", "headers", "outcome"]),
@@ -188,14 +193,20 @@ const HTTP_MODULES: [(&str, &[&str]); 31] = [
             "call",
             "catalog",
             "context",
+            "deleted",
             "error",
+            "extensions",
             "headers",
+            "history",
             "manifests",
             "memory",
             "observed",
+            "oci_history",
             "options",
+            "outcome",
             "record",
             "referrers",
+            "restores",
             "tags",
             "uploads",
         ],

@@ -114,7 +114,7 @@ pub use keys::{
     acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
 pub use manifest::{ManifestPush, PushedManifest};
-pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, RestoredManifest};
+pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
