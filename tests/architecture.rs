@@ -196,7 +196,7 @@ const HTTP_MODULES: [(&str, &[&str]); 31] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 47] = [
     ("upload_id", &[]),
     ("error", &["upload_id"]),
     ("attempts", &["error"]),
@@ -208,6 +208,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
     ("cache", &["content", "options", "record", "window"]),
     ("budget", &["error"]),
     ("compute", &["error"]),
+    ("event", &[]),
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
@@ -226,6 +227,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
             "compute",
             "damaged",
             "error",
+            "event",
             "fingerprint",
             "manifest_locks",
             "options",
@@ -256,7 +258,15 @@ const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
         ],
     ),
     ("body", &["budget", "error"]),
+    ("lease", &["core", "error", "keys", "record", "registry"]),
     ("listing", &["core", "error", "page"]),
+    (
+        "events",
+        &[
+            "attempts", "core", "error", "event", "keys", "listing", "record", "registry",
+            "window",
+        ],
+    ),
     ("location_check", &["core", "error", "record", "rules", "suspects"]),
     ("pace", &["core", "record"]),
     (
@@ -461,7 +471,10 @@ const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
             "window",
         ],
     ),
-    ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry"]),
+    (
+        "explain",
+        &["core", "error", "gc", "keys", "manifest", "record", "registry", "window"],
+    ),
     ("protect", &["content", "error", "keys", "page", "record", "registry"]),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
 ];

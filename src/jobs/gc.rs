@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jreg_registry::{
-    FsckFinding, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions, GcOutcome,
-    GcPhase, GcReport, Registry,
+    FsckFinding, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
+    GcPhase, GcReport, Lease, LeaseKind, Registry,
 };
 use jreg_storage::error_chain;
 use jreg_telemetry::audit::{AuditLog, GcAuditRecord};
@@ -81,7 +81,7 @@ impl Job for GcJob {
         if !self.is_shared {
             return self.collect().await;
         }
-        match self.registry.take_lease(&self.holder, LEASE).await {
+        match self.registry.take_lease(LeaseKind::Gc, &self.holder, LEASE).await {
             Ok(Ok(lease)) => self.collect_under(lease).await,
             Ok(Err(held)) => {
                 tracing::debug!(holder = held.holder, "another instance runs GC");
@@ -95,7 +95,7 @@ impl Job for GcJob {
 
 impl GcJob {
     /// Runs GC for as long as the lease can be renewed.
-    async fn collect_under(&self, mut lease: GcLease) {
+    async fn collect_under(&self, mut lease: Lease) {
         let collecting = self.collect();
         tokio::pin!(collecting);
         loop {

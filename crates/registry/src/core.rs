@@ -27,6 +27,7 @@ use crate::budget::MemoryBudget;
 use crate::cache::ContentCache;
 use crate::compute::ComputePool;
 use crate::damaged::{DamageCounter, FoundRecord, absent_if_damaged};
+use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
@@ -65,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Arc<SessionCache>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) damage: Arc<DamageCounter>,
+    /// Whether events are written.
+    pub(crate) events: EventOutbox,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
@@ -111,6 +114,7 @@ impl Core {
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
+            events: EventOutbox::default(),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),

@@ -25,6 +25,8 @@
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `link.rs`: which repository links which blob
+//! - `event.rs`, `events.rs`, `events/`: what changed, for sinks that want to know
+//! - `lease.rs`: which instance usually does some work
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `damaged.rs`: records that cannot be decoded, as writes find them
@@ -45,11 +47,14 @@ mod core;
 mod damaged;
 mod delete;
 mod error;
+mod event;
+mod events;
 mod explain;
 mod fingerprint;
 mod fsck;
 mod gc;
 mod keys;
+mod lease;
 mod link;
 mod listing;
 mod location_check;
@@ -85,20 +90,26 @@ pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge}
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
 pub use delete::MayRemoveTag;
 pub use error::{BodyError, Error, Result};
+pub use event::{Event, EventAction, EventDetail, EventInterest};
+pub use events::{
+    ChangeEvidence, ChangeState, DeadLetter, EVENTS_PER_SEGMENT_MAX, LogPosition, LogSegment,
+    SequencedEvent, Sequencer, SequencerReport, SinkCursor, SinkName, StoredCursor,
+};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use fsck::{
     FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, RepairStatus,
     Severity,
 };
 pub use gc::{
-    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions,
-    GcOutcome, GcPhase, GcReport, GcTally, LeaseHeld, REMOVALS_FREE,
+    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
+    GcPhase, GcReport, GcTally, REMOVALS_FREE,
 };
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
     acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
+pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};

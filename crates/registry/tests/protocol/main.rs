@@ -5,6 +5,7 @@
 
 mod bench;
 mod buffering;
+mod events;
 mod explaining;
 mod folder_costs;
 mod folder_uploads;
