@@ -102,14 +102,15 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("oci", &[]),
     ("storage", &[]),
     ("auth", &["oci"]),
     ("registry", &["oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
-    ("config", &["auth", "oci", "registry", "storage", "telemetry"]),
+    ("events", &["auth", "oci", "registry", "storage"]),
+    ("config", &["auth", "events", "oci", "registry", "storage", "telemetry"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
@@ -580,7 +581,7 @@ fn modules_of_http_know_only_those_below_them() {
 /// Only the wiring and the command line know the settings: components have options.
 #[test]
 fn components_know_no_settings() {
-    for krate in ["telemetry", "reload", "net", "access", "http"] {
+    for krate in ["telemetry", "reload", "events", "net", "access", "http"] {
         depends_on_none_of(krate, &["jreg-config", "toml"]);
     }
 }

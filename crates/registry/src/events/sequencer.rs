@@ -39,6 +39,8 @@ pub struct Sequencer {
     next_sequence: u64,
     /// The ids of the events of the last segments.
     recent: VecDeque<HashSet<String>>,
+    /// Whether it has looked for the end of the log.
+    has_looked: bool,
 }
 
 /// What a pass did.
@@ -95,7 +97,7 @@ impl Sequencer {
         let (floor, next_sequence) =
             furthest.map_or((0, 0), |cursor| (cursor.position.segment, cursor.sequence));
         let last = floor.saturating_sub(REMEMBERED_SEGMENTS as u64 + 1);
-        Self { last, floor: floor.saturating_sub(1), next_sequence, recent: VecDeque::new() }
+        Self { last, floor: floor.saturating_sub(1), next_sequence, ..Self::default() }
     }
 
     /// Reads what others have appended.
@@ -111,6 +113,7 @@ impl Sequencer {
         }
         // A log that was deleted continues where the cursors are.
         self.last = self.last.max(self.floor);
+        self.has_looked = true;
         Ok(())
     }
 
@@ -186,6 +189,9 @@ impl Registry {
     ) -> Result<SequencerReport> {
         let core = self.core();
         let mut plan = PassPlan::default();
+        if !sequencer.has_looked {
+            sequencer.refresh(core).await?;
+        }
         let first = core.list_queue(PASS_EVENTS_MAX, None).await?;
         plan.report.more = first.more;
         if let Some(last) = first.entries.last() {
@@ -200,7 +206,7 @@ impl Registry {
                 core.store.delete_many(keys).await?;
             }
         }
-        plan.report.next_sequence = sequencer.next_sequence;
+        plan.report.next_sequence = sequencer.next_sequence.max(1);
         Ok(plan.report)
     }
 }
