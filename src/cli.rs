@@ -1,6 +1,7 @@
 //! The command line, and how it becomes settings.
 
 mod access;
+mod events;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use crate::maintenance::print::Shown;
 use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
+pub use events::EventsAction;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -100,6 +102,9 @@ pub enum CliCommand {
     /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
+    /// Show how far the sinks of events are, and send events again.
+    #[command(subcommand)]
+    Events(EventsAction),
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
-use jreg::commands::{self, explain, fsck, gc, policy, serve, token, user, version};
+use jreg::commands::{self, events, explain, fsck, gc, policy, serve, token, user, version};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         CliCommand::Fsck(args) => fsck::run(args),
         CliCommand::Explain(args) => explain::run(args),
         CliCommand::Token(action) => token::run(action),
+        CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
     }

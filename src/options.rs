@@ -8,13 +8,15 @@ use http::HeaderValue;
 use jreg_access::AccessGuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
+use jreg_events::SinkInterest;
 use jreg_http::{HttpOptions, Proxies, Redirects};
 use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
 use jreg_registry::{
-    BYTES_WAIT_MIN, FsckOptions, GcOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
+    BYTES_WAIT_MIN, FsckOptions, GcOptions, Registry, RegistryLimits, RegistryOptions,
+    SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
@@ -55,7 +57,17 @@ pub fn http(settings: &Settings) -> HttpOptions {
     }
 }
 
-fn public_url(settings: &Settings) -> Option<String> {
+/// The registry, which writes the events that the sinks want.
+pub fn with_events(registry: Registry, settings: &Settings) -> Registry {
+    let filters: Vec<_> = settings.event_sinks.iter().map(|sink| sink.filter.clone()).collect();
+    match filters.is_empty() {
+        true => registry,
+        false => registry.with_events(Arc::new(SinkInterest(filters))),
+    }
+}
+
+/// External base URL of the registry.
+pub fn public_url(settings: &Settings) -> Option<String> {
     settings.public_url.as_ref().map(|url| url.as_str().to_owned())
 }
 

@@ -263,10 +263,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 47] = [
     ("listing", &["core", "error", "page"]),
     (
         "events",
-        &[
-            "attempts", "core", "error", "event", "keys", "listing", "record", "registry",
-            "window",
-        ],
+        &["attempts", "core", "error", "event", "keys", "listing", "record", "registry", "window"],
     ),
     ("location_check", &["core", "error", "record", "rules", "suspects"]),
     ("pace", &["core", "record"]),
@@ -472,10 +469,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 47] = [
             "window",
         ],
     ),
-    (
-        "explain",
-        &["core", "error", "gc", "keys", "manifest", "record", "registry", "window"],
-    ),
+    ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry", "window"]),
     ("protect", &["content", "error", "keys", "page", "record", "registry"]),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
 ];

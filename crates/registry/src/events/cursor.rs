@@ -207,6 +207,15 @@ impl Registry {
         Ok(names)
     }
 
+    /// The number that the next event of the log will have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn event_log_end(&self) -> Result<u64> {
+        Ok(self.end_of_log().await?.sequence)
+    }
+
     async fn end_of_log(&self) -> Result<SinkCursor> {
         let last = self.core().segments_after(0).await?.last().copied();
         let Some(last) = last else {
