@@ -158,6 +158,10 @@ fn action_line(action: &GcAction, outcome: GcOutcome) -> String {
         GcActionKind::RemoveBytes => "remove bytes",
         GcActionKind::RemoveManifest => "remove manifest",
         GcActionKind::RemoveTag => "remove tag",
+        GcActionKind::RemoveDeletedTag => "remove deleted tag",
+        GcActionKind::RemoveHistory => "remove history entry",
+        GcActionKind::RemoveCopy => "remove copy",
+        GcActionKind::RemovePurgeMark => "remove purge mark",
         GcActionKind::RemoveHint => "remove hint",
         GcActionKind::RemoveReferrer => "remove referrer entry",
         GcActionKind::RemoveCatalogEntry => "remove catalog entry",
@@ -242,6 +246,12 @@ fn collected(done: &GcReport) -> String {
     }
     if done.deduplicated.scanned > 0 {
         text += &row("duplicates", &done.deduplicated, "deduplicated");
+    }
+    if done.history.scanned > 0 {
+        text += &row("history", &done.history, "removed");
+    }
+    if done.copies.scanned > 0 {
+        text += &row("copies", &done.copies, "removed");
     }
     if done.orphans.scanned > 0 {
         text += &row("orphans", &done.orphans, "removed");

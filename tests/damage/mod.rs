@@ -63,7 +63,12 @@ async fn nothing_referenced_is_collected(
     damage: Damage,
     context: &str,
 ) {
-    let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
+    let options = GcOptions {
+        share_max_percent: 100,
+        history_keep: Duration::ZERO,
+        sweep_now: true,
+        ..GcOptions::default()
+    };
     let before = scenario.keys().await;
     for _ in 0..3 {
         scenario.advance(26 * HOUR);

@@ -209,7 +209,12 @@ async fn assert_no_orphan_survives(bucket: &S3Server) {
     for key in &loose {
         assert_eq!(bucket.object(key).unwrap().bytes.len(), PART_BYTES, "{key}");
     }
-    let sweep = GcOptions { sweep_now: true, share_max_percent: 100, ..GcOptions::default() };
+    let sweep = GcOptions {
+        history_keep: Duration::ZERO,
+        sweep_now: true,
+        share_max_percent: 100,
+        ..GcOptions::default()
+    };
     // The first run queues them; one a grace period later deletes them.
     registry.collect_garbage(&sweep, &NoObserver).await.unwrap();
     bucket.clock().advance(EXPIRY);

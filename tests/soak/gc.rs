@@ -17,6 +17,7 @@ pub(crate) fn options(untagged: Duration) -> GcOptions {
     GcOptions {
         grace: GRACE_MIN,
         untagged: Some(untagged),
+        history_keep: Duration::ZERO,
         share_max_percent: 100,
         bytes_wait: BYTES_WAIT_MIN,
         requests_at_once: 3,

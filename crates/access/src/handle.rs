@@ -5,10 +5,10 @@ use std::sync::Arc;
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, DeleteProtection, Error, LIST_KEYS_MAX, ManifestPush, PROTECTING_RECORDS_MAX,
-    PROTECTING_TAGS_MAX, PageRequest, PushedManifest, ReferencePrecondition, Referrer, Repository,
-    ResultPage, StoredManifest, TouchPolicy, UploadChunk, UploadId, UploadProgress,
-    list_requests_max,
+    Blob, BlobReader, ChangeOrigin, DeleteProtection, Error, LIST_KEYS_MAX, ManifestPush,
+    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
+    ReferencePrecondition, Referrer, Repository, ResultPage, StoredManifest, TagTransition,
+    TouchPolicy, UploadChunk, UploadId, UploadProgress, list_requests_max,
 };
 
 use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate, Right};
@@ -85,7 +85,7 @@ impl Authorized {
     /// The repository of the right, if it is [`Right::Push`].
     fn push(&self) -> Result<Repository> {
         match &self.right {
-            Right::Push(name) => Ok(self.gate.registry.repository(name.clone())),
+            Right::Push(name) => Ok(self.changing(name)),
             Right::Enter
             | Right::List
             | Right::See(_)
@@ -98,7 +98,7 @@ impl Authorized {
     /// The repository of the right, if it is [`Right::Delete`].
     fn delete(&self) -> Result<Repository> {
         match &self.right {
-            Right::Delete(name) => Ok(self.gate.registry.repository(name.clone())),
+            Right::Delete(name) => Ok(self.changing(name)),
             Right::Enter
             | Right::List
             | Right::See(_)
@@ -106,6 +106,13 @@ impl Authorized {
             | Right::Pull(_)
             | Right::Push(_) => Err(self.forbidden()),
         }
+    }
+
+    /// A repository whose changes name the identity and the request.
+    fn changing(&self, name: &RepositoryName) -> Repository {
+        let request = self.auth.request_info.request_id.as_deref().unwrap_or_default();
+        let origin = ChangeOrigin::request(&self.identity().to_string(), request);
+        self.gate.registry.repository(name.clone()).changed_by(origin)
     }
 
     /// Whether the identity has a further right.
@@ -310,7 +317,7 @@ impl Authorized {
         &self,
         reference: &Reference,
         condition: Option<ReferencePrecondition>,
-        removed: &mut Vec<Tag>,
+        removed: &mut Vec<TagTransition>,
     ) -> Result<()> {
         let repository = self.delete()?;
         if let Reference::Digest(digest) = reference {

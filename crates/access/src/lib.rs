@@ -123,6 +123,8 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
 /// The parts of a request that authentication and policy use.
 #[derive(Clone, Debug, Default)]
 pub struct RequestInfo {
+    /// The id of the request, which the changes that it makes carry.
+    pub request_id: Option<String>,
     pub headers: HeaderMap,
     /// The host that the client addressed: `Host`, `:authority`, or the header of a trusted proxy.
     pub host: Option<String>,

@@ -125,6 +125,7 @@ impl DeliveryBench {
         self.minted += 1;
         let now = self.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let change = Ulid::from_parts(u64::try_from(now.as_millis()).unwrap(), self.minted);
+        let change = change.to_string().parse().unwrap();
         Event {
             repository: Some("team/app".parse().unwrap()),
             tag: Some(tag.parse().unwrap()),
@@ -416,7 +417,7 @@ async fn sent_as(format: SinkFormat, action: EventAction) -> (String, Value) {
     let mut delivery =
         SinkDelivery::new(bench.registry.clone(), client.await.unwrap(), clock, watched);
     let digest = |text: &str| Some(Digest::of(Algorithm::Sha256, text.as_bytes()));
-    let change = Ulid::from_parts(1_700_000_000_123, 1);
+    let change = "01HF7YAT3V0000000000000001".parse().unwrap();
     let event = Event {
         repository: Some("team/app".parse().unwrap()),
         tag: Some("v1".parse().unwrap()),

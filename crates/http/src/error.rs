@@ -422,7 +422,7 @@ impl From<Error> for ApiError {
             Error::TagProtected { .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
             }
-            Error::TagDamaged { .. } => {
+            Error::TagDamaged { .. } | Error::PurgeRefused { .. } => {
                 Self::new(StatusCode::CONFLICT, ErrorCode::ManifestInvalid, &message)
             }
             Error::PreconditionFailed { current, .. } => {
@@ -434,7 +434,10 @@ impl From<Error> for ApiError {
             Error::Interrupted { .. } | Error::Stopped => unavailable(&error),
             Error::Store(store) if store.kind() == ErrorKind::Full => full(&error),
             Error::Store(store) if is_passing(store.kind()) => unavailable(&error),
-            Error::Store(_) | Error::Damaged { .. } => broken(&error),
+            Error::InvalidCursor => bad(ErrorCode::Unsupported),
+            Error::Store(_) | Error::Damaged { .. } | Error::FeaturesUnknown { .. } => {
+                broken(&error)
+            }
         }
     }
 }

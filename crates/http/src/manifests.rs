@@ -104,7 +104,7 @@ pub(crate) async fn delete(call: ApiCall, reference: &Reference) -> Result<Respo
     let condition = conditional::condition(&call.headers)?;
     let mut tags = Vec::new();
     let deleted = call.access.manifest_delete(reference, condition, &mut tags).await;
-    let outcome = (!tags.is_empty()).then_some(AuditOutcome::TagsRemoved(tags));
+    let outcome = (!tags.is_empty()).then_some(AuditOutcome::TagsChanged(tags));
     match deleted {
         Ok(()) => {
             let mut response = headers::empty(StatusCode::ACCEPTED);

@@ -140,6 +140,7 @@ impl ObservedRequest {
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let forwarded = self.client.host.as_deref();
         RequestInfo {
+            request_id: Some(self.request_id.to_string()),
             headers: parts.headers.clone(),
             host: forwarded.or(authority).or(host).map(str::to_owned),
             peer: self.client.address,

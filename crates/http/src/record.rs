@@ -213,10 +213,11 @@ fn learn(entry: &mut AuditRecord, response: &Response) {
 fn learn_outcome(entry: &mut AuditRecord, outcome: Option<&AuditOutcome>) {
     match outcome {
         Some(AuditOutcome::Mounted(source)) => entry.mounted_from = Some(source.to_string()),
-        Some(AuditOutcome::TagsRemoved(tags)) => {
-            let shown = tags.iter().take(TAGS_SHOWN_MAX);
-            entry.tags_removed = shown.map(ToString::to_string).collect();
-            entry.tags_removed_count = tags.len();
+        Some(AuditOutcome::TagsChanged(tags)) => {
+            let removed = tags.iter().filter(|tag| tag.after.is_none());
+            entry.tags_removed_count = removed.clone().count();
+            let shown = removed.take(TAGS_SHOWN_MAX).map(|removed| removed.tag.to_string());
+            entry.tags_removed = shown.collect();
         }
         None => {}
     }

@@ -29,6 +29,7 @@ use crate::compute::ComputePool;
 use crate::damaged::{DamageCounter, FoundRecord, absent_if_damaged};
 use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
+use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
@@ -60,6 +61,8 @@ pub(crate) struct Core {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: RegistryOptions,
+    /// What the store's mark is known to require.
+    pub(crate) required: Arc<RequiredFeatures>,
     pub(crate) rules: Rules,
     pub(crate) cache: Arc<ContentCache>,
     pub(crate) referrers: Arc<ReferrerCache>,
@@ -102,6 +105,7 @@ impl Core {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         options: RegistryOptions,
+        marker: &FormatMarker,
     ) -> Self {
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
@@ -115,6 +119,7 @@ impl Core {
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
             events: EventOutbox::default(),
+            required: Arc::new(RequiredFeatures::of(marker)),
             rules: Rules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
@@ -301,7 +306,7 @@ impl Core {
         if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
-        let bytes = seen.value.encode();
+        let bytes = seen.renewed();
         let written = self.swap_within(window, key, Some(&seen.etag), bytes).await?;
         Ok(written.map(|Written { etag, date }| {
             (seen.etag, seen.last_modified, seen.date) = (etag, date, date);
@@ -430,6 +435,16 @@ impl Core {
             request.limit = LIST_KEYS_MAX;
             request.start_after = page.next;
         }
+    }
+
+    /// Every key below a prefix: for commands, not for requests of clients.
+    pub(crate) async fn list_all(&self, prefix: String) -> Result<Vec<Key>> {
+        let mut keys = Vec::new();
+        let mut pages = self.list_pages(prefix);
+        while let Some(page) = pages.next().await? {
+            keys.extend(page.entries.into_iter().map(|entry| entry.key));
+        }
+        Ok(keys)
     }
 
     /// Reads several records at a time, at most [`manifest_reads_in_flight`](crate::RegistryLimits) of them, in

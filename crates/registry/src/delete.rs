@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use futures::future::join_all;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::{ETag, Key};
 
@@ -11,12 +12,14 @@ use crate::attempts::SwapAttempts;
 use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::manifest::{MANIFEST_CONTENDED, rebuilt};
-use crate::record::{ManifestRecord, TagTarget};
-use crate::tag::TagChange;
-use crate::{Error, ReferencePrecondition, Repository, Result};
+use crate::manifest_copy::COPIED_TAGS_MAX;
+use crate::record::ManifestRecord;
+use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
+use crate::{ChangeId, Error, ReferencePrecondition, Repository, Result};
 
-/// How many hints are read at a time when the tags of a manifest are removed.
-const HINTS_PER_PAGE: usize = 1000;
+/// How many hints are listed at a time when the tags of a manifest are removed: also the most tags that its
+/// copy names.
+const HINTS_PER_PAGE: usize = COPIED_TAGS_MAX;
 
 /// Says whether the requester may remove a tag.
 pub type MayRemoveTag<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
@@ -24,7 +27,7 @@ pub type MayRemoveTag<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
 /// The removal of a manifest's tags: which may be removed, and which were.
 struct TagRemoval<'a> {
     may_remove: MayRemoveTag<'a>,
-    removed: Mutex<Vec<Tag>>,
+    removed: Mutex<Vec<TagTransition>>,
 }
 
 impl<'a> TagRemoval<'a> {
@@ -32,7 +35,11 @@ impl<'a> TagRemoval<'a> {
         Self { may_remove, removed: Mutex::default() }
     }
 
-    fn into_removed(self) -> Vec<Tag> {
+    fn note(&self, transition: TagTransition) {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner).push(transition);
+    }
+
+    fn into_removed(self) -> Vec<TagTransition> {
         self.removed.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -43,7 +50,41 @@ impl fmt::Debug for TagRemoval<'_> {
     }
 }
 
+/// Tags that hints name, as they were read.
+#[derive(Debug)]
+struct HintedTags {
+    tags: Vec<(Tag, TagVersion)>,
+    /// Where the next page of hints begins, if there is one.
+    after: Option<String>,
+}
+
+impl HintedTags {
+    /// Those that point to a manifest.
+    fn pointing_to(&self, digest: &Digest) -> Vec<Tag> {
+        let pointing = self
+            .tags
+            .iter()
+            .filter(|(_, seen)| seen.target().is_some_and(|target| target.digest == *digest));
+        pointing.map(|(tag, _)| tag.clone()).collect()
+    }
+}
+
+/// Whether a delete keeps what it removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeepCopy {
+    /// A copy, for a restore.
+    Yes,
+    No,
+}
+
 impl Repository {
+    /// Deletes a manifest with its tags, which are returned, and makes no copy of it.
+    pub(crate) async fn delete_without_copy(&self, digest: &Digest) -> Result<Vec<TagTransition>> {
+        let removal = TagRemoval::new(&|_| true);
+        self.delete_manifest(digest, None, &removal, KeepCopy::No).await?;
+        Ok(removal.into_removed())
+    }
+
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
     ///
     /// # Errors
@@ -60,7 +101,7 @@ impl Repository {
 
     /// The same for a client that may not delete every tag. A manifest stays if a tag points to it
     /// that `may_remove` refuses, also if that tag was set during the delete. Adds the tags that
-    /// were removed with the manifest to `removed`, also if the delete fails after that.
+    /// were removed to `removed`, also if the delete fails after that.
     ///
     /// # Errors
     ///
@@ -70,7 +111,7 @@ impl Repository {
         reference: &Reference,
         condition: Option<ReferencePrecondition>,
         may_remove: MayRemoveTag<'_>,
-        removed: &mut Vec<Tag>,
+        removed: &mut Vec<TagTransition>,
     ) -> Result<()> {
         let removal = TagRemoval::new(may_remove);
         let deleted = self.delete_reference(reference, condition, &removal).await;
@@ -78,40 +119,60 @@ impl Repository {
         deleted
     }
 
-    /// Removes a tag if it points to a manifest that is being removed.
+    /// Removes a tag if it points to a manifest that is being removed; `seen` is what was read of it.
     async fn remove_tag_of(
         &self,
         digest: &Digest,
-        tag: &Tag,
+        (tag, seen): (Tag, TagVersion),
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
-        if !(removal.may_remove)(tag) {
-            let key = keys::tag(&self.name, tag);
-            // The hint may be of a tag that was moved.
-            return match self.core.find_record::<TagTarget>(&key).await? {
-                FoundRecord::Valid(target) if target.value.digest == *digest => {
-                    Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() })
-                }
-                FoundRecord::Damaged(_) => Err(self.tag_damaged(tag)),
-                FoundRecord::Valid(_) | FoundRecord::Absent => Ok(()),
-            };
+        match seen.target() {
+            None if matches!(seen, FoundRecord::Damaged(_)) => return Err(self.tag_damaged(&tag)),
+            // The hint was of a tag that was moved, or deleted.
+            Some(target) if target.digest != *digest => return Ok(()),
+            None => return Ok(()),
+            Some(_) if !(removal.may_remove)(&tag) => {
+                return Err(Error::TagProtected { name: self.name.clone(), tag });
+            }
+            Some(_) => {}
         }
-        if self.change_tag(tag, None, None, TagChange::RemoveFrom(digest)).await? {
-            let mut removed = removal.removed.lock().unwrap_or_else(PoisonError::into_inner);
-            removed.push(tag.clone());
-        }
+        let known = Some(KnownTag { seen, is_archived: false });
+        let removed = self.change_tag(&tag, None, known, TagChange::RemoveFrom(digest)).await?;
+        removed.into_iter().for_each(|transition| removal.note(transition));
         Ok(())
     }
 
-    /// Removes every tag that points to a manifest, found by its hints, several at a time.
-    async fn remove_tags_of(&self, digest: &Digest, removal: &TagRemoval<'_>) -> Result<()> {
-        let prefix = keys::tagged(&self.name, digest);
-        let mut after = None;
+    /// The tags that point to a manifest, of the first [`COPIED_TAGS_MAX`] that hints name.
+    pub(crate) async fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>> {
+        Ok(self.hinted_tags(digest, None).await?.pointing_to(digest))
+    }
+
+    /// Reads the tags that may point to a manifest, by a page of its hints after this one.
+    async fn hinted_tags(&self, digest: &Digest, after: Option<String>) -> Result<HintedTags> {
+        let hints = self.core.list(keys::tagged(&self.name, digest), after, HINTS_PER_PAGE).await?;
+        let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
+        let reads = tags.map(|tag| async move {
+            let seen = self.core.find_record(&keys::tag(&self.name, &tag)).await?;
+            Ok::<_, Error>((tag, seen))
+        });
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let reads: Vec<_> = reads.collect();
+        let reads = stream::iter(reads).buffered(self.core.reads_in_flight_max());
+        let after = hints.entries.last().filter(|_| hints.more).map(|last| last.key.to_string());
+        Ok(HintedTags { tags: reads.try_collect().await?, after })
+    }
+
+    /// Removes every tag that points to a manifest, several at a time, from a page of them on.
+    async fn remove_tags_of(
+        &self,
+        digest: &Digest,
+        removal: &TagRemoval<'_>,
+        mut page: HintedTags,
+    ) -> Result<()> {
         loop {
-            let hints = self.core.list(prefix.clone(), after, HINTS_PER_PAGE).await?;
-            let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
+            let tags = std::mem::take(&mut page.tags).into_iter();
             let removals =
-                tags.map(|tag| async move { self.remove_tag_of(digest, &tag, removal).await });
+                tags.map(|tag| async move { self.remove_tag_of(digest, tag, removal).await });
             // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
             let mut removals: Vec<_> = removals.collect();
             while !removals.is_empty() {
@@ -120,9 +181,9 @@ impl Repository {
                 join_all(removals).await.into_iter().collect::<Result<()>>()?;
                 removals = rest;
             }
-            match hints.entries.last() {
-                Some(last) if hints.more => after = Some(last.key.to_string()),
-                _ => return Ok(()),
+            match page.after.take() {
+                Some(after) => page = self.hinted_tags(digest, Some(after)).await?,
+                None => return Ok(()),
             }
         }
     }
@@ -138,10 +199,11 @@ impl Repository {
             Reference::Tag(tag) => {
                 let removed =
                     self.change_tag(tag, condition.as_ref(), None, TagChange::Remove).await?;
-                if removed { Ok(()) } else { Err(self.unknown(reference)) }
+                removal.note(removed.ok_or_else(|| self.unknown(reference))?);
+                Ok(())
             }
             Reference::Digest(digest) => {
-                self.delete_manifest(digest, condition.as_ref(), removal).await
+                self.delete_manifest(digest, condition.as_ref(), removal, KeepCopy::Yes).await
             }
         }
     }
@@ -151,8 +213,11 @@ impl Repository {
         digest: &Digest,
         condition: Option<&ReferencePrecondition>,
         removal: &TagRemoval<'_>,
+        keep: KeepCopy,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
+        let change = ChangeId::after(None, self.core.clock.now());
+        let mut is_copied = keep == KeepCopy::No;
         let key = keys::manifest(&self.name, digest);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
@@ -170,7 +235,17 @@ impl Repository {
             if let Some(condition) = condition {
                 condition.check(&reference, Some(digest))?;
             }
-            if self.delete_version(&key, digest, (etag, subject.as_ref()), removal).await? {
+            let pushes = self.core.manifest_locks.ended_pushes(&key);
+            let tags = self.hinted_tags(digest, None).await?;
+            if let (false, FoundRecord::Valid(manifest)) = (is_copied, &found) {
+                let names = tags.pointing_to(digest);
+                self.copy_manifest(digest, change, &manifest.value, names).await?;
+                is_copied = true;
+            }
+            if self
+                .delete_version(&key, digest, (etag, subject.as_ref()), removal, (tags, pushes))
+                .await?
+            {
                 found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));
                 return Ok(());
             }
@@ -185,14 +260,15 @@ impl Repository {
         digest: &Digest,
         (seen, subject): (&ETag, Option<&Digest>),
         removal: &TagRemoval<'_>,
+        (tags, pushes): (HintedTags, u64),
     ) -> Result<bool> {
         let locks = &self.core.manifest_locks;
-        let pushes = locks.ended_pushes(key);
-        self.remove_tags_of(digest, removal).await?;
+        self.remove_tags_of(digest, removal, tags).await?;
         // Pushes wait for no more than a last look, and even that only if there was one meanwhile.
         let _turn = locks.lock_alone(key).await;
         if locks.ended_pushes(key) != pushes {
-            self.remove_tags_of(digest, removal).await?;
+            let tags = self.hinted_tags(digest, None).await?;
+            self.remove_tags_of(digest, removal, tags).await?;
         }
         if let Some(subject) = subject {
             let entry = keys::referrer(&self.name, subject, digest);

@@ -3,7 +3,7 @@
 
 use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Tag};
 
-use crate::UploadId;
+use crate::{PurgeObstacle, UploadId};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -119,6 +119,11 @@ pub enum Error {
          push it again first"
     )]
     TagDamaged { name: RepositoryName, tag: Tag },
+    /// A purge would break what is in use.
+    #[error(
+        "manifest {digest} of repository {name} is in use: {obstacle}; with force it is purged nevertheless"
+    )]
+    PurgeRefused { name: RepositoryName, digest: Digest, obstacle: PurgeObstacle },
     /// Too many others changed the same thing at the same time, or as many uploads as are
     /// allowed run already. It may be done in part; trying again helps.
     #[error("too busy: {what}; try again")]
@@ -145,6 +150,19 @@ pub enum Error {
         /// Description of the damage.
         reason: String,
     },
+    /// Another version of this program has added records that this one does not know: it deletes and
+    /// repairs nothing.
+    #[error(
+        "the storage has records of a kind that this version of jreg does not know ({}): nothing is \
+         deleted or repaired; use a version that knows them", names.join(", ")
+    )]
+    FeaturesUnknown {
+        /// The unknown names in `requires` of `jreg.json`.
+        names: Vec<String>,
+    },
+    /// The page of a history cannot begin there.
+    #[error("the cursor in \"last\" is invalid: restart the listing without it")]
+    InvalidCursor,
     /// The task that did the work was stopped before it finished.
     #[error("the operation was stopped before it finished")]
     Stopped,

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use jreg_oci::{Digest, MediaType, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
-use ulid::Ulid;
+
+use crate::ChangeId;
 
 /// Maximum bytes of the details of an event.
 const DETAIL_BYTES_MAX: usize = 64 * 1024;
@@ -74,8 +75,7 @@ pub type EventDetail = serde_json::Map<String, serde_json::Value>;
 pub struct Event {
     pub action: EventAction,
     /// The change of the tag; of a manifest, the change by which it came into being.
-    #[serde(with = "text")]
-    pub change: Ulid,
+    pub change: ChangeId,
     /// When, in milliseconds of the Unix epoch, by the clock of the instance that made the change.
     pub time_ms: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -105,11 +105,11 @@ pub struct Event {
 
 impl Event {
     /// An event of a change, of which only the change is known so far.
-    pub fn of_change(action: EventAction, change: Ulid) -> Self {
+    pub fn of_change(action: EventAction, change: ChangeId) -> Self {
         Self {
             action,
             change,
-            time_ms: change.timestamp_ms(),
+            time_ms: change.time_ms(),
             repository: None,
             tag: None,
             digest: None,
@@ -126,7 +126,7 @@ impl Event {
     pub fn of_fact(action: EventAction, now: SystemTime, detail: EventDetail) -> Self {
         let fits = serde_json::to_vec(&detail).is_ok_and(|json| json.len() <= DETAIL_BYTES_MAX);
         let detail = if fits { detail } else { EventDetail::new() };
-        Self { detail, ..Self::of_change(action, Ulid::from_datetime(now)) }
+        Self { detail, ..Self::of_change(action, ChangeId::after(None, now)) }
     }
 
     /// The id: the same however often it is sent.
@@ -184,21 +184,5 @@ impl EventOutbox {
     /// Whether a sink wants such an event.
     pub(crate) fn wants(&self, action: EventAction, repository: Option<&RepositoryName>) -> bool {
         self.interest.as_ref().is_some_and(|interest| interest.wants(action, repository))
-    }
-}
-
-mod text {
-    //! A ULID as text.
-
-    use serde::{Deserialize, Deserializer, Serializer};
-    use ulid::Ulid;
-
-    pub(super) fn serialize<S: Serializer>(ulid: &Ulid, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(ulid)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Ulid, D::Error> {
-        let text = String::deserialize(from)?;
-        Ulid::from_string(&text).map_err(serde::de::Error::custom)
     }
 }

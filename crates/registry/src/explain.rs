@@ -13,7 +13,8 @@ use crate::core::Core;
 use crate::gc::GcOptions;
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
-use crate::record::{Link, ManifestRecord, TagTarget};
+use crate::record::{Link, ManifestRecord};
+use crate::tag_record::TagRecord;
 use crate::window::CLOCK_ERROR;
 use crate::{Registry, Result};
 
@@ -114,13 +115,7 @@ struct FoundReferences {
 impl Core {
     /// The repositories that have a digest as a blob or as a manifest.
     async fn repositories_with(&self, digest: &Digest) -> Result<Vec<RepositoryName>> {
-        let mut names = Vec::new();
-        self.each_key(keys::links(digest), |place| {
-            if let ParsedKey::Link(_, name) = place {
-                names.push(name);
-            }
-        })
-        .await?;
+        let mut names = self.repositories_with_blob(digest).await?;
         // Every repository with a manifest is in the catalog.
         let mut listed = Vec::new();
         self.each_key(keys::CATALOG.to_owned(), |place| {
@@ -250,12 +245,11 @@ impl Core {
         })
         .await?;
         let records = tags.iter().map(|tag| keys::tag(name, tag)).collect();
-        let targets = self.read_all::<TagTarget>(records).await?;
-        let points = |target: &Option<_>| {
-            let target: &Option<crate::record::VersionedRecord<TagTarget>> = target;
-            target.as_ref().is_some_and(|target| target.value.digest == *digest)
-        };
-        let pointing = tags.into_iter().zip(targets).filter(|(_, target)| points(target));
+        let targets = self.read_all::<TagRecord>(records).await?;
+        let pointing = tags.into_iter().zip(targets).filter(|(_, read)| {
+            let target = read.as_ref().and_then(|read| read.value.live());
+            target.is_some_and(|target| target.digest == *digest)
+        });
         Ok(pointing.map(|(tag, _)| tag).collect())
     }
 }

@@ -25,6 +25,7 @@
 
 mod action;
 mod deduplicate;
+mod history;
 mod links;
 mod manifests;
 mod memo;
@@ -39,6 +40,7 @@ use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
 pub use action::{GcAction, GcActionKind, GcOutcome};
+pub use history::HISTORY_ENTRIES_MAX;
 pub use observer::{GcObserver, GcPhase};
 
 use self::action::GcSink;
@@ -71,6 +73,10 @@ pub struct GcOptions {
     /// How long a manifest must have been untagged before it is deleted; `None`: never. One that an
     /// index references, or whose subject exists, is always kept.
     pub untagged: Option<Duration>,
+    /// How long replaced changes of tags and copies of deleted manifests are kept, from their end on, with
+    /// all that they reference: 0, or at least the grace.
+    #[serde(default)]
+    pub history_keep: Duration,
     /// Maximum share of the links that one run removes, in percent; but [`REMOVALS_FREE`] in any case.
     pub share_max_percent: u8,
     /// How long bytes stay after their last link was deleted; at least [`BYTES_WAIT_MIN`], and as
@@ -91,6 +97,7 @@ impl Default for GcOptions {
         Self {
             grace: Duration::from_secs(24 * 3600),
             untagged: None,
+            history_keep: Duration::from_secs(30 * 24 * 3600),
             share_max_percent: 33,
             bytes_wait: BYTES_WAIT_MIN,
             requests_per_second: 0,
@@ -165,8 +172,14 @@ pub struct GcReport {
     /// Locations of duplicates with wrong or missing bytes.
     #[serde(default)]
     pub findings: u64,
-    /// Hints and referrer entries, and entries of the catalog.
+    /// Hints and referrer entries, entries of the catalog, and records of deleted tags.
     pub orphans: GcTally,
+    /// Replaced changes of tags.
+    #[serde(default)]
+    pub history: GcTally,
+    /// Copies of deleted manifests.
+    #[serde(default)]
+    pub copies: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
     /// Tombstones that were purged.
@@ -189,6 +202,16 @@ pub enum GcError {
     BytesWait {
         /// The requested wait.
         wait: Duration,
+    },
+    /// History would be kept for a shorter time than the grace.
+    #[error(
+        "history cannot be kept for {} s: it must be 0 (nothing is kept) or the grace of {} s or more",
+        keep.as_secs(), grace.as_secs()
+    )]
+    HistoryKeep {
+        /// The requested time.
+        keep: Duration,
+        grace: Duration,
     },
     /// A manifest cannot be decoded: without its references nothing may be deleted.
     #[error(
@@ -253,6 +276,7 @@ impl Registry {
     ) -> Result<GcReport> {
         check(options)?;
         let core = paced(self.core(), options.requests_per_second);
+        core.check_required().await?;
         watch.phase(GcPhase::Uploads);
         let uploads = match options.dry_run {
             true => ReaperReport::default(),
@@ -268,6 +292,10 @@ impl Registry {
 fn check(options: &GcOptions) -> Result<()> {
     if options.grace < GRACE_MIN {
         return Err(GcError::Grace { grace: options.grace });
+    }
+    let (keep, grace) = (options.history_keep, options.grace);
+    if keep > Duration::ZERO && keep < grace {
+        return Err(GcError::HistoryKeep { keep, grace });
     }
     if options.bytes_wait < BYTES_WAIT_MIN {
         return Err(GcError::BytesWait { wait: options.bytes_wait });
@@ -311,6 +339,15 @@ impl<'a> GcRun<'a> {
             self.read_tags().await?;
         }
         self.read_manifests().await?;
+        let keeps_history = self.options.history_keep > Duration::ZERO;
+        let keeps = |rule| keeps_history && self.core.rules.keep(rule);
+        let (history, copies) = (keeps(Rule::HistoryKeeps), keeps(Rule::CopyKeeps));
+        if history && self.options.untagged.is_some() {
+            self.read_history().await?;
+        }
+        if copies {
+            self.read_copies().await?;
+        }
         self.seen.kept.seal();
         self.seen.manifests.seal();
         self.seen.tags.seal();
@@ -329,8 +366,10 @@ impl<'a> GcRun<'a> {
         if let Some(locations) = locations.filter(BlobLocations::is_certain) {
             self.sweep(locations).await?;
         }
+        self.expire_copies().await?;
         if self.sweeps || self.options.untagged.is_some() {
             self.tidy().await?;
+            self.expire_history().await?;
         }
         if self.sweeps {
             self.done.swept = true;

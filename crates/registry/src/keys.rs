@@ -10,6 +10,10 @@
 //! repositories/<name>/_tagged/<alg>/<hex>/<tag>        a hint: this tag may point to this manifest
 //! repositories/<name>/_referrers/<alg>/<hex>/<alg>-<hex>   descriptor of one referrer of a subject
 //! catalog/{name}                                       a manifest was pushed to this repository
+//! history/{name}/<tag>/<inverted ulid>-<alg>-<hex>     a change of a tag that another has replaced
+//! history/{name}/<tag>/<inverted ulid>-deleted         the same, of a delete
+//! deleted/{name}/<alg>/<hex>/<ulid>                    a copy of a manifest that was deleted
+//! deleted/{name}/<alg>/<hex>/purged                    that it must not be restored
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
 //! gc/...                                               notes of GC runs and checks
 //! events/queue/<ulid>                                  an event of a change that may not have happened
@@ -32,7 +36,7 @@ use jreg_oci::{Digest, RepositoryName, Tag};
 use jreg_storage::Key;
 use ulid::Ulid;
 
-use crate::UploadId;
+use crate::{ChangeId, UploadId};
 
 fn key(text: String) -> Key {
     Key::try_from(text).expect("validated names, tags and digests make valid keys")
@@ -154,6 +158,54 @@ pub(crate) fn referrers(name: &RepositoryName, subject: &Digest) -> String {
     format!("{REPOSITORIES}{name}/_referrers/{}/", flat(subject))
 }
 
+/// The changes of tags that others have replaced.
+pub(crate) const HISTORY: &str = "history/";
+
+/// What ends the key of a change that deleted its tag.
+const DELETED: &str = "deleted";
+
+/// The replaced changes of a tag, the latest first.
+pub(crate) fn tag_history(name: &RepositoryName, tag: &Tag) -> String {
+    format!("{HISTORY}{}/{tag}/", encode(name))
+}
+
+/// A change that made a tag point to a digest, or deleted it (`None`).
+pub(crate) fn history_entry(
+    name: &RepositoryName,
+    tag: &Tag,
+    change: ChangeId,
+    digest: Option<&Digest>,
+) -> Key {
+    let what = digest
+        .map_or(DELETED.to_owned(), |digest| format!("{}-{}", digest.algorithm(), digest.hex()));
+    key(format!("{}{}-{what}", tag_history(name, tag), change.inverted()))
+}
+
+/// Copies of manifests that were deleted.
+pub(crate) const DELETED_MANIFESTS: &str = "deleted/";
+
+/// The copies of the deleted manifests of a repository.
+pub(crate) fn deleted_manifests(name: &RepositoryName) -> String {
+    format!("{DELETED_MANIFESTS}{}/", encode(name))
+}
+
+/// The copies of one deleted manifest, the oldest first, and the mark of its purge after them.
+pub(crate) fn copies(name: &RepositoryName, digest: &Digest) -> String {
+    format!("{}{}/", deleted_manifests(name), flat(digest))
+}
+
+/// The copy that a delete makes.
+pub(crate) fn manifest_copy(name: &RepositoryName, digest: &Digest, change: ChangeId) -> Key {
+    key(format!("{}{change}", copies(name, digest)))
+}
+
+/// The mark that a manifest was purged.
+pub(crate) fn purge_mark(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("{}{PURGED}", copies(name, digest)))
+}
+
+const PURGED: &str = "purged";
+
 /// The entry of one referrer of a subject.
 pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
     let own = format!("{}-{}", referrer.algorithm(), referrer.hex());
@@ -177,6 +229,12 @@ pub(crate) enum ParsedKey {
     Referrer(RepositoryName, Digest, Digest),
     /// A repository's entry in the catalog.
     Catalog(RepositoryName),
+    /// A replaced change of a tag, which made it point to this digest, or deleted it.
+    History(RepositoryName, Tag, ChangeId, Option<Digest>),
+    /// The copy of a manifest that this change deleted.
+    ManifestCopy(RepositoryName, Digest, ChangeId),
+    /// The mark that a manifest was purged.
+    PurgeMark(RepositoryName, Digest),
     /// A session, or the tail of an upload.
     Upload(UploadKey),
     /// A record that a GC run or fsck leaves for the next one.
@@ -203,6 +261,14 @@ impl ParsedKey {
                 Some(Self::Link(spread_digest(alg, aa, hex)?, decode(name)?))
             }
             ["catalog", name] => Some(Self::Catalog(decode(name)?)),
+            ["history", name, tag, change] => Self::history(name, tag, change),
+            ["deleted", name, alg, hex, last] => {
+                let (name, digest) = (decode(name)?, digest(alg, hex)?);
+                match last {
+                    PURGED => Some(Self::PurgeMark(name, digest)),
+                    change => Some(Self::ManifestCopy(name, digest, change.parse().ok()?)),
+                }
+            }
             ["uploads", _] => upload_key(key).map(Self::Upload),
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
@@ -215,6 +281,17 @@ impl ParsedKey {
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
         }
+    }
+
+    fn history(name: &str, tag: &str, entry: &str) -> Option<Self> {
+        let (change, what) = entry.split_once('-')?;
+        let digest = match what.split_once('-') {
+            Some((algorithm, hex)) => Some(digest(algorithm, hex)?),
+            None if what == DELETED => None,
+            None => return None,
+        };
+        let change = ChangeId::from_inverted(change)?;
+        Some(Self::History(decode(name)?, tag.parse().ok()?, change, digest))
     }
 
     fn in_repository(parts: &[&str]) -> Option<Self> {
@@ -309,8 +386,8 @@ pub(crate) const EVENTS: &str = "events/";
 /// Events of which it is not known yet whether they happened.
 pub(crate) const EVENT_QUEUE: &str = "events/queue/";
 
-pub(crate) fn queued_event(ulid: Ulid) -> Key {
-    key(format!("{EVENT_QUEUE}{ulid}"))
+pub(crate) fn queued_event(change: ChangeId) -> Key {
+    key(format!("{EVENT_QUEUE}{change}"))
 }
 
 /// Confirmed events.
@@ -404,8 +481,20 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format()`].
-pub(crate) const ROOTS: [&str; 10] =
-    [BLOBS, LINKS, REPOSITORIES, CATALOG, UPLOADS, NOTES, QUARANTINE, PROBES, AUTH, EVENTS];
+pub(crate) const ROOTS: [&str; 12] = [
+    BLOBS,
+    LINKS,
+    REPOSITORIES,
+    HISTORY,
+    DELETED_MANIFESTS,
+    CATALOG,
+    UPLOADS,
+    NOTES,
+    QUARANTINE,
+    PROBES,
+    AUTH,
+    EVENTS,
+];
 
 /// A new key for what fsck quarantines.
 pub(crate) fn quarantined(original: &Key) -> Key {
@@ -573,6 +662,8 @@ mod tests {
         let (app, subject) = (name("team/app-1.x"), Digest::of(Algorithm::Sha512, b"s"));
         let digest = Digest::of(Algorithm::Sha256, b"");
         let tag: Tag = "v1".parse().expect("a tag");
+        let latest: Tag = "latest-1.x".parse().expect("a tag");
+        let change = ChangeId::after(None, std::time::SystemTime::now());
         let id = UploadId::new(std::time::SystemTime::now(), None);
         for (key, place) in [
             (format(), ParsedKey::Format),
@@ -587,6 +678,19 @@ mod tests {
                 ParsedKey::Referrer(app.clone(), subject.clone(), digest.clone()),
             ),
             (catalog(&app), ParsedKey::Catalog(app.clone())),
+            (
+                history_entry(&app, &latest, change, Some(&digest)),
+                ParsedKey::History(app.clone(), latest.clone(), change, Some(digest.clone())),
+            ),
+            (
+                history_entry(&app, &latest, change, None),
+                ParsedKey::History(app.clone(), latest.clone(), change, None),
+            ),
+            (
+                manifest_copy(&app, &subject, change),
+                ParsedKey::ManifestCopy(app.clone(), subject.clone(), change),
+            ),
+            (purge_mark(&app, &subject), ParsedKey::PurgeMark(app.clone(), subject.clone())),
             (upload(&id), ParsedKey::Upload(UploadKey::Session(id.clone()))),
             (note("lease"), ParsedKey::Note),
             (signing_keys(), ParsedKey::Auth),
@@ -596,7 +700,7 @@ mod tests {
             (acme_certificate(), ParsedKey::Auth),
             (acme_order(), ParsedKey::Auth),
             (quarantined(&link(&subject, &app)), ParsedKey::Quarantined),
-            (queued_event(Ulid::generate()), ParsedKey::Event(EventKey::Queued)),
+            (queued_event(ChangeId::default()), ParsedKey::Event(EventKey::Queued)),
             (event_segment(u64::MAX / 10_000), ParsedKey::Event(EventKey::Segment)),
             (event_cursor("a-sink"), ParsedKey::Event(EventKey::Cursor)),
             (dead_letter("a", Ulid::generate()), ParsedKey::Event(EventKey::DeadLetter)),
@@ -615,6 +719,10 @@ mod tests {
             "repositories/a/_history/v1/x",
             "repositories/a/b",
             "catalog/_",
+            "history/a/v1/x",
+            "history/a/v1/01JD4Z0000000000000000000A",
+            "history/a/v1/01JD4Z0000000000000000000A-other",
+            "deleted/a/sha256/00/x",
             "uploads/x",
             "auth/x",
             "auth/access-tokens/x",
@@ -644,6 +752,8 @@ mod tests {
             tag_hint(&longest, &digest, &tag),
             referrer(&longest, &digest, &digest),
             catalog(&longest),
+            history_entry(&longest, &tag, ChangeId::default(), Some(&digest)),
+            manifest_copy(&longest, &digest, ChangeId::default()),
             quarantined(&tag_hint(&longest, &digest, &tag)),
         ] {
             assert!(key.as_str().len() <= jreg_storage::KEY_BYTES_MAX);

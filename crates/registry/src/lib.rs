@@ -21,7 +21,10 @@
 //! - `pace.rs`: how fast background work reads bytes
 //! - `fsck.rs`, `fsck/`: verifies the store, and repairs it
 //! - `explain.rs`: what keeps some content, or when it will go
+//! - `change.rs`, `tag_record.rs`, `history.rs`: changes of tags, by whom, and what they replaced
+//! - `format.rs`: the mark of a store, and what a program must know to collect in it
 //! - `delete.rs`: deletes of tags and manifests; `protect.rs`: what tags protect from a delete by digest
+//! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `link.rs`: which repository links which blob
@@ -40,6 +43,7 @@ mod blob;
 mod body;
 mod budget;
 mod cache;
+mod change;
 mod commit;
 mod compute;
 mod content;
@@ -51,14 +55,17 @@ mod event;
 mod events;
 mod explain;
 mod fingerprint;
+mod format;
 mod fsck;
 mod gc;
+mod history;
 mod keys;
 mod lease;
 mod link;
 mod listing;
 mod location_check;
 mod manifest;
+mod manifest_copy;
 mod manifest_locks;
 mod observer;
 mod options;
@@ -66,6 +73,7 @@ mod pace;
 mod page;
 mod part_buffer;
 mod protect;
+mod purge;
 mod reaper;
 mod record;
 mod referrer;
@@ -76,6 +84,7 @@ mod session;
 mod session_cache;
 mod suspects;
 mod tag;
+mod tag_record;
 mod upload;
 mod upload_body;
 mod upload_bytes;
@@ -87,6 +96,7 @@ pub use crate::core::MANIFEST_READS_MAX;
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
+pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
 pub use delete::MayRemoveTag;
 pub use error::{BodyError, Error, Result};
@@ -96,14 +106,16 @@ pub use events::{
     SequencedEvent, Sequencer, SequencerReport, SinkCursor, SinkName, StoredCursor,
 };
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
+pub use format::FORMAT_VERSION;
 pub use fsck::{
     FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, RepairStatus,
     Severity,
 };
 pub use gc::{
     BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
-    GcPhase, GcReport, GcTally, REMOVALS_FREE,
+    GcPhase, GcReport, GcTally, HISTORY_ENTRIES_MAX, REMOVALS_FREE,
 };
+pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
@@ -111,15 +123,18 @@ pub use keys::{
 };
 pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
+pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, RestoredManifest};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };
 pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use purge::{PurgeObstacle, PurgeReport};
 pub use reaper::ReaperReport;
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};
-pub use registry::{FORMAT_VERSION, OpenError, Registry, RegistryUsage, Repository};
+pub use registry::{OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
+pub use tag::TagTransition;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

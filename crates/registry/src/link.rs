@@ -53,6 +53,20 @@ pub(crate) fn is_deleted(listed: &Listed) -> bool {
 }
 
 impl Core {
+    /// The repositories that have a blob. Links that a listing does not show as deleted count.
+    pub(crate) async fn repositories_with_blob(
+        &self,
+        digest: &Digest,
+    ) -> Result<Vec<RepositoryName>> {
+        let mut names = Vec::new();
+        let mut pages = self.list_pages(keys::links(digest));
+        while let Some(page) = pages.next().await? {
+            let live = page.entries.iter().filter(|link| !is_deleted(link));
+            names.extend(live.filter_map(|link| keys::linking_repository(&link.key)));
+        }
+        Ok(names)
+    }
+
     /// Where a repository's blob lies, for serving: from the cache if it is trusted.
     pub(crate) async fn find_link(
         &self,

@@ -6,7 +6,7 @@
 //! does not fill it, it is short, or empty, and has a next one all the same: a client that follows
 //! `next` gets every item exactly once.
 
-use jreg_storage::{Key, ListPage, ListRequest};
+use jreg_storage::{Key, ListPage, ListRequest, Listed};
 
 use crate::core::Core;
 use crate::page::LIST_KEYS_MAX;
@@ -20,7 +20,8 @@ pub(crate) struct KeyPages {
 
 impl Core {
     /// One page of the items that the keys below a prefix name, in at most `requests_max` store
-    /// requests. `item` gives the name of a key and its item; other keys are skipped.
+    /// requests. `item` gives the name of a key and its item; other keys are skipped, and so are entries
+    /// that are not `shown`.
     pub(crate) async fn list_items<T>(
         &self,
         prefix: String,
@@ -28,6 +29,7 @@ impl Core {
         limit: usize,
         requests_max: usize,
         item: impl Fn(&Key) -> Option<(String, T)>,
+        shown: impl Fn(&Listed) -> bool,
     ) -> Result<ResultPage<T>> {
         let mut page = ResultPage { items: Vec::new(), next: None };
         if limit == 0 {
@@ -39,7 +41,9 @@ impl Core {
             let listing = self.store.list(&request).await?;
             requests += 1;
             for (index, entry) in listing.entries.iter().enumerate() {
-                let Some((name, found)) = item(&entry.key) else { continue };
+                let Some((name, found)) = item(&entry.key).filter(|_| shown(entry)) else {
+                    continue;
+                };
                 page.items.push(found);
                 page.next = Some(name);
                 if page.items.len() == limit {

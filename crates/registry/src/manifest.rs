@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{try_join, try_join_all, try_join3, try_join4};
+use futures::future::{try_join, try_join_all, try_join4};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
@@ -30,14 +30,14 @@ use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
-use crate::record::{
-    ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, TagTarget,
-};
+use crate::record::{ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, header_line};
 use crate::rules::Rule;
-use crate::tag::{TagChange, TagVersion};
+use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion, TaggedManifest};
+use crate::tag_record::TagRecord;
 use crate::window::WriteWindow;
 use crate::{
-    Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest, TouchPolicy,
+    ChangeId, Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest,
+    TouchPolicy,
 };
 
 /// How often a tag that leads nowhere is followed again before it counts as dangling.
@@ -67,6 +67,8 @@ pub struct PushedManifest {
     pub subject: Option<Digest>,
     /// The tags of [`ManifestPush::tags`] that were written (`OCI-Tag`).
     pub tags: Vec<Tag>,
+    /// What became of each tag.
+    pub transitions: Vec<TagTransition>,
 }
 
 /// A push that has been understood, before anything was read or written.
@@ -83,8 +85,15 @@ struct PushPlan {
 /// A version of the manifest that is pushed.
 struct SeenManifest {
     etag: ETag,
-    /// Its media type, unless it cannot be decoded.
-    media_type: Result<MediaType, DamagedRecord>,
+    /// Its header, unless it cannot be decoded.
+    header: Result<SeenHeader, DamagedRecord>,
+}
+
+/// The header of a stored manifest.
+struct SeenHeader {
+    value: ManifestHeader,
+    /// As it is stored.
+    line: Bytes,
 }
 
 /// What the reads of reads found, to be written over.
@@ -114,17 +123,17 @@ impl PushPlan {
     }
 
     fn has_type_of(&self, seen: &SeenManifest) -> bool {
-        let stored = seen.media_type.as_ref();
-        stored.is_ok_and(|stored| stored.is(self.manifest.media_type.as_str()))
+        let stored = seen.header.as_ref();
+        stored.is_ok_and(|stored| stored.value.media_type.is(self.manifest.media_type.as_str()))
     }
 
     /// The stored type wins over the one of a later push.
     fn check_type(&self, reads: &PushReads) -> Result<()> {
         match &reads.manifest {
-            Some(SeenManifest { media_type: Ok(stored), .. })
-                if !stored.is(self.manifest.media_type.as_str()) =>
+            Some(SeenManifest { header: Ok(stored), .. })
+                if !stored.value.media_type.is(self.manifest.media_type.as_str()) =>
             {
-                let (digest, stored) = (self.digest.clone(), stored.clone());
+                let (digest, stored) = (self.digest.clone(), stored.value.media_type.clone());
                 Err(Error::ManifestTypeConflict { digest, stored })
             }
             _ => Ok(()),
@@ -167,15 +176,16 @@ impl Repository {
         let key = keys::tag(&self.name, tag);
         let mut dangling: Option<ETag> = None;
         for _ in 0..FOLLOWS_MAX {
-            let Some(target) = self.core.read::<TagTarget>(&key).await? else { return Ok(None) };
-            if dangling.as_ref() == Some(&target.etag) {
+            let Some(read) = self.core.read::<TagRecord>(&key).await? else { return Ok(None) };
+            let Some(target) = read.value.live() else { return Ok(None) };
+            if dangling.as_ref() == Some(&read.etag) {
                 return Ok(None);
             }
-            let found = self.find_manifest(&target.value.digest, touch).await?;
+            let found = self.find_manifest(&target.digest, touch).await?;
             if found.is_some() {
                 return Ok(found);
             }
-            dangling = Some(target.etag);
+            dangling = Some(read.etag);
         }
         Err(Error::Busy { what: "the tag is being changed by too many others" })
     }
@@ -230,15 +240,38 @@ impl Repository {
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         let further = push.tags.clone();
         let plan = self.plan_push(push).await?;
+        self.carry_out(plan, further).await
+    }
+
+    /// Pushes a manifest under a tag, by its digest of any algorithm, if a condition on the tag holds.
+    pub(crate) async fn put_tag(
+        &self,
+        push: ManifestPush,
+        tag: &Tag,
+        condition: Option<ReferencePrecondition>,
+    ) -> Result<TagTransition> {
+        let push = ManifestPush { tags: vec![tag.clone()], ..push };
+        let plan = self.plan_push(push).await?;
+        let plan = PushPlan { reference: Reference::Tag(tag.clone()), condition, ..plan };
+        let pushed = self.carry_out(plan, Vec::new()).await?;
+        pushed.transitions.into_iter().next().ok_or(Error::Stopped)
+    }
+
+    async fn carry_out(&self, plan: PushPlan, further: Vec<Tag>) -> Result<PushedManifest> {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
             let window = self.core.open_window();
             let reads = self.read_for_push(window, &plan).await?;
             // A delete got between the reads and this write: what the reads found is void.
-            if self.write_manifest(window, &plan, reads).await? {
+            if let Some(transitions) = self.write_manifest(window, &plan, reads).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
-                return Ok(PushedManifest { digest: plan.digest, subject, tags: further });
+                return Ok(PushedManifest {
+                    digest: plan.digest,
+                    subject,
+                    tags: further,
+                    transitions,
+                });
             }
         }
     }
@@ -274,7 +307,7 @@ impl Repository {
         let width = &Semaphore::new(core.reads_in_flight_max());
         let tags = plan.tags.iter().map(|tag| {
             let key = keys::tag(&self.name, tag);
-            async move { with_permit(width, core.find_record::<TagTarget>(&key)).await }
+            async move { with_permit(width, core.find_record::<TagRecord>(&key)).await }
         });
         let ((), catalog, manifest, tags) = try_join4(
             self.check_references(window, &plan.manifest.references, width),
@@ -297,12 +330,16 @@ impl Repository {
     async fn look_up(&self, key: &Key) -> Result<Option<SeenManifest>> {
         let found = self.core.find_record::<ManifestRecord>(key).await?;
         let Some(etag) = found.etag().cloned() else { return Ok(None) };
-        let media_type = match found {
+        let header = match found {
             FoundRecord::Damaged(damaged) => Err(damaged),
-            FoundRecord::Valid(record) => Ok(record.value.header.media_type),
+            FoundRecord::Valid(record) => {
+                // A copy: a part of the record would keep all of it in memory.
+                let line = Bytes::copy_from_slice(header_line(&record.bytes).unwrap_or_default());
+                Ok(SeenHeader { value: record.value.header, line })
+            }
             FoundRecord::Absent => return Ok(None),
         };
-        Ok(Some(SeenManifest { etag, media_type }))
+        Ok(Some(SeenManifest { etag, header }))
     }
 
     /// W1 for all that a manifest refers to.
@@ -351,13 +388,14 @@ impl Repository {
         Ok(core.touch_link(window, &self.name, digest).await?.is_some())
     }
 
-    /// W2: the manifest with its hints, then what makes it found. `false`: start over.
+    /// W2: the manifest with its hints and the archive of the changes that this one replaces, then what
+    /// makes it found. `None`: start over.
     async fn write_manifest(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
         reads: PushReads,
-    ) -> Result<bool> {
+    ) -> Result<Option<Vec<TagTransition>>> {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_locks.lock_for_push(&key).await;
@@ -366,7 +404,7 @@ impl Repository {
         let hints = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
             match seen {
-                FoundRecord::Valid(seen) if seen.value.digest == plan.digest && is_there => Ok(()),
+                seen if is_there && points_to(seen, &plan.digest) => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
                     core.ensure_record(window, &key, &PresenceMark {}).await
@@ -381,14 +419,23 @@ impl Repository {
                 }
             }
         };
+        let archives = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
+            match points_to(seen, &plan.digest) {
+                true => Ok(false),
+                false => self.archive_early(window, tag, seen).await,
+            }
+        });
         let manifest = self.store_manifest(window, plan, &key, reads.manifest.as_ref());
-        let (_, (), written) = try_join3(try_join_all(hints), listing, manifest).await?;
+        let (_, archived, (), written) =
+            try_join4(try_join_all(hints), try_join_all(archives), listing, manifest).await?;
         if !written {
-            return Ok(false);
+            return Ok(None);
         }
-        try_join(self.set_tags(window, plan, reads.tags), self.write_referrer(window, plan))
-            .await?;
-        Ok(true)
+        let known = reads.tags.into_iter().zip(archived);
+        let known = known.map(|(seen, is_archived)| KnownTag { seen, is_archived }).collect();
+        let (transitions, ()) =
+            try_join(self.set_tags(window, plan, known), self.write_referrer(window, plan)).await?;
+        Ok(Some(transitions))
     }
 
     /// Writes the manifest over the version that was seen. A version that another push has written
@@ -435,36 +482,46 @@ impl Repository {
         key: &Key,
         seen: Option<&SeenManifest>,
     ) -> Result<bool> {
-        let (core, bytes) = (&self.core, plan.record.encode());
+        let (core, bytes) = (&self.core, self.record_over(plan, seen));
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
         let is_written = swapped?.is_some();
-        if let Some(SeenManifest { media_type: Err(damaged), .. }) = seen.filter(|_| is_written) {
+        if let Some(SeenManifest { header: Err(damaged), .. }) = seen.filter(|_| is_written) {
             core.damage.note_replaced(key, damaged);
         }
         Ok(is_written)
+    }
+
+    /// The bytes to write over the version that was seen: what that says of when the manifest came into
+    /// being stays.
+    fn record_over(&self, plan: &PushPlan, seen: Option<&SeenManifest>) -> Bytes {
+        let seen = seen.and_then(|seen| seen.header.as_ref().ok());
+        let change = match seen {
+            Some(seen) => seen.value.change,
+            None => Some(ChangeId::after(None, self.core.clock.now())),
+        };
+        let header = ManifestHeader { change, ..plan.record.header.clone() };
+        plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
     }
 
     async fn set_tags(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
-        seen: Vec<TagVersion>,
-    ) -> Result<()> {
-        let target = &TagTarget {
+        seen: Vec<KnownTag>,
+    ) -> Result<Vec<TagTransition>> {
+        let target = &TaggedManifest {
             digest: plan.digest.clone(),
             media_type: plan.manifest.media_type.clone(),
             size: plan.record.header.size,
-            time: self.unix_time(),
         };
         let sets = plan.tags.iter().zip(seen).map(|(tag, seen)| {
             let condition = plan.condition.as_ref().filter(|_| plan.reference.tag() == Some(tag));
             let change = TagChange::Set(window, target);
             async move { self.change_tag(tag, condition, Some(seen), change).await }
         });
-        try_join_all(sets).await?;
-        Ok(())
+        Ok(try_join_all(sets).await?.into_iter().flatten().collect())
     }
 
     async fn write_referrer(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
@@ -480,6 +537,11 @@ impl Repository {
     }
 }
 
+/// Whether a tag points to a digest.
+fn points_to(seen: &TagVersion, digest: &Digest) -> bool {
+    seen.target().is_some_and(|target| target.digest == *digest)
+}
+
 /// The header line of a manifest's record.
 pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader {
     ManifestHeader {
@@ -487,6 +549,7 @@ pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader 
         size,
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
+        change: None,
     }
 }
 

@@ -14,7 +14,8 @@ use tokio::sync::SemaphorePermit;
 
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::record::TagTarget;
+use crate::tag::tag_item;
+use crate::tag_record::{TagRecord, TagTarget, is_deleted_tag};
 use crate::{Error, Repository, Result, StoredManifest, TouchPolicy};
 
 /// Maximum number of tags of a repository for a delete by digest: their names are listed, in at most
@@ -87,8 +88,12 @@ impl Repository {
     pub async fn list_all_tags(&self) -> Result<Option<Vec<Tag>>> {
         let prefix = keys::tags(&self.name);
         let requests = list_requests_max(PROTECTING_TAGS_MAX);
-        let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
-        let page = self.core.list_items(prefix, None, PROTECTING_TAGS_MAX, requests, item).await?;
+        let page = self
+            .core
+            .list_items(prefix, None, PROTECTING_TAGS_MAX, requests, tag_item, |tag| {
+                !is_deleted_tag(tag)
+            })
+            .await?;
         Ok(page.next.is_none().then_some(page.items))
     }
 
@@ -107,11 +112,13 @@ impl Repository {
             return Ok(DeleteProtection::TooMany);
         };
         let records = tags.iter().map(|tag| keys::tag(&self.name, tag)).collect();
-        let targets = self.core.read_all::<TagTarget>(records).await?;
+        let targets = self.core.read_all::<TagRecord>(records).await?;
         let mut search = ProtectionSearch { digest, seen: HashSet::new(), left };
         let mut level = Vec::new();
         for (tag, target) in tags.into_iter().zip(targets) {
-            let Some(TagTarget { digest, size, .. }) = target.map(|target| target.value) else {
+            let Some(TagTarget { digest, size, .. }) =
+                target.and_then(|target| target.value.into_live())
+            else {
                 continue;
             };
             if digest == *search.digest {

@@ -73,6 +73,7 @@ impl Registry {
     ///
     /// [`Error::Store`](crate::Error) if the sessions cannot be listed.
     pub async fn reap_uploads(&self) -> Result<ReaperReport> {
+        self.core().check_required().await?;
         self.core().reap_uploads().await
     }
 }

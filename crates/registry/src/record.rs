@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{Error, Result};
+use crate::{ChangeId, Error, Result};
 
 /// What makes each write of a record its own version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,8 @@ impl Nonce {
 #[derive(Clone, Debug)]
 pub(crate) struct VersionedRecord<T> {
     pub(crate) value: T,
+    /// As it is stored.
+    pub(crate) bytes: Bytes,
     pub(crate) etag: ETag,
     pub(crate) last_modified: SystemTime,
     pub(crate) date: SystemTime,
@@ -49,6 +51,17 @@ pub(crate) trait StoredRecord: Sized {
 
     /// The bytes to store, with a new nonce.
     fn encode(&self) -> Bytes;
+
+    /// The bytes to store over a version of the same record: what that has and this program does not
+    /// know stays in it. Another version of the program may have written it.
+    fn encode_over(&self, seen: &Bytes) -> Bytes;
+}
+
+impl<T: StoredRecord> VersionedRecord<T> {
+    /// The same with a new nonce.
+    pub(crate) fn renewed(&self) -> Bytes {
+        self.value.encode_over(&self.bytes)
+    }
 }
 
 /// Reads a record that the store returned for `key`.
@@ -58,8 +71,8 @@ pub(crate) fn decode_versioned<T: StoredRecord>(
 ) -> Result<VersionedRecord<T>> {
     let value = T::decode(&record.bytes)
         .map_err(|reason| Error::Damaged { key: key.to_string(), reason })?;
-    let Record { etag, last_modified, date, .. } = record;
-    Ok(VersionedRecord { value, etag, last_modified, date })
+    let Record { bytes, etag, last_modified, date, .. } = record;
+    Ok(VersionedRecord { value, bytes, etag, last_modified, date })
 }
 
 /// The version of which these bytes are a whole record, if it is one that this code does not know. Not
@@ -78,12 +91,16 @@ pub(crate) fn later_version(bytes: &Bytes) -> Option<u64> {
 pub(crate) trait JsonRecord: Serialize + DeserializeOwned {
     /// What errors call it, and the version that is read and written.
     const VERSION: Option<(&'static str, u32)> = None;
+    /// Whether it is ever written over. One that is written once has no nonce: writers that say the
+    /// same write the same bytes.
+    const HAS_NONCE: bool = true;
 }
 
 /// The fields that are put before a record's own.
 #[derive(Serialize, Deserialize)]
 struct RecordPreamble {
-    nonce: Nonce,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<Nonce>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     v: Option<u32>,
 }
@@ -122,11 +139,14 @@ pub(crate) fn verify_checksum(record: &[u8]) -> Result<bool, String> {
     }
 }
 
-/// Reads one JSON object with a nonce.
-fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
+/// Reads one JSON object.
+pub(crate) fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
     verify_checksum(bytes)?;
     let wrong = |error: serde_json::Error| error.to_string();
     let preamble: RecordPreamble = serde_json::from_slice(bytes).map_err(wrong)?;
+    if T::HAS_NONCE && preamble.nonce.is_none() {
+        return Err("it has no nonce".to_owned());
+    }
     if let Some((name, known)) = T::VERSION {
         match preamble.v {
             Some(v) if v == known => {}
@@ -137,21 +157,52 @@ fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(wrong)
 }
 
-/// Writes one JSON object with a new nonce. The text of a value is kept as it is, raw JSON in it
+/// Writes one JSON object, with a new nonce. The text of a value is kept as it is, raw JSON in it
 /// included, which flattening could not do.
 fn encode_json<T: JsonRecord>(value: &T) -> Vec<u8> {
-    let preamble =
-        RecordPreamble { nonce: Nonce::new(), v: T::VERSION.map(|(_, version)| version) };
+    encode_with(value, &[], 0)
+}
+
+/// The same with further fields, as JSON without braces, and spaces up to a length.
+pub(crate) fn encode_with<T: JsonRecord>(value: &T, further: &[u8], bytes_min: usize) -> Vec<u8> {
+    let nonce = T::HAS_NONCE.then(Nonce::new);
+    let preamble = RecordPreamble { nonce, v: T::VERSION.map(|(_, version)| version) };
     let to_json = "a record has only string keys";
     let mut record = serde_json::to_vec(&preamble).expect(to_json);
     let own = serde_json::to_vec(value).expect(to_json);
     record.pop();
-    if own != b"{}" {
-        record.push(b',');
-        record.extend_from_slice(own.get(1..own.len() - 1).unwrap_or_default());
+    for fields in [own.get(1..own.len() - 1).unwrap_or_default(), further] {
+        if record.len() > 1 && !fields.is_empty() {
+            record.push(b',');
+        }
+        record.extend_from_slice(fields);
     }
+    let length = record.len() + CHECK_BYTES + 1;
+    record.resize(record.len() + bytes_min.saturating_sub(length), b' ');
     add_checksum(&mut record);
     record
+}
+
+/// The fields of a stored record that this program does not know, as JSON without braces.
+pub(crate) fn unknown_fields<T: JsonRecord>(stored: &[u8]) -> Vec<u8> {
+    type Fields<'a> = std::collections::BTreeMap<String, &'a serde_json::value::RawValue>;
+    let Ok(fields) = serde_json::from_slice::<Fields<'_>>(stored) else { return Vec::new() };
+    let Ok(value) = serde_json::from_slice::<T>(stored) else { return Vec::new() };
+    let known = serde_json::to_vec(&value).unwrap_or_default();
+    let known = serde_json::from_slice::<Fields<'_>>(&known).unwrap_or_default();
+    let mut unknown = Vec::new();
+    for (name, value) in fields {
+        if known.contains_key(&name) || ["nonce", "v", "check"].contains(&name.as_str()) {
+            continue;
+        }
+        if !unknown.is_empty() {
+            unknown.push(b',');
+        }
+        unknown.extend_from_slice(serde_json::Value::from(name).to_string().as_bytes());
+        unknown.push(b':');
+        unknown.extend_from_slice(value.get().as_bytes());
+    }
+    unknown
 }
 
 impl<T: JsonRecord> StoredRecord for T {
@@ -161,6 +212,10 @@ impl<T: JsonRecord> StoredRecord for T {
 
     fn encode(&self) -> Bytes {
         encode_json(self).into()
+    }
+
+    fn encode_over(&self, seen: &Bytes) -> Bytes {
+        encode_with(self, &unknown_fields::<T>(seen), 0).into()
     }
 }
 
@@ -197,16 +252,6 @@ impl Link {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct TagTarget {
-    pub(crate) digest: Digest,
-    pub(crate) media_type: MediaType,
-    pub(crate) size: u64,
-    /// When it was set, in seconds of the Unix epoch, by the clock of the instance that set it.
-    pub(crate) time: u64,
-}
-
 /// The descriptor of one referrer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReferrerEntry {
@@ -217,7 +262,6 @@ pub(crate) struct ReferrerEntry {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PresenceMark {}
 
-impl JsonRecord for TagTarget {}
 impl JsonRecord for ReferrerEntry {}
 impl JsonRecord for PresenceMark {}
 impl JsonRecord for ManifestHeader {}
@@ -239,14 +283,17 @@ pub(crate) struct ManifestHeader {
     pub(crate) subject: Option<Digest>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) artifact_type: Option<String>,
+    /// When it came into being: kept by every write of it until it is deleted. Records of earlier
+    /// versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) change: Option<ChangeId>,
 }
 
 impl StoredRecord for ManifestRecord {
     fn decode(bytes: &Bytes) -> Result<Self, String> {
-        let end = bytes.iter().position(|b| *b == b'\n').ok_or("it has no header line")?;
-        let line = bytes.get(..end).unwrap_or_default();
+        let line = header_line(bytes).ok_or("it has no header line")?;
         let header: ManifestHeader = decode_json(line)?;
-        let content = bytes.slice(end + 1..);
+        let content = bytes.slice(line.len() + 1..);
         if content.len() as u64 != header.size {
             return Err(format!("{} bytes follow the header, not {}", content.len(), header.size));
         }
@@ -257,11 +304,33 @@ impl StoredRecord for ManifestRecord {
     }
 
     fn encode(&self) -> Bytes {
-        let mut bytes = encode_json(&self.header);
-        bytes.push(b'\n');
-        bytes.extend_from_slice(&self.bytes);
-        bytes.into()
+        self.below(encode_json(&self.header))
     }
+
+    fn encode_over(&self, seen: &Bytes) -> Bytes {
+        self.encode_as(&self.header, header_line(seen))
+    }
+}
+
+impl ManifestRecord {
+    /// The record with another header, over a version that has this header line.
+    pub(crate) fn encode_as(&self, header: &ManifestHeader, seen: Option<&[u8]>) -> Bytes {
+        let unknown = seen.map(unknown_fields::<ManifestHeader>).unwrap_or_default();
+        self.below(encode_with(header, &unknown, 0))
+    }
+
+    /// The record with this header line.
+    fn below(&self, mut line: Vec<u8>) -> Bytes {
+        line.reserve_exact(self.bytes.len() + 1);
+        line.push(b'\n');
+        line.extend_from_slice(&self.bytes);
+        line.into()
+    }
+}
+
+/// The header line of a manifest's record.
+pub(crate) fn header_line(record: &[u8]) -> Option<&[u8]> {
+    record.get(..record.iter().position(|byte| *byte == b'\n')?)
 }
 
 /// A header line without a checksum: the type in it must be the one that the bytes declare, if they do.
@@ -300,6 +369,7 @@ mod tests {
             size: 4,
             subject: None,
             artifact_type: Some("a\nb".to_owned()),
+            change: None,
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
         assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
@@ -328,6 +398,7 @@ mod tests {
             size: 2,
             subject: Some(Digest::of(Algorithm::Sha256, b"")),
             artifact_type: Some("application/x".to_owned()),
+            change: None,
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{}") };
         let (whole, length) = (manifest.encode(), manifest.encode().len() - 2);
@@ -385,6 +456,7 @@ mod tests {
                 size: 2,
                 subject: None,
                 artifact_type: None,
+                change: None,
             };
             let whole = ManifestRecord { header, bytes: Bytes::from_static(b"{}") }.encode();
             whole.slice(..whole.len() - 1)

@@ -3,19 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use jreg_oci::RepositoryName;
 use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
-use serde::{Deserialize, Serialize};
 
 use crate::budget::BudgetUsage;
 use crate::core::Core;
+use crate::format::{FormatMarker, StoreFeature};
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::{PageRequest, RegistryOptions, Result, ResultPage};
-
-/// The version of the store's format that this code reads and writes (docs/format.md).
-pub const FORMAT_VERSION: u32 = 1;
+use crate::{ChangeOrigin, FORMAT_VERSION, PageRequest, RegistryOptions, Result, ResultPage};
 
 /// How many top-level names of a new store are checked, and how many an error lists.
 const NAMES_LISTED: usize = 100;
@@ -37,6 +33,8 @@ pub struct Registry {
 pub struct Repository {
     pub(crate) core: Arc<Core>,
     pub(crate) name: RepositoryName,
+    /// Who makes the changes.
+    pub(crate) origin: Arc<ChangeOrigin>,
 }
 
 /// The registry's use of its limits, and the statistics of its cache.
@@ -81,17 +79,18 @@ pub enum OpenError {
         /// What this version writes.
         known: u32,
     },
+    /// A backup is being restored into it.
+    #[error(
+        "a backup is being restored into the storage: start jreg when jreg restore is done, or run it \
+         again if it was interrupted"
+    )]
+    Restoring,
     /// The mark of a registry's store is not what any version wrote.
     #[error("jreg.json is damaged: {found:?} has no format version")]
     Damaged {
         /// How it begins.
         found: String,
     },
-}
-
-#[derive(Serialize, Deserialize)]
-struct FormatMarker {
-    format: u32,
 }
 
 impl Registry {
@@ -105,11 +104,11 @@ impl Registry {
         clock: Arc<dyn Clock>,
         options: RegistryOptions,
     ) -> Result<Self, OpenError> {
-        match check_format(&*store).await {
+        let marker = match check_format(&*store).await {
             Err(OpenError::Absent) => create(&*store).await?,
             other => other?,
-        }
-        Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
+        };
+        Ok(Self { core: Arc::new(Core::new(store, clock, options, &marker)) })
     }
 
     /// Opens a store that has a registry, and writes nothing.
@@ -122,13 +121,13 @@ impl Registry {
         clock: Arc<dyn Clock>,
         options: RegistryOptions,
     ) -> Result<Self, OpenError> {
-        check_format(&*store).await?;
-        Ok(Self { core: Arc::new(Core::new(store, clock, options)) })
+        let marker = check_format(&*store).await?;
+        Ok(Self { core: Arc::new(Core::new(store, clock, options, &marker)) })
     }
 
     /// The part of the registry with this name. It need not exist.
     pub fn repository(&self, name: RepositoryName) -> Repository {
-        Repository { core: Arc::clone(&self.core), name }
+        Repository { core: Arc::clone(&self.core), name, origin: Arc::default() }
     }
 
     /// The repositories that a manifest was ever pushed to, in byte order.
@@ -156,7 +155,14 @@ impl Registry {
         let start_after = page.last.as_deref().map(keys::catalog_after);
         let item = |key: &Key| keys::catalog_name(key).map(|name| (name.to_string(), name));
         self.core
-            .list_items(keys::CATALOG.to_owned(), start_after, page.limit, requests_max, item)
+            .list_items(
+                keys::CATALOG.to_owned(),
+                start_after,
+                page.limit,
+                requests_max,
+                item,
+                |_| true,
+            )
             .await
     }
 
@@ -226,21 +232,16 @@ impl Repository {
     pub fn name(&self) -> &RepositoryName {
         &self.name
     }
-}
 
-/// The mark of a store in this version's format.
-pub(crate) fn format_marker() -> Bytes {
-    let marker = FormatMarker { format: FORMAT_VERSION };
-    serde_json::to_vec(&marker).expect("a number is JSON").into()
-}
-
-/// The format version in a mark.
-pub(crate) fn marked_format(marker: &[u8]) -> Option<u32> {
-    serde_json::from_slice(marker).ok().map(|FormatMarker { format }| format)
+    /// The same, whose changes name who makes them.
+    #[must_use]
+    pub fn changed_by(self, origin: ChangeOrigin) -> Self {
+        Self { origin: Arc::new(origin), ..self }
+    }
 }
 
 /// Marks a store as a registry's, unless it has what no registry has.
-async fn create(store: &dyn Store) -> Result<(), OpenError> {
+async fn create(store: &dyn Store) -> Result<FormatMarker, OpenError> {
     let all = ListRequest { delimiter: true, limit: NAMES_LISTED, ..ListRequest::below("") };
     let page = store.list(&all).await?;
     let keys = page.entries.iter().map(|entry| entry.key.as_str());
@@ -250,25 +251,32 @@ async fn create(store: &dyn Store) -> Result<(), OpenError> {
     if !names.is_empty() {
         return Err(OpenError::Foreign { names });
     }
-    match store.put(&keys::format(), format_marker(), PutMode::Create).await {
-        Ok(_) => Ok(()),
+    let marker = FormatMarker::new();
+    match store.put(&keys::format(), marker.encode(), PutMode::Create).await {
+        Ok(_) => Ok(marker),
         Err(error) if error.is_conflict() => check_format(store).await,
         Err(error) => Err(error.into()),
     }
 }
 
-async fn check_format(store: &dyn Store) -> Result<(), OpenError> {
+async fn check_format(store: &dyn Store) -> Result<FormatMarker, OpenError> {
     let record = match store.get(&keys::format()).await {
         Err(error) if error.is_not_found() => return Err(OpenError::Absent),
         record => record?,
     };
-    match marked_format(&record.bytes) {
-        Some(FORMAT_VERSION) => Ok(()),
-        Some(format) => Err(OpenError::Format { found: format, known: FORMAT_VERSION }),
+    let marker = match FormatMarker::decode(&record.bytes) {
+        Some(marker) if marker.format == FORMAT_VERSION => marker,
+        Some(marker) => {
+            return Err(OpenError::Format { found: marker.format, known: FORMAT_VERSION });
+        }
         None => {
             let found = String::from_utf8_lossy(&record.bytes).chars().take(100).collect();
-            Err(OpenError::Damaged { found })
+            return Err(OpenError::Damaged { found });
         }
+    };
+    match marker.requires(StoreFeature::RESTORING) {
+        true => Err(OpenError::Restoring),
+        false => Ok(marker),
     }
 }
 

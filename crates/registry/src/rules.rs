@@ -64,6 +64,18 @@ pub enum Rule {
     CheckBytes,
     /// The bytes of an upload are kept until a link references them or others.
     KeepOwnBytes,
+    /// What replaces a change of a tag archives it first.
+    Archive,
+    /// The record of a deleted tag is archived before it is removed.
+    ArchiveDeleted,
+    /// A delete of a manifest copies it first.
+    CopyFirst,
+    /// Copies of deleted manifests keep what they reference.
+    CopyKeeps,
+    /// Replaced changes of tags keep the manifests that they point to.
+    HistoryKeeps,
+    /// A restore looks for the mark of a purge after it has written.
+    LookForPurge,
 }
 
 /// Which rules are in force.

@@ -1,28 +1,78 @@
 //! Tags: listing them, and the one way in which they change.
 
-use jreg_oci::{Digest, Reference, Tag};
-use jreg_storage::Key;
+use bytes::Bytes;
+use jreg_oci::{Digest, MediaType, Reference, Tag};
+use jreg_storage::{Key, Put};
 
 use crate::attempts::SwapAttempts;
+use crate::core::swap_mode;
 use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::record::{PresenceMark, StoredRecord, TagTarget};
+use crate::record::{PresenceMark, StoredRecord};
+use crate::tag_record::{DeletedTag, TagChangeFields, TagRecord, TagTarget, is_deleted_tag};
 use crate::window::WriteWindow;
-use crate::{Error, PageRequest, ReferencePrecondition, Repository, Result, ResultPage};
+use crate::{
+    ChangeId, ChangeOrigin, Error, PageRequest, ReferencePrecondition, Repository, Result,
+    ResultPage,
+};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TagChange<'a> {
     /// It points there; to be sent within the window.
-    Set(WriteWindow, &'a TagTarget),
+    Set(WriteWindow, &'a TaggedManifest),
     /// Delete it.
     Remove,
     /// Delete it if it still points there.
     RemoveFrom(&'a Digest),
+    /// Delete the version that is known, or nothing.
+    RemoveKnown,
+}
+
+/// What a tag is set to.
+#[derive(Clone, Debug)]
+pub(crate) struct TaggedManifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: MediaType,
+    pub(crate) size: u64,
 }
 
 /// A tag as it was read.
-pub(crate) type TagVersion = FoundRecord<TagTarget>;
+pub(crate) type TagVersion = FoundRecord<TagRecord>;
+
+/// A version of a tag to try first.
+#[derive(Debug)]
+pub(crate) struct KnownTag {
+    pub(crate) seen: TagVersion,
+    /// Whether it was archived after it was read.
+    pub(crate) is_archived: bool,
+}
+
+/// What a request did to a tag.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagTransition {
+    pub tag: Tag,
+    /// The change by which it is what it is now.
+    pub change: ChangeId,
+    /// What it pointed to before; `None`: it did not exist, or could not be read.
+    pub before: Option<Digest>,
+    /// What it points to now; `None`: it was deleted.
+    pub after: Option<Digest>,
+}
+
+impl TagTransition {
+    /// Whether the tag points elsewhere now; not if the same digest was pushed again.
+    pub fn is_change(&self) -> bool {
+        self.before != self.after
+    }
+}
+
+impl TagVersion {
+    /// What the tag points to; `None` if it is deleted, absent or damaged.
+    pub(crate) fn target(&self) -> Option<&TagTarget> {
+        self.valid().and_then(|record| record.value.live())
+    }
+}
 
 impl ReferencePrecondition {
     /// The condition for a tag. One that cannot be decoded exists, and points to no digest in particular.
@@ -30,9 +80,24 @@ impl ReferencePrecondition {
         match (self, seen) {
             (Self::Exists, FoundRecord::Damaged(_)) => Ok(()),
             (_, FoundRecord::Damaged(_)) => self.fail(reference, None),
-            _ => self.check(reference, seen.valid().map(|seen| &seen.value.digest)),
+            _ => self.check(reference, seen.target().map(|target| &target.digest)),
         }
     }
+}
+
+/// The bytes of a tag's record. The same change keeps what another version of this program has added.
+fn encode(seen: &TagVersion, next: &TagRecord) -> Bytes {
+    match seen.valid() {
+        Some(record) if record.value.change().id == next.change().id => {
+            next.encode_over(&record.bytes)
+        }
+        _ => next.encode(),
+    }
+}
+
+/// The tag that a key names, with its name.
+pub(crate) fn tag_item(key: &Key) -> Option<(String, Tag)> {
+    keys::tag_of(key).map(|tag| (tag.to_string(), tag))
 }
 
 impl Repository {
@@ -45,9 +110,11 @@ impl Repository {
         let prefix = keys::tags(&self.name);
         let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
         let limit = page.limit.min(self.core.options.limits.page_items_max);
-        let item = |key: &Key| keys::tag_of(key).map(|tag| (tag.to_string(), tag));
         let requests = list_requests_max(limit);
-        let page = self.core.list_items(prefix, start_after, limit, requests, item).await?;
+        let page = self
+            .core
+            .list_items(prefix, start_after, limit, requests, tag_item, |tag| !is_deleted_tag(tag))
+            .await?;
         // Where the store has more, there is or was a tag.
         let is_empty = page.items.is_empty() && page.next.is_none();
         if is_empty && !self.core.exists(&keys::catalog(&self.name)).await? {
@@ -57,56 +124,102 @@ impl Repository {
     }
 
     /// Changes a tag on the version just read, again until it succeeds: the last to be acknowledged
-    /// wins, and a delayed retry of an old write can never revert a newer one. `known` is the
-    /// version to try first, if it was read already. `false`: there was no tag to delete.
+    /// wins, and a delayed retry of an old write can never revert a newer one. What it replaces is archived
+    /// first. `known` is the version to try first, if it was read already. `None`: there was no tag
+    /// to delete.
+    ///
+    /// Nothing else writes or removes the record of a tag, but for a GC run that has archived a deleted one.
     pub(crate) async fn change_tag(
         &self,
         tag: &Tag,
         condition: Option<&ReferencePrecondition>,
-        mut known: Option<TagVersion>,
+        mut known: Option<KnownTag>,
         change: TagChange<'_>,
-    ) -> Result<bool> {
+    ) -> Result<Option<TagTransition>> {
         let (core, key) = (&self.core, keys::tag(&self.name, tag));
         let _turn = core.tag_lock(&key).lock().await;
         let mut attempts = SwapAttempts::new("the tag is being changed by too many others");
         loop {
             attempts.next().await?;
-            let seen = match known.take() {
+            if attempts.is_retry() && matches!(change, TagChange::RemoveKnown) {
+                return Ok(None);
+            }
+            let KnownTag { seen, is_archived } = match known.take() {
                 Some(known) => known,
-                None => core.find_record::<TagTarget>(&key).await?,
+                None => {
+                    let seen = core.find_record(&key).await?;
+                    KnownTag { seen, is_archived: false }
+                }
             };
             if let Some(condition) = condition {
                 condition.check_tag(&Reference::Tag(tag.clone()), &seen)?;
             }
-            let changed = match (change, &seen) {
-                (TagChange::Set(window, target), seen) => {
+            let Some(next) = self.next_record(tag, change, &seen)? else { return Ok(None) };
+            let window = match change {
+                TagChange::Set(window, target) => {
                     core.check_window(window)?;
                     if attempts.is_retry() {
                         // The tag has changed since its hint was skipped.
                         let hint = keys::tag_hint(&self.name, &target.digest, tag);
                         core.ensure_record(window, &hint, &PresenceMark {}).await?;
                     }
-                    core.swap_within(window, &key, seen.etag(), target.encode()).await?.is_some()
+                    Some(window)
                 }
-                (TagChange::RemoveFrom(digest), FoundRecord::Valid(seen))
-                    if seen.value.digest != *digest =>
-                {
-                    return Ok(false);
-                }
-                // It may point to another manifest.
-                (TagChange::RemoveFrom(_), FoundRecord::Damaged(_)) => {
-                    return Err(self.tag_damaged(tag));
-                }
-                (TagChange::Remove | TagChange::RemoveFrom(_), seen) => match seen.etag() {
-                    Some(etag) => core.remove(&key, etag).await?,
-                    None => return Ok(false),
-                },
+                TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown => None,
             };
-            if changed {
+            let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
+            let swap =
+                Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
+            if core.archive_then(window, archived, swap).await? {
+                let transition = TagTransition {
+                    tag: tag.clone(),
+                    change: next.change().id,
+                    before: seen.target().map(|target| target.digest.clone()),
+                    after: next.into_live().map(|target| target.digest),
+                };
                 self.note_changed(&key, change, seen);
-                return Ok(true);
+                return Ok(Some(transition));
             }
         }
+    }
+
+    /// The record of a tag after a change; `None`: there is nothing to delete.
+    fn next_record(
+        &self,
+        tag: &Tag,
+        change: TagChange<'_>,
+        seen: &TagVersion,
+    ) -> Result<Option<TagRecord>> {
+        let target = match (change, seen.target()) {
+            // It may point to another manifest.
+            (TagChange::RemoveFrom(_), None) if matches!(seen, FoundRecord::Damaged(_)) => {
+                return Err(self.tag_damaged(tag));
+            }
+            (TagChange::RemoveFrom(digest), Some(target)) if target.digest != *digest => None,
+            (TagChange::Set(_, target), _) => Some(Some(target)),
+            (TagChange::Remove, None) if matches!(seen, FoundRecord::Damaged(_)) => Some(None),
+            (TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown, target) => {
+                target.map(|_| None)
+            }
+        };
+        let Some(target) = target else { return Ok(None) };
+        let now = self.core.clock.now();
+        let previous = seen.valid().map(|record| record.value.change().id);
+        let new_change = || TagChangeFields {
+            id: ChangeId::after(previous, now),
+            previous,
+            origin: ChangeOrigin::clone(&self.origin),
+        };
+        let Some(TaggedManifest { digest, media_type, size }) = target.cloned() else {
+            return Ok(Some(TagRecord::Deleted(DeletedTag { change: new_change() })));
+        };
+        let pushed = self.unix_time();
+        let (change, created) = match seen.target() {
+            Some(seen) if seen.digest == digest => (seen.change.clone(), seen.created),
+            Some(seen) => (new_change(), seen.created),
+            None => (new_change(), Some(pushed)),
+        };
+        Ok(Some(TagRecord::Live(TagTarget { digest, media_type, size, pushed, created, change })))
     }
 
     /// Logs a change if what was there was damaged.
@@ -114,7 +227,10 @@ impl Repository {
         match (seen.damaged(), change) {
             (None, _) => {}
             (Some(damaged), TagChange::Set(..)) => self.core.damage.note_replaced(key, &damaged),
-            (Some(damaged), TagChange::Remove | TagChange::RemoveFrom(_)) => {
+            (
+                Some(damaged),
+                TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown,
+            ) => {
                 self.core.damage.note_removed(key, &damaged);
             }
         }

@@ -33,7 +33,7 @@ impl DeadLetter {
     fn ulid(&self) -> Ulid {
         let hex = Digest::of(Algorithm::Sha256, self.event.id().as_bytes()).hex();
         let random = hex.get(..20).and_then(|hex| u128::from_str_radix(hex, 16).ok());
-        Ulid::from_parts(self.event.change.timestamp_ms(), random.unwrap_or_default())
+        Ulid::from_parts(self.event.change.time_ms(), random.unwrap_or_default())
     }
 }
 

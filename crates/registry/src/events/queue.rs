@@ -6,12 +6,11 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use jreg_storage::{Key, Listed, PutMode};
 use serde::{Deserialize, Serialize};
-use ulid::Ulid;
 
 use crate::core::Core;
 use crate::record::{JsonRecord, StoredRecord, decode_versioned, later_version};
 use crate::window::WriteWindow;
-use crate::{Error, Event, EventAction, EventInterest, Registry, Result, keys};
+use crate::{ChangeId, Error, Event, EventAction, EventInterest, Registry, Result, keys};
 
 /// An event in the queue.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,11 +75,11 @@ impl Core {
         }
         // The order of a tag's changes is that of the keys, so that a part of the queue has all of a
         // tag's events up to some change. A manifest's delete has the change of its push.
-        let ulid = match event.action {
-            EventAction::ManifestDelete => Ulid::from_datetime(self.clock.now()),
+        let queued_as = match event.action {
+            EventAction::ManifestDelete => ChangeId::after(None, self.clock.now()),
             _ => event.change,
         };
-        let (key, record) = (keys::queued_event(ulid), QueuedEvent { event: event.clone() });
+        let (key, record) = (keys::queued_event(queued_as), QueuedEvent { event: event.clone() });
         let put = self.store.put(&key, record.encode(), PutMode::Create);
         match self.send_within(window, put).await {
             Ok(_) => {}

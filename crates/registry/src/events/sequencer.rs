@@ -14,14 +14,13 @@ use std::time::{Duration, SystemTime};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, RepositoryName, Tag};
 use jreg_storage::Key;
-use ulid::Ulid;
 
 use super::log::{EVENTS_PER_SEGMENT_MAX, LogSegment, SEGMENT_BYTES_MAX};
 use super::{ChangeEvidence, ChangeState, SinkCursor};
 use crate::attempts::SwapAttempts;
 use crate::core::Core;
 use crate::window::{CLOCK_ERROR, WRITE_MAX};
-use crate::{Event, EventAction, Registry, Result};
+use crate::{ChangeId, Event, EventAction, Registry, Result};
 
 /// Maximum number of queued events in memory. A pass over a longer queue takes its first events.
 const PASS_EVENTS_MAX: usize = 20_000;
@@ -314,7 +313,7 @@ fn repetitions(events: &[&Event]) -> Vec<bool> {
 }
 
 /// The order in the log: that of the changes, and what is made before it is deleted.
-fn order_of(entry: &PassEntry) -> (Ulid, EventAction) {
+fn order_of(entry: &PassEntry) -> (ChangeId, EventAction) {
     (entry.event.change, entry.event.action)
 }
 

@@ -11,7 +11,8 @@ use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
-use crate::record::{ManifestRecord, TagTarget};
+use crate::record::ManifestRecord;
+use crate::tag_record::TagRecord;
 
 /// Maximum number of images listed for one finding.
 const IMAGES_MAX: usize = 20;
@@ -115,11 +116,12 @@ impl FsckRun<'_> {
             let mut reads = stream::iter(reads).buffered(self.width());
             for entry in &page.entries {
                 let Some(state) = reads.next().await else { break };
-                let state: RecordState<TagTarget> = state?;
+                let state: RecordState<TagRecord> = state?;
                 if let (Some(ParsedKey::Tag(_, tag)), RecordState::Valid(read)) =
                     (ParsedKey::parse(&entry.key), state)
                 {
-                    tags.push((tag.to_string(), read.value.digest));
+                    let target = read.value.into_live();
+                    tags.extend(target.map(|target| (tag.to_string(), target.digest)));
                 }
             }
         }

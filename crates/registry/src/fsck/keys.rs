@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read_raw, read_state};
 use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
+use crate::format::FormatMarker;
 use crate::keys::ParsedKey;
 use crate::record::JsonRecord;
-use crate::registry::{format_marker, marked_format};
 use crate::{FORMAT_VERSION, Result, keys};
 
 /// A record of which only the form is checked.
@@ -64,7 +64,10 @@ impl FsckRun<'_> {
         let bad = match read_raw(&self.core, &key).await? {
             RawState::Absent => {
                 let create = async {
-                    self.core.store.put(&key, format_marker(), PutMode::Create).await?;
+                    self.core
+                        .store
+                        .put(&key, FormatMarker::new().encode(), PutMode::Create)
+                        .await?;
                     Ok(true)
                 };
                 let repair = self.repair_by(create).await;
@@ -72,24 +75,26 @@ impl FsckRun<'_> {
                 self.report(FindingKind::FormatMissing, &subject, detail, repair);
                 return Ok(());
             }
-            RawState::Whole(record) => match marked_format(&record.bytes) {
-                Some(FORMAT_VERSION) => return Ok(()),
-                Some(version) => {
-                    let reason = format!("it names the format version {version}");
-                    UnreadableRecord { reason, cause: UnreadableCause::Newer, record: None }
-                }
-                None => {
-                    let reason = "it has no format version".to_owned();
-                    UnreadableRecord {
-                        reason,
-                        cause: UnreadableCause::Damaged,
-                        record: Some(record),
+            RawState::Whole(record) => {
+                match FormatMarker::decode(&record.bytes).map(|marker| marker.format) {
+                    Some(FORMAT_VERSION) => return Ok(()),
+                    Some(version) => {
+                        let reason = format!("it names the format version {version}");
+                        UnreadableRecord { reason, cause: UnreadableCause::Newer, record: None }
+                    }
+                    None => {
+                        let reason = "it has no format version".to_owned();
+                        UnreadableRecord {
+                            reason,
+                            cause: UnreadableCause::Damaged,
+                            record: Some(record),
+                        }
                     }
                 }
-            },
+            }
             RawState::Unreadable(bad) => bad,
         };
-        let remedy = RepairPlan::Rewrite(format_marker());
+        let remedy = RepairPlan::Rewrite(FormatMarker::new().encode());
         self.report_unreadable(FindingKind::FormatDamaged, &subject, &bad, remedy).await?;
         Ok(())
     }

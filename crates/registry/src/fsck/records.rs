@@ -2,7 +2,7 @@
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::{Digest, RepositoryName, Tag};
-use jreg_storage::Key;
+use jreg_storage::{ETag, Key};
 
 use super::read::{RawState, RecordState, read_raw, read_state};
 use super::repair::{RepairPlan, quarantine};
@@ -12,12 +12,13 @@ use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
-use crate::record::{ManifestRecord, PresenceMark, StoredRecord, TagTarget, VersionedRecord};
+use crate::record::{ManifestRecord, PresenceMark, StoredRecord};
+use crate::tag_record::TagRecord;
 use crate::window::WRITE_MAX;
 
 /// A record of a repository, as it was read.
 enum RepositoryRecord {
-    Tag(RepositoryName, Tag, RecordState<TagTarget>),
+    Tag(RepositoryName, Tag, RecordState<TagRecord>),
     Hint(RepositoryName, Digest, Tag, RecordState<PresenceMark>),
     /// Read only if no manifest requires it.
     Referrer(RepositoryName, Digest, Digest),
@@ -78,7 +79,7 @@ impl FsckRun<'_> {
         key: &Key,
         name: &RepositoryName,
         tag: &Tag,
-        found: RecordState<TagTarget>,
+        found: RecordState<TagRecord>,
     ) -> Result<()> {
         let of = FindingSubject { repository: Some(name), ..FindingSubject::of(key) };
         let read = match found {
@@ -95,7 +96,10 @@ impl FsckRun<'_> {
                 return Ok(());
             }
         };
-        let digest = read.value.digest.clone();
+        // A deleted tag needs nothing.
+        let Some(digest) = read.value.into_live().map(|target| target.digest) else {
+            return Ok(());
+        };
         let of = FindingSubject { digest: Some(&digest), ..of };
         if !self.has_manifest(name, &digest)
             && !self.core.exists(&keys::manifest(name, &digest)).await?
@@ -106,7 +110,7 @@ impl FsckRun<'_> {
             }
             return Ok(());
         }
-        self.check_hint_of(&of, name, tag, &read).await
+        self.check_hint_of(&of, (name, tag, &digest), &read.etag).await
     }
 
     /// Whether the listing has shown a manifest.
@@ -119,15 +123,14 @@ impl FsckRun<'_> {
     async fn check_hint_of(
         &mut self,
         of: &FindingSubject<'_>,
-        name: &RepositoryName,
-        tag: &Tag,
-        read: &VersionedRecord<TagTarget>,
+        (name, tag, digest): (&RepositoryName, &Tag, &Digest),
+        read: &ETag,
     ) -> Result<()> {
-        let hint = keys::tag_hint(name, &read.value.digest, tag);
+        let hint = keys::tag_hint(name, digest, tag);
         if self.seen.hints.contains(fingerprint::key(&hint)) || self.core.exists(&hint).await? {
             return Ok(());
         }
-        if self.core.read_etag(of.key).await?.as_ref() != Some(&read.etag) {
+        if self.core.read_etag(of.key).await?.as_ref() != Some(read) {
             return Ok(());
         }
         let repair = self.repair_by(async {
@@ -169,7 +172,12 @@ impl FsckRun<'_> {
             return Ok(());
         }
         let core = &self.core;
-        let serves = core.exists(&tag).await? && core.exists(&keys::manifest(name, digest)).await?;
+        let is_live = match read_state::<TagRecord>(core, &tag).await? {
+            RecordState::Absent => false,
+            RecordState::Valid(read) => read.value.live().is_some(),
+            RecordState::Unreadable(_) => true,
+        };
+        let serves = is_live && core.exists(&keys::manifest(name, digest)).await?;
         if !serves && core.read_etag(of.key).await?.as_ref() == Some(&read.etag) {
             let detail = "its tag or its manifest is gone";
             self.report(FindingKind::HintStray, of, detail, RepairStatus::None);

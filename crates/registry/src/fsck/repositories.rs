@@ -11,6 +11,7 @@ use crate::Result;
 use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
 use crate::record::{PresenceMark, StoredRecord, VersionedRecord};
+use crate::tag_record::is_deleted_tag;
 use crate::window::WRITE_MAX;
 
 impl FsckRun<'_> {
@@ -38,6 +39,7 @@ impl FsckRun<'_> {
                 seen.manifests.insert(fingerprint::content(&name, &digest));
                 seen.repositories.insert(fingerprint::repository(&name));
             }
+            Some(ParsedKey::Tag(..)) if is_deleted_tag(entry) => {}
             Some(ParsedKey::Tag(..)) => seen.tags.insert(fingerprint::key(&entry.key)),
             Some(ParsedKey::Hint(..)) => seen.hints.insert(fingerprint::key(&entry.key)),
             Some(_) => {}

@@ -27,6 +27,14 @@ pub enum GcActionKind {
     RemoveManifest,
     /// A tag is removed whose manifest has been absent for the grace.
     RemoveTag,
+    /// The archived record of a deleted tag is removed.
+    RemoveDeletedTag,
+    /// A replaced change of a tag is removed from its history.
+    RemoveHistory,
+    /// The copy of a deleted manifest is removed.
+    RemoveCopy,
+    /// The mark of a purge is removed.
+    RemovePurgeMark,
     /// A hint is deleted whose tag or manifest no longer exists.
     RemoveHint,
     /// The entry of a referrer that no longer exists is deleted.
@@ -94,9 +102,19 @@ impl GcSink {
         key: &Key,
         step: GcStep<'_>,
     ) -> GcOutcome {
+        self.perform_by(watch, action, apply(core, action, key, step)).await
+    }
+
+    /// The same by steps of its own, which say whether they were done.
+    pub(super) async fn perform_by(
+        &self,
+        watch: &dyn GcObserver,
+        action: &GcAction,
+        steps: impl Future<Output = Result<bool>>,
+    ) -> GcOutcome {
         let outcome = match self {
             Self::Printing => GcOutcome::Done,
-            Self::Applying => match apply(core, action, key, step).await {
+            Self::Applying => match steps.await {
                 Ok(true) => GcOutcome::Done,
                 Ok(false) => GcOutcome::Changed,
                 Err(_) => GcOutcome::Failed,
@@ -106,8 +124,8 @@ impl GcSink {
         outcome
     }
 
-    /// Removes bytes, unconditionally: their keys are never used again.
-    pub(super) async fn remove_bytes(
+    /// Removes objects, unconditionally: their keys are never used again.
+    pub(super) async fn remove_objects(
         &self,
         core: &Core,
         watch: &dyn GcObserver,

@@ -10,8 +10,10 @@ use super::{GcError, GcRun, Result, last_key};
 use crate::fingerprint::{self, Fingerprint, ListedVersion};
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
-use crate::record::{ManifestRecord, TagTarget};
+use crate::manifest_copy::ManifestCopy;
+use crate::record::ManifestRecord;
 use crate::rules::Rule;
+use crate::tag_record::{TagRecord, is_deleted_tag};
 
 /// A record that must be read, because no memo has this version of it.
 struct UnreadRecord<T> {
@@ -125,6 +127,7 @@ impl GcRun<'_> {
                 self.seen.repositories.insert(fingerprint::repository(&name));
                 Ok(Some((name, digest)))
             }
+            Some(ParsedKey::Tag(..)) if is_deleted_tag(entry) => Ok(None),
             Some(ParsedKey::Tag(..)) => {
                 self.seen.tags.insert(fingerprint::key(&entry.key));
                 Ok(None)
@@ -182,8 +185,9 @@ async fn read_tag(
     key: Key,
     name: RepositoryName,
 ) -> Result<Option<Fingerprint>> {
-    let target = core.read::<TagTarget>(&key).await.map_err(damaged)?;
-    Ok(target.map(|target| fingerprint::content(&name, &target.value.digest)))
+    let read = core.read::<TagRecord>(&key).await.map_err(damaged)?;
+    let target = read.and_then(|read| read.value.into_live());
+    Ok(target.map(|target| fingerprint::content(&name, &target.digest)))
 }
 
 async fn read_manifest(
@@ -200,6 +204,24 @@ async fn read_manifest(
         let stored = verified(&key, &digest, record.value).map_err(damaged)?;
         let named = named(&name, &key, &stored, every_reading)?;
         Ok(Some(((name, digest), named)))
+    };
+    core.compute.run(length, read).await?
+}
+
+/// What a copy of a deleted manifest references, as fingerprints; `None` if it has been removed.
+pub(super) async fn copied_references(
+    core: crate::core::Core,
+    key: Key,
+    name: RepositoryName,
+    digest: Digest,
+) -> Result<Option<Vec<Fingerprint>>> {
+    let Some(copy) = core.read::<ManifestCopy>(&key).await.map_err(damaged)? else {
+        return Ok(None);
+    };
+    let length = copy.value.manifest.bytes.len();
+    let read = move || {
+        let stored = verified(&key, &digest, copy.value.manifest).map_err(damaged)?;
+        Ok(Some(named(&name, &key, &stored, true)?.references))
     };
     core.compute.run(length, read).await?
 }
@@ -223,7 +245,7 @@ fn named(
 }
 
 /// A record that cannot be decoded ends the run.
-fn damaged(error: crate::Error) -> GcError {
+pub(super) fn damaged(error: crate::Error) -> GcError {
     match error {
         crate::Error::Damaged { key, reason } => GcError::Damaged { key, reason },
         other => GcError::Registry(other),

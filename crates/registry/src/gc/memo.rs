@@ -39,6 +39,8 @@ pub(super) enum MemoKind {
     Manifests,
     /// Tags: the manifest they point to.
     Tags,
+    /// Copies of deleted manifests: what they refer to.
+    Copies,
     /// Links: where the bytes lie, or 0 if the link is deleted.
     Links,
     /// Sessions: where their bytes lie.
@@ -56,6 +58,7 @@ impl MemoKind {
         match self {
             Self::Manifests => "manifests",
             Self::Tags => "tags",
+            Self::Copies => "copies",
             Self::Links => "links",
             Self::Sessions => "sessions",
             Self::Untagged => "untagged",
@@ -67,7 +70,7 @@ impl MemoKind {
     /// By which version of the rules its values were found, if any rules may change.
     fn rules(self) -> u32 {
         match self {
-            Self::Manifests => EXTRACTOR_VERSION,
+            Self::Manifests | Self::Copies => EXTRACTOR_VERSION,
             Self::Tags
             | Self::Links
             | Self::Sessions

@@ -17,6 +17,10 @@ pub enum GcPhase {
     Tags,
     /// Manifests are listed, and those that are new are read.
     Manifests,
+    /// Replaced changes of tags are listed.
+    History,
+    /// Copies of deleted manifests are listed and read.
+    Copies,
     /// Bytes and sessions are listed.
     Bytes,
     /// Links are listed.
@@ -40,6 +44,8 @@ impl GcPhase {
             Self::Uploads => "old uploads",
             Self::Tags => "tags",
             Self::Manifests => "manifests",
+            Self::History => "history",
+            Self::Copies => "deleted manifests",
             Self::Bytes => "bytes",
             Self::Links => "links",
             Self::Removing => "removing links",

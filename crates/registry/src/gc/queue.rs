@@ -136,7 +136,7 @@ impl GcRun<'_> {
         if keys.is_empty() {
             return;
         }
-        let outcome = self.sink.remove_bytes(&self.core, self.watch, actions, keys).await;
+        let outcome = self.sink.remove_objects(&self.core, self.watch, actions, keys).await;
         for action in actions {
             self.done.blobs.count(outcome, action.size_bytes);
         }

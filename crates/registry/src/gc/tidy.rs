@@ -11,17 +11,20 @@
 
 use std::time::SystemTime;
 
-use jreg_oci::{Digest, RepositoryName};
+use jreg_oci::{Digest, RepositoryName, Tag};
 use jreg_storage::{Key, ListRequest, Listed};
 
 use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
 use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
 use super::{GcRun, Result, last_key, seconds};
+use crate::damaged::FoundRecord;
 use crate::fingerprint::{self, ListedVersion};
 use crate::keys::{self, ParsedKey};
-use crate::record::{ManifestRecord, TagTarget, VersionedRecord};
+use crate::record::{ManifestRecord, VersionedRecord};
 use crate::rules::Rule;
+use crate::tag::{KnownTag, TagChange};
+use crate::tag_record::{TagRecord, is_deleted_tag};
 use crate::window::{TOUCH_AGE, WRITE_MAX};
 
 /// What earlier runs noted.
@@ -32,9 +35,10 @@ struct TidyMemos<'a, 'b> {
 
 /// A tag whose manifest is not there, as it was read.
 struct DanglingTag {
+    tag: Tag,
     key: Key,
     digest: Digest,
-    read: VersionedRecord<TagTarget>,
+    read: VersionedRecord<TagRecord>,
 }
 
 impl GcRun<'_> {
@@ -81,8 +85,8 @@ impl GcRun<'_> {
         };
         match location {
             ParsedKey::Hint(name, digest, tag) => {
-                let tag = keys::tag(&name, &tag);
-                if !seen.tags.contains(fingerprint::key(&tag)) {
+                let key = keys::tag(&name, &tag);
+                if !seen.tags.contains(fingerprint::key(&key)) {
                     self.remove_orphan(GcActionKind::RemoveHint, entry, name, Some(digest)).await;
                 } else if !has(&name, &digest) {
                     self.tidy_dangling(entry, date, (name, digest, tag), notes.dangling).await?;
@@ -90,6 +94,9 @@ impl GcRun<'_> {
             }
             ParsedKey::Referrer(name, _, own) if !has(&name, &own) => {
                 self.remove_orphan(GcActionKind::RemoveReferrer, entry, name, Some(own)).await;
+            }
+            ParsedKey::Tag(name, tag) if is_deleted_tag(entry) => {
+                self.tidy_deleted_tag(entry, name, &tag).await;
             }
             ParsedKey::Manifest(name, digest) => {
                 if let Some(memo) = notes.untagged {
@@ -107,13 +114,14 @@ impl GcRun<'_> {
         &mut self,
         hint: &Listed,
         date: SystemTime,
-        (name, digest, key): (RepositoryName, Digest, Key),
+        (name, digest, tag): (RepositoryName, Digest, Tag),
         memo: Option<&mut Memo<'_>>,
     ) -> Result<()> {
-        match self.core.read::<TagTarget>(&key).await {
-            Ok(Some(read)) if read.value.digest == digest => {
+        let key = keys::tag(&name, &tag);
+        match self.core.read::<TagRecord>(&key).await {
+            Ok(Some(read)) if read.value.live().is_some_and(|tag| tag.digest == digest) => {
                 let Some(memo) = memo else { return Ok(()) };
-                let tag = DanglingTag { key, digest, read };
+                let tag = DanglingTag { tag, key, digest, read };
                 self.judge_dangling(hint, date, name, tag, memo).await
             }
             Ok(_) => {
@@ -154,7 +162,7 @@ impl GcRun<'_> {
 
     /// Checks the manifest once more, then deletes the version of the tag that was read.
     async fn remove_tag(&self, name: RepositoryName, tag: DanglingTag) -> GcOutcome {
-        let DanglingTag { key, digest, read } = tag;
+        let DanglingTag { tag, key, digest, read } = tag;
         match self.core.exists(&keys::manifest(&name, &digest)).await {
             Ok(false) => {}
             Ok(true) => return GcOutcome::Changed,
@@ -163,12 +171,17 @@ impl GcRun<'_> {
         let action = GcAction {
             kind: GcActionKind::RemoveTag,
             key: key.to_string(),
-            repository: Some(name),
+            repository: Some(name.clone()),
             digest: Some(digest),
             size_bytes: 0,
         };
-        let step = GcStep::Remove(&read.etag);
-        self.sink.perform(&self.core, self.watch, &action, &key, step).await
+        let repository = self.repository(&name);
+        let known = KnownTag { seen: FoundRecord::Valid(read), is_archived: false };
+        let removed = async {
+            let removed = repository.change_tag(&tag, None, Some(known), TagChange::RemoveKnown);
+            Ok(removed.await?.is_some())
+        };
+        self.sink.perform_by(self.watch, &action, removed).await
     }
 
     /// Removes an unused record, if it is old: reads it again, compares its age again,

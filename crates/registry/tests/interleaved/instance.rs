@@ -26,7 +26,13 @@ pub(crate) struct TestInstance {
 
 /// A GC run that removes all it may, as early as it may.
 pub(crate) fn eager() -> GcOptions {
-    GcOptions { grace: GRACE_MIN, share_max_percent: 100, sweep_now: true, ..GcOptions::default() }
+    GcOptions {
+        grace: GRACE_MIN,
+        history_keep: Duration::ZERO,
+        share_max_percent: 100,
+        sweep_now: true,
+        ..GcOptions::default()
+    }
 }
 
 /// The same, which also removes manifests that nothing keeps.

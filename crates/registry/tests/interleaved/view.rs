@@ -24,6 +24,11 @@ pub(crate) struct StoreView {
     pub(crate) hints: BTreeSet<(RepositoryContent, String)>,
     /// The subject, and the referrer.
     pub(crate) referrers: BTreeSet<(RepositoryContent, Digest)>,
+    /// Repository, tag and inverted change; what the tag pointed to, or nothing if it was deleted.
+    pub(crate) history: BTreeMap<(String, String, String), Option<Digest>>,
+    /// Deleted manifests that can be restored.
+    pub(crate) copies: BTreeMap<RepositoryContent, Manifest>,
+    pub(crate) purged: BTreeSet<RepositoryContent>,
     pub(crate) catalog: BTreeSet<String>,
     pub(crate) uploads: Vec<String>,
     pub(crate) queue: Vec<String>,
@@ -61,8 +66,8 @@ impl StoreView {
             }
             ["repositories", name, "_tags", tag] => {
                 let record = json(&bytes);
-                let target = record["digest"].as_str().unwrap().parse().unwrap();
-                self.tags.insert((name.to_owned(), tag.to_owned()), target);
+                let Some(target) = record["digest"].as_str() else { return };
+                self.tags.insert((name.to_owned(), tag.to_owned()), target.parse().unwrap());
             }
             ["repositories", name, "_tagged", algorithm, hex, tag] => {
                 let of = (name.to_owned(), digest(algorithm, hex));
@@ -72,6 +77,19 @@ impl StoreView {
                 let (own_algorithm, own_hex) = own.split_once('-').unwrap();
                 let of = (name.to_owned(), digest(algorithm, hex));
                 self.referrers.insert((of, digest(own_algorithm, own_hex)));
+            }
+            ["history", name, tag, entry] => {
+                let (change, target) = entry.split_once('-').unwrap();
+                let of = (name.to_owned(), tag.to_owned(), change.to_owned());
+                let target = target.split_once('-').map(|(algorithm, hex)| digest(algorithm, hex));
+                self.history.insert(of, target);
+            }
+            ["deleted", name, algorithm, hex, "purged"] => {
+                self.purged.insert((name.to_owned(), digest(algorithm, hex)));
+            }
+            ["deleted", name, algorithm, hex, _] => {
+                let of = (name.to_owned(), digest(algorithm, hex));
+                self.copies.insert(of, manifest(&bytes));
             }
             ["catalog", name] => {
                 self.catalog.insert(name.to_owned());
@@ -97,6 +115,15 @@ fn shape(key: &Key, bytes: &Bytes, age: Duration) -> String {
         "links" => format!("{text} {} {age_s}", live(bytes).is_some()),
         "repositories" if text.contains("/_tags/") => {
             format!("{text} {} {age_s}", json(bytes)["digest"])
+        }
+        // Changes are named by their time.
+        "history" | "deleted" => {
+            let parts: Vec<_> = text.split('/').collect();
+            let target = text.split_once('-').map(|(_, target)| target);
+            format!(
+                "{} {target:?} {age_s}",
+                parts.get(..parts.len() - 1).unwrap_or_default().join("/")
+            )
         }
         "uploads" => format!("uploads {} {age_s}", json_or_tail(bytes)),
         // A note of a GC run: what it is about, and not when it was made.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use jreg_oci::RepositoryName;
 use jreg_registry::{
-    ChangeEvidence, ChangeState, DeadLetter, EVENTS_PER_SEGMENT_MAX, Event, EventAction,
+    ChangeEvidence, ChangeId, ChangeState, DeadLetter, EVENTS_PER_SEGMENT_MAX, Event, EventAction,
     EventDetail, EventInterest, LogPosition, Registry, RegistryOptions, Result, Sequencer,
     SequencerReport, SinkName,
 };
@@ -28,7 +28,7 @@ impl EventInterest for Everything {
 
 /// Tags whose changes are as the test says.
 #[derive(Debug, Default)]
-struct FakeTags(Mutex<BTreeMap<String, Vec<Ulid>>>);
+struct FakeTags(Mutex<BTreeMap<String, Vec<ChangeId>>>);
 
 impl FakeTags {
     /// Makes a change the current one. That before it is archived.
@@ -88,6 +88,7 @@ impl EventBench {
         *minted += 1;
         let now = self.bench.clock.now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let change = Ulid::from_parts(u64::try_from(now.as_millis()).unwrap(), *minted);
+        let change = change.to_string().parse().unwrap();
         Event {
             repository: Some("app".parse().unwrap()),
             tag: Some(tag.parse().unwrap()),

@@ -75,7 +75,12 @@ async fn delete_everything(bench: &Bench) {
 /// What a GC run leaves of a store without recent pushes.
 async fn collect_everything(bench: &Bench) {
     delete_everything(bench).await;
-    let options = GcOptions { share_max_percent: 100, sweep_now: true, ..GcOptions::default() };
+    let options = GcOptions {
+        share_max_percent: 100,
+        history_keep: std::time::Duration::ZERO,
+        sweep_now: true,
+        ..GcOptions::default()
+    };
     for _ in 0..3 {
         bench.clock.advance(26 * HOUR);
         bench.registry.collect_garbage(&options, &NoObserver).await.unwrap();

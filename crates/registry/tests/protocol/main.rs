@@ -12,6 +12,7 @@ mod folder_uploads;
 mod fsck;
 mod fsck_concurrent;
 mod gc;
+mod history;
 mod pushing;
 mod reaping;
 mod repairing;

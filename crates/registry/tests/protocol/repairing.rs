@@ -60,7 +60,11 @@ async fn bytes_that_a_repair_has_let_go_stay_while_their_link_is_in_quarantine()
         let registry = bench.registry.clone();
         let registry = broken.map_or(registry.clone(), |rule| registry.without(rule));
         let collect = async || {
-            let options = GcOptions { sweep_now: true, ..GcOptions::default() };
+            let options = GcOptions {
+                history_keep: std::time::Duration::ZERO,
+                sweep_now: true,
+                ..GcOptions::default()
+            };
             for _ in 0..3 {
                 bench.clock.advance(options.grace + 2 * HOUR);
                 registry.collect_garbage(&options, &NoObserver).await.unwrap();
@@ -185,7 +189,11 @@ async fn a_link_that_cannot_be_read_in_quarantine_keeps_no_bytes_of_other_digest
 
 /// Whether bytes are still there after three sweeps, each a grace after the one before.
 async fn has_after_sweeps(bench: &Bench, at: &Key) -> bool {
-    let options = GcOptions { sweep_now: true, ..GcOptions::default() };
+    let options = GcOptions {
+        history_keep: std::time::Duration::ZERO,
+        sweep_now: true,
+        ..GcOptions::default()
+    };
     for _ in 0..3 {
         bench.clock.advance(options.grace + 2 * HOUR);
         bench.registry.collect_garbage(&options, &NoObserver).await.unwrap();

@@ -1,0 +1,189 @@
+//! Purging a manifest: what a DELETE keeps for a restore goes as well, and the blobs that nothing else in
+//! the repository references are unlinked at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jreg_oci::{Digest, Manifest, Reference, RepositoryName, Tag};
+use serde::{Deserialize, Serialize};
+
+use crate::keys::{self, ParsedKey};
+use crate::manifest::verified;
+use crate::record::{JsonRecord, ManifestRecord};
+use crate::{ChangeId, Error, Repository, Result, TagTransition};
+
+/// That a manifest was purged: it must not be restored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct PurgeMark {
+    change: ChangeId,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
+}
+
+impl JsonRecord for PurgeMark {}
+
+/// What a purge removed, and what stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeReport {
+    /// Whether the manifest was there.
+    pub manifest_removed: bool,
+    /// The tags that pointed to it and were deleted.
+    pub tags_removed: Vec<Tag>,
+    /// Copies of earlier deletes that were removed.
+    pub copies_removed: u64,
+    /// Blobs that are not in the repository any more. Their bytes go with a GC run, if no
+    /// other repository has them.
+    pub blobs_removed: Vec<Digest>,
+    /// Blobs and manifests that stay in the repository, each with a manifest that references it.
+    pub referenced: BTreeMap<Digest, Digest>,
+    /// Blobs that were removed here and that other repositories have: their bytes stay.
+    pub elsewhere: BTreeMap<Digest, Vec<RepositoryName>>,
+}
+
+/// Why a purge is refused without force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeObstacle {
+    /// Tags point to the manifest.
+    Tagged(Vec<Tag>),
+    /// An index references it.
+    Referenced(Digest),
+}
+
+impl std::fmt::Display for PurgeObstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tagged(tags) => {
+                let tags: Vec<_> = tags.iter().take(10).map(Tag::as_str).collect();
+                write!(f, "it is tagged {}", tags.join(", "))
+            }
+            Self::Referenced(by) => write!(f, "manifest {by} references it"),
+        }
+    }
+}
+
+/// What the manifests and copies of a repository reference.
+#[derive(Default)]
+struct RepositoryContent {
+    /// Each referenced digest, with a manifest that references it.
+    referenced: BTreeMap<Digest, Digest>,
+}
+
+impl Repository {
+    /// Removes a manifest for good, with the copies of earlier deletes, and unlinks the blobs that no
+    /// other manifest or copy of the repository references. With `force` also if it is tagged or an
+    /// index references it; then its tags are deleted.
+    ///
+    /// Reads every manifest of the repository.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ManifestUnknown`] if there is neither the manifest nor a copy;
+    /// [`Error::PurgeRefused`]; [`Error::Damaged`]; [`Error::Store`].
+    pub async fn manifest_purge(&self, digest: &Digest, force: bool) -> Result<PurgeReport> {
+        let core = &self.core;
+        let own = self.own_references(digest).await?;
+        let content = self.content_without(digest).await?;
+        if !force {
+            let tags = self.tags_of(digest).await?;
+            let by = content.referenced.get(digest).cloned().map(PurgeObstacle::Referenced);
+            let tagged = (!tags.is_empty()).then_some(PurgeObstacle::Tagged(tags));
+            if let Some(obstacle) = tagged.or(by) {
+                let name = self.name.clone();
+                return Err(Error::PurgeRefused { name, digest: digest.clone(), obstacle });
+            }
+        }
+        self.mark_purged(digest).await?;
+        let mut report = PurgeReport::default();
+        let copies = core.list_all(keys::copies(&self.name, digest)).await?;
+        let is_copy = |key: &_| matches!(ParsedKey::parse(key), Some(ParsedKey::ManifestCopy(..)));
+        let copies: Vec<_> = copies.into_iter().filter(is_copy).collect();
+        core.store.delete_many(&copies).await?;
+        report.copies_removed = copies.len() as u64;
+        if let Some(tags) = self.delete_purged(digest).await? {
+            report.manifest_removed = true;
+            report.tags_removed = tags.into_iter().map(|removed| removed.tag).collect();
+        }
+        for blob in own {
+            if let Some(by) = content.referenced.get(&blob) {
+                report.referenced.insert(blob, by.clone());
+                continue;
+            }
+            match self.blob_delete(&blob).await {
+                Ok(()) => {
+                    let others = core.repositories_with_blob(&blob).await?;
+                    if !others.is_empty() {
+                        report.elsewhere.insert(blob.clone(), others);
+                    }
+                    report.blobs_removed.push(blob);
+                }
+                Err(Error::BlobUnknown { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
+    }
+
+    async fn mark_purged(&self, digest: &Digest) -> Result<()> {
+        let core = &self.core;
+        core.require_history().await?;
+        let change = ChangeId::after(None, core.clock.now());
+        let mark = PurgeMark { change, actor: self.origin.actor().map(str::to_owned) };
+        let key = keys::purge_mark(&self.name, digest);
+        core.write_new_version(core.open_window(), &key, &mark).await
+    }
+
+    /// Deletes a manifest without a copy, with its tags. `None`: it was not there.
+    pub(crate) async fn delete_purged(
+        &self,
+        digest: &Digest,
+    ) -> Result<Option<Vec<TagTransition>>> {
+        match self.delete_without_copy(digest).await {
+            Ok(removed) => Ok(Some(removed)),
+            Err(Error::ManifestUnknown { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a manifest references, or its copy.
+    async fn own_references(&self, digest: &Digest) -> Result<BTreeSet<Digest>> {
+        let core = &self.core;
+        let key = keys::manifest(&self.name, digest);
+        let manifest = match core.read::<ManifestRecord>(&key).await? {
+            Some(read) => read.value,
+            None => match self.latest_copy(digest).await? {
+                Some(copy) => copy.manifest,
+                None => return Err(self.unknown(&Reference::Digest(digest.clone()))),
+            },
+        };
+        let stored = core.verified(key, digest, manifest).await?;
+        let parsed = Manifest::parse_stored(&stored.media_type, &stored.bytes)?;
+        Ok(parsed.references.into_iter().map(|reference| reference.digest).collect())
+    }
+
+    /// What every other manifest and copy of the repository references.
+    async fn content_without(&self, digest: &Digest) -> Result<RepositoryContent> {
+        let mut content = RepositoryContent::default();
+        for prefix in [keys::manifests(&self.name), keys::deleted_manifests(&self.name)] {
+            for key in self.core.list_all(prefix).await? {
+                let (of, manifest) = match ParsedKey::parse(&key) {
+                    Some(ParsedKey::Manifest(_, of)) if of != *digest => {
+                        let read = self.core.read::<ManifestRecord>(&key).await?;
+                        (of, read.map(|read| read.value))
+                    }
+                    Some(ParsedKey::ManifestCopy(_, of, _)) if of != *digest => {
+                        let read =
+                            self.core.read::<crate::manifest_copy::ManifestCopy>(&key).await?;
+                        (of, read.map(|read| read.value.manifest))
+                    }
+                    _ => continue,
+                };
+                let Some(manifest) = manifest else { continue };
+                let stored = verified(&key, &of, manifest)?;
+                let parsed = Manifest::parse_stored(&stored.media_type, &stored.bytes)?;
+                for reference in parsed.references {
+                    content.referenced.entry(reference.digest).or_insert_with(|| of.clone());
+                }
+            }
+        }
+        Ok(content)
+    }
+}
