@@ -41,23 +41,28 @@ fn specifications_are_values_without_io() {
     assert!(others.is_empty(), "crates/oci depends on {others:?}");
 }
 
+/// What crates of values without I/O do not depend on.
+const IO: [&str; 10] = [
+    "jreg",
+    "jreg-storage",
+    "jreg-registry",
+    "axum",
+    "hyper",
+    "http",
+    "clap",
+    "tokio",
+    "reqwest",
+    "tracing",
+];
+
 #[test]
 fn identity_and_policy_are_values_without_io() {
-    depends_on_none_of(
-        "auth",
-        &[
-            "jreg",
-            "jreg-storage",
-            "jreg-registry",
-            "axum",
-            "hyper",
-            "http",
-            "clap",
-            "tokio",
-            "reqwest",
-            "tracing",
-        ],
-    );
+    depends_on_none_of("auth", &IO);
+}
+
+#[test]
+fn lifecycle_rules_are_values_without_io() {
+    depends_on_none_of("lifecycle", &IO);
 }
 
 #[test]
@@ -102,15 +107,17 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
     ("auth", &["oci"]),
+    ("lifecycle", &["oci", "units"]),
     ("registry", &["oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
     ("events", &["auth", "oci", "registry", "storage"]),
-    ("config", &["auth", "events", "oci", "registry", "storage", "telemetry"]),
+    ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),

@@ -65,7 +65,7 @@ async fn nothing_referenced_is_collected(
 ) {
     let options = GcOptions {
         share_max_percent: 100,
-        history_keep: Duration::ZERO,
+        history_keep: std::time::Duration::ZERO,
         sweep_now: true,
         ..GcOptions::default()
     };

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use jreg_auth::{AccessToken, AccessTokenError, AccessTokenId, AccessTokenPermission};
 use jreg_registry::{
-    ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, access_token_key, legacy_access_token_key,
+    ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, access_token_key, add_record_checksum,
+    legacy_access_token_key, verify_record_checksum,
 };
 use jreg_storage::{Clock, ErrorKind, Key, ListRequest, PutMode, Record, Store, SwapRetries};
 use quick_cache::sync::Cache;
@@ -43,7 +45,10 @@ pub enum AccessTokenStoreError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
-    /// The name, the id or the record is not valid.
+    /// A record is corrupt: it grants nothing.
+    #[error("{0}; delete the object, and create another access token")]
+    Damaged(jreg_registry::Error),
+    /// The name or the id is not valid.
     #[error(transparent)]
     Invalid(#[from] AccessTokenError),
     /// There is none with this id.
@@ -102,7 +107,7 @@ impl AccessTokenStore {
             let key = key.ok_or(AccessTokenError::Id)?;
             match self.store.get(&key).await {
                 Ok(record) => {
-                    let access_token = AccessToken::of_bytes(&record.bytes)?;
+                    let access_token = decode(&key, &record.bytes)?;
                     return Ok(Some(StoredAccessToken { access_token, key, record }));
                 }
                 Err(error) if error.is_not_found() => {}
@@ -121,7 +126,7 @@ impl AccessTokenStore {
     ) -> Result<(String, AccessTokenId, AccessToken), AccessTokenStoreError> {
         let (text, access_token) = AccessToken::create(name, permissions, self.now(), lifetime)?;
         let key = access_token_key(&text.id.to_string()).ok_or(AccessTokenError::Id)?;
-        self.store.put(&key, access_token.to_bytes().into(), PutMode::Create).await?;
+        self.store.put(&key, encode(&access_token), PutMode::Create).await?;
         self.absent.remove(&text.id);
         Ok((text.reveal(), text.id, access_token))
     }
@@ -172,7 +177,7 @@ impl AccessTokenStore {
             }
             let revoked = stored.access_token.revoked(self.now())?;
             let mode = PutMode::Match(stored.record.etag);
-            match self.store.put(&stored.key, revoked.to_bytes().into(), mode).await {
+            match self.store.put(&stored.key, encode(&revoked), mode).await {
                 Ok(_) => {
                     self.cache.remove(id);
                     return Ok(revoked);
@@ -187,6 +192,19 @@ impl AccessTokenStore {
     fn now(&self) -> SystemTime {
         self.clock.now()
     }
+}
+
+fn encode(access_token: &AccessToken) -> Bytes {
+    add_record_checksum(access_token.to_bytes())
+}
+
+fn decode(key: &Key, record: &[u8]) -> Result<AccessToken, AccessTokenStoreError> {
+    verify_record_checksum(key, record).map_err(AccessTokenStoreError::Damaged)?;
+    AccessToken::of_bytes(record).map_err(|error| {
+        let reason = error.to_string();
+        let damaged = jreg_registry::Error::Damaged { key: key.to_string(), reason };
+        AccessTokenStoreError::Damaged(damaged)
+    })
 }
 
 /// A record with the key and the version that it was read at.

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jreg_auth::{Keyring, KeyringError};
-use jreg_registry::signing_keys;
-use jreg_storage::{Clock, PutMode, Store, SwapRetries};
+use jreg_registry::{add_record_checksum, signing_keys, verify_record_checksum};
+use jreg_storage::{Clock, Key, PutMode, Store, SwapRetries};
 use tokio::sync::Mutex;
 
 /// Minimum time between reads that an unknown key id causes: tokens with invented key ids must not
@@ -31,7 +31,10 @@ pub(super) struct SigningKeys {
 pub enum SigningError {
     #[error(transparent)]
     Store(#[from] jreg_storage::Error),
-    /// The keys cannot be created or decoded.
+    /// The record is corrupt.
+    #[error("{0}; restore the object, or delete it: then all tokens that it signed are invalid")]
+    Damaged(jreg_registry::Error),
+    /// The keys cannot be created.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
     /// Writes of other instances conflict repeatedly.
@@ -97,7 +100,7 @@ impl SigningKeys {
         while retries.next().await {
             let (next, mode) = match store.get(&key).await {
                 Ok(record) => {
-                    let ring = Keyring::of_bytes(&record.bytes)?;
+                    let ring = decode(&key, &record.bytes)?;
                     match ring.rotated(clock.now(), rotation, lifetime)? {
                         None => return Ok(ring),
                         Some(next) => (next, PutMode::Match(record.etag)),
@@ -106,7 +109,7 @@ impl SigningKeys {
                 Err(error) if error.is_not_found() => (Keyring::new(clock.now())?, PutMode::Create),
                 Err(error) => return Err(error.into()),
             };
-            match store.put(&key, next.to_bytes().into(), mode).await {
+            match store.put(&key, add_record_checksum(next.to_bytes()), mode).await {
                 Ok(_) => {
                     tracing::info!(keys = ?next, "created a token signing key");
                     return Ok(next);
@@ -117,4 +120,12 @@ impl SigningKeys {
         }
         Err(SigningError::Contended)
     }
+}
+
+fn decode(key: &Key, record: &[u8]) -> Result<Keyring, SigningError> {
+    verify_record_checksum(key, record).map_err(SigningError::Damaged)?;
+    Keyring::of_bytes(record).map_err(|error| {
+        let (key, reason) = (key.to_string(), error.to_string());
+        SigningError::Damaged(jreg_registry::Error::Damaged { key, reason })
+    })
 }

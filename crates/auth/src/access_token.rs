@@ -7,13 +7,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use jreg_oci::RepositoryName;
+use jreg_oci::{InvalidRepositoryPattern, RepositoryName, RepositoryPattern};
 use serde::{Deserialize, Serialize};
 
 use crate::random::{random_hex, same, sha256_hex};
 use crate::scope::AccessActions;
 use crate::token::seconds;
-use crate::{AccessAction, Identity, IdentitySource, RepositoryPattern, Secret};
+use crate::{AccessAction, Identity, IdentitySource, Secret};
 
 const PREFIX: &str = "jreg_";
 const ID_CHARS: usize = 16;
@@ -71,7 +71,7 @@ pub enum AccessTokenError {
     Permissions(String),
     #[error("the operating system provides no random numbers")]
     Random,
-    #[error("the record of the access token is damaged")]
+    #[error("it is no record of an access token")]
     Damaged,
 }
 
@@ -272,7 +272,8 @@ fn permission(text: &str) -> Result<AccessTokenPermission, String> {
         let action = action.ok_or_else(|| format!("{word:?} is none of pull, push, delete"))?;
         actions = actions.with(action);
     }
-    let repositories = pattern.parse().map_err(|error: crate::InvalidPattern| error.to_string())?;
+    let repositories =
+        pattern.parse().map_err(|error: InvalidRepositoryPattern| error.to_string())?;
     Ok(AccessTokenPermission { actions, repositories })
 }
 

@@ -45,7 +45,7 @@ struct StoredKey {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
-    #[error("the record of signing keys is damaged")]
+    #[error("it is no record of signing keys")]
     Damaged,
     #[error("the operating system provides no random numbers")]
     Random,

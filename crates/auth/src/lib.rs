@@ -26,7 +26,6 @@ mod jws;
 mod keyring;
 mod network;
 mod outbound;
-mod pattern;
 mod policy;
 mod random;
 mod scope;
@@ -56,7 +55,6 @@ pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, UnverifiedToken, Verifyi
 pub use keyring::{Keyring, KeyringError, SigningKey};
 pub use network::Network;
 pub use outbound::{InvalidUrl, checked_url};
-pub use pattern::{InvalidPattern, RepositoryPattern};
 pub use policy::{
     CredentialGrants, DecisionReason, POLICY_BYTES_MAX, Policy, PolicyDecision, PolicyError,
     PolicyQuery, QueryTag,

@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use jreg_oci::RepositoryName;
+use jreg_oci::{InvalidRepositoryPattern, RepositoryName, RepositoryPattern};
 use serde::Deserialize;
 
 use crate::condition::PolicyCondition;
@@ -20,10 +20,7 @@ use crate::credentials::USER_BYTES_MAX;
 use crate::evaluation::PolicyEvaluation;
 use crate::issuer::{Issuer, IssuerSpec};
 use crate::scope::AccessActions;
-use crate::{
-    AccessAction, AccessToken, ClientCertificate, Identity, IdentitySource, InvalidPattern,
-    RepositoryPattern, TokenScope,
-};
+use crate::{AccessAction, AccessToken, ClientCertificate, Identity, IdentitySource, TokenScope};
 
 /// Maximum size of a policy file, in bytes.
 pub const POLICY_BYTES_MAX: usize = 1024 * 1024;
@@ -375,7 +372,7 @@ impl Policy {
         let patterns = spec.repositories.iter().map(|text| text.parse());
         let repositories: Vec<RepositoryPattern> = patterns
             .collect::<Result<_, _>>()
-            .map_err(|error: InvalidPattern| error.to_string())?;
+            .map_err(|error: InvalidRepositoryPattern| error.to_string())?;
         if repositories.is_empty() && actions.iter().any(AccessAction::has_repository) {
             return Err("it has no repositories: name at least one, such as \"**\"".to_owned());
         }

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jreg_auth::{RepositoryPattern, Secret, checked_url};
+use jreg_auth::{Secret, checked_url};
 use jreg_events::{SecretSource, SinkFilter, SinkFormat, SinkOptions, parse_actions};
+use jreg_oci::RepositoryPattern;
 use toml::{Table, Value as TomlValue};
 
 use crate::value::Value;

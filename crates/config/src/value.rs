@@ -249,51 +249,25 @@ macro_rules! plain {
 
 plain!(SocketAddr, usize, u32, String);
 
-const SIZE_UNITS: [(&str, u64); 5] =
-    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
-
 /// A size in bytes: a number, optionally with `KiB`, `MiB`, `GiB` or `TiB`.
 impl Value for u64 {
     fn parse(text: &str) -> Option<Self> {
-        with_unit(text, &SIZE_UNITS)
+        jreg_units::parse_size(text)
     }
 
     fn show(&self) -> String {
-        show_with_unit(*self, &SIZE_UNITS)
+        jreg_units::format_size(*self)
     }
 }
-
-const DURATION_UNITS: [(&str, u64); 5] =
-    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("ms", 1), ("s", 1000)];
 
 /// A duration: a number with `ms`, `s`, `m`, `h` or `d`.
 impl Value for Duration {
     fn parse(text: &str) -> Option<Self> {
-        with_unit(text, &DURATION_UNITS).map(Self::from_millis)
+        jreg_units::parse_duration(text)
     }
 
     fn show(&self) -> String {
-        let millis = u64::try_from(self.as_millis()).unwrap_or(u64::MAX);
-        // Whole seconds up to two minutes are formatted as seconds.
-        match millis {
-            0..120_000 if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
-            _ => show_with_unit(millis, &DURATION_UNITS),
-        }
-    }
-}
-
-fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let (_, factor) = units.iter().find(|(name, _)| *name == unit.trim_start())?;
-    number.parse::<u64>().ok()?.checked_mul(*factor)
-}
-
-fn show_with_unit(value: u64, units: &[(&str, u64)]) -> String {
-    let fits = |(_, factor): &&(&str, u64)| value != 0 && value.is_multiple_of(*factor);
-    match units.iter().filter(fits).max_by_key(|(_, factor)| *factor) {
-        Some((unit, factor)) => format!("{}{unit}", value / factor),
-        None => "0".to_owned(),
+        jreg_units::format_duration(*self)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jreg_auth::{RepositoryPattern, Secret};
-use jreg_oci::RepositoryName;
+use jreg_auth::Secret;
+use jreg_oci::{RepositoryName, RepositoryPattern};
 use jreg_registry::{EventAction, EventInterest, SinkName};
 
 /// How events are written.

@@ -26,7 +26,7 @@ use self::push::{BlobHead, BlobPush};
 use self::reader::Reader;
 pub(crate) use self::scenarios::{large, scenarios};
 use self::sweep::{Sweep, SweepFindings};
-use self::upload::{Cancel, Closer, Stream};
+use self::upload::{Cancel, Closer, HOME, Stream};
 use crate::checked::{CheckedProtocol, Note, PROCESSES_MAX, Protocol, ProtocolState, note};
 use crate::context::ProtocolContext;
 use crate::record::ModelRecord;
@@ -84,8 +84,12 @@ pub(crate) struct BlobStore {
     /// The repositories from which the API deleted the blob, without a push since. Only the
     /// invariants read this and the following fields.
     pub(crate) deleted: NumberSet,
+    /// The API has deleted the blob in the repository that is uploaded to since the upload was closed.
+    pub(crate) deleted_since_close: bool,
     /// A deleted link was restored without a push or mount.
     pub(crate) restored: bool,
+    /// A retry of a closing PUT was refused for a delete that was earlier than the close.
+    pub(crate) refused: bool,
     /// A push was acknowledged though the bytes of its link are lost.
     pub(crate) acknowledged_lost: bool,
     /// A link was moved to wrong bytes.
@@ -105,6 +109,7 @@ impl BlobStore {
     pub(crate) fn write_link(&mut self, repository: u8, location: u8) {
         self.links[usize::from(repository)].write(ModelLink::Live(location), self.now);
         self.deleted = self.deleted.without(repository);
+        self.deleted_since_close &= repository != HOME;
     }
 
     /// Writes a live link, where restoring a deleted one is a violation.
@@ -295,6 +300,10 @@ impl Protocol for BlobScenario {
             Property::always(
                 "what was deleted stays so until it is pushed",
                 |_, state: &BlobState| !state.store.restored,
+            ),
+            Property::always(
+                "a retry of a closing PUT is refused only for a delete since the close",
+                |_, state: &BlobState| !state.store.refused,
             ),
             Property::always(
                 "a push is not acknowledged onto lost bytes",

@@ -42,8 +42,16 @@ pub enum ProtocolRule {
     /// [`CompleteInTime`](Self::CompleteInTime) catches what this would: a violation needs both to
     /// be broken. This one saves a late request the completion.
     ReplayWindow,
-    /// A `closed` session never writes its link again onto one that was deleted.
+    /// A `closed` session never writes its link again onto one that was deleted since it was closed.
     ReplayNotOntoDeleted,
+    /// It does onto one that was deleted before: else a retry of the closing PUT is refused for a
+    /// delete that the push came after.
+    ReplayOntoOlder,
+    /// What was deleted at the very reading of the store's clock at which it was closed counts as
+    /// deleted since.
+    ReplayOntoStrictlyOlder,
+    /// It does so on the version that was read.
+    ReplayOnVersion,
     /// Completing the multipart upload of a `closed` session may take longer than a window. A new
     /// window is opened after it only for as long as a replay might write the link.
     CompleteInTime,
@@ -146,7 +154,7 @@ pub enum ProtocolRule {
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 43] = [
+    pub const ALL: [Self; 46] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -161,6 +169,9 @@ impl ProtocolRule {
         Self::ReapClosedLate,
         Self::ReplayWindow,
         Self::ReplayNotOntoDeleted,
+        Self::ReplayOntoOlder,
+        Self::ReplayOntoStrictlyOlder,
+        Self::ReplayOnVersion,
         Self::CompleteInTime,
         Self::KeepOwnBytes,
         Self::CheckBytes,

@@ -4,8 +4,10 @@ use jreg_model::{
     CheckOutcome, ModelScenario, ProtocolRule, ProtocolRules, large_scenarios, scenarios,
 };
 
+const ONTO_DELETED: &str = "2 closing PUTs onto a deleted link, DELETE, GC";
+
 /// The rules that are broken together, and the scenario that shows the violation.
-const NEEDED: [(&[ProtocolRule], &str); 39] = [
+const NEEDED: [(&[ProtocolRule], &str); 42] = [
     (&[ProtocolRule::Touch], "push, 2 GC runs"),
     (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::Window], "push, 2 GC runs"),
@@ -20,6 +22,9 @@ const NEEDED: [(&[ProtocolRule], &str); 39] = [
     (&[ProtocolRule::ReapClosedLate], "PATCH, closing PUT, reaper, sweeps"),
     (&[ProtocolRule::ReplayWindow, ProtocolRule::CompleteInTime], "2 closing PUTs, cancel, GC"),
     (&[ProtocolRule::ReplayNotOntoDeleted], "2 closing PUTs, DELETE, GC"),
+    (&[ProtocolRule::ReplayOntoOlder], ONTO_DELETED),
+    (&[ProtocolRule::ReplayOntoStrictlyOlder], ONTO_DELETED),
+    (&[ProtocolRule::ReplayOnVersion], ONTO_DELETED),
     (&[ProtocolRule::CompleteInTime], "2 closing PUTs, cancel, GC"),
     (&[ProtocolRule::KeepOwnBytes], "upload that deduplicates, DELETE in 2, GC"),
     (&[ProtocolRule::CheckBytes], "uploads onto lost bytes, DELETE, GC"),

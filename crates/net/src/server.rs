@@ -17,6 +17,7 @@ mod handshake;
 mod refusal;
 mod request_memory;
 mod sending;
+mod settings_frames;
 pub mod slots;
 mod windows;
 

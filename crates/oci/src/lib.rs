@@ -7,6 +7,7 @@
 //!
 //! - [`Digest`], [`Hasher`]: content addresses, and computing them across interruptions
 //! - [`RepositoryName`], [`Tag`], [`Reference`], [`MediaType`]: the grammars
+//! - [`RepositoryPattern`], [`TagPattern`]: what rules say of names and tags
 //! - [`Descriptor`], [`Manifest`]: the content of a manifest and which content it references
 //! - [`Endpoint`]: a request line as one value
 //! - [`RangeHeader`], [`ContentRange`]: parts of blobs
@@ -19,6 +20,7 @@ mod endpoint;
 mod error_code;
 mod excerpt;
 mod field_names;
+mod glob;
 mod hasher;
 mod manifest;
 pub mod media_type;
@@ -27,8 +29,10 @@ mod name;
 mod percent;
 mod range;
 mod reference;
+mod repository_pattern;
 mod scan;
 mod tag;
+mod tag_pattern;
 
 pub use annotations::Annotations;
 pub use descriptor::Descriptor;
@@ -48,4 +52,6 @@ pub use media_type_pattern::MediaTypePattern;
 pub use name::{InvalidName, NAME_CHARS_MAX, RepositoryName};
 pub use range::{ContentRange, InvalidContentRange, RANGES_MAX, RangeHeader, Ranges};
 pub use reference::{InvalidReference, Reference};
+pub use repository_pattern::{InvalidRepositoryPattern, RepositoryPattern};
 pub use tag::{InvalidTag, TAG_CHARS_MAX, Tag};
+pub use tag_pattern::{InvalidTagPattern, TAG_PATTERN_CHARS_MAX, TagPattern};

@@ -9,13 +9,13 @@
 //! link references them or a complete copy of them, and a link whose bytes are missing is swapped
 //! to the bytes that were just pushed.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::future::join;
 use jreg_oci::{ContentRange, Digest};
 
 use crate::keys;
-use crate::link::{LinkOrigin, LinkOutcome};
+use crate::link::{Deduplication, LinkOrigin, LinkOutcome};
 use crate::reaper::CLOSED_USE_MAX;
 use crate::record::{Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
@@ -41,8 +41,8 @@ enum CommitRole {
     Sessionless,
     /// The request that closed the session.
     Closer,
-    /// One that found it closed this long ago.
-    Replay(Duration),
+    /// One that found it closed at a time of the store's, so long ago.
+    Replay { closed_at: SystemTime, age: Duration },
 }
 
 impl Repository {
@@ -270,17 +270,22 @@ impl Repository {
         digest: &Digest,
         mut writer: UploadWriter,
     ) -> Result<Blob> {
+        let mut has_record = true;
         if self.is_worth_deduplicating(&writer) {
             writer.free_before_link().await?;
-            if let Some(there) = self.core.deduplicate(&self.name, digest).await {
-                let size_bytes = there.size_bytes;
-                // The blob is linked. If the session cannot be closed, the reaper has it.
-                writer.close_deduplicated(digest, there).await.ok();
-                return Ok(Blob { digest: digest.clone(), size_bytes });
+            match self.core.deduplicate(&self.name, digest).await {
+                Deduplication::Linked(there) => {
+                    let size_bytes = there.size_bytes;
+                    // The blob is linked. If the session cannot be closed, the reaper has it.
+                    writer.close_deduplicated(digest, there).await.ok();
+                    return Ok(Blob { digest: digest.clone(), size_bytes });
+                }
+                Deduplication::NoRecord => has_record = false,
+                Deduplication::NoCopy => {}
             }
         }
         let role = if writer.is_recorded() { CommitRole::Closer } else { CommitRole::Sessionless };
-        match writer.close(digest).await {
+        match writer.close(digest, has_record).await {
             Ok(CloseOutcome::Linked(Location { size_bytes, .. })) => {
                 Ok(Blob { digest: digest.clone(), size_bytes })
             }
@@ -331,12 +336,14 @@ impl Repository {
         digest: &Digest,
     ) -> Result<Blob> {
         let (window, age) = (self.core.window_since(window), session.age());
+        let closed_at = session.last_modified;
         let SessionState::Closed(closed) = session.value.state else { return Err(unknown(id)) };
         if closed.digest != *digest {
             return Err(unknown(id));
         }
         if self.can_link(age) && closed.replaced.is_none() {
-            return self.commit_closed(id, &closed, window, CommitRole::Replay(age)).await;
+            let role = CommitRole::Replay { closed_at, age };
+            return self.commit_closed(id, &closed, window, role).await;
         }
         self.find_linked_blob(id, window, digest).await
     }
@@ -357,7 +364,7 @@ impl Repository {
         let age = match role {
             CommitRole::Sessionless => return Ok(window),
             CommitRole::Closer => Duration::ZERO,
-            CommitRole::Replay(age) => age,
+            CommitRole::Replay { age, .. } => age,
         };
         match self.can_link(age + window.elapsed(&*self.core.clock)) {
             true => Ok(self.core.open_window()),
@@ -389,7 +396,7 @@ impl Repository {
         };
         let origin = match role {
             CommitRole::Sessionless | CommitRole::Closer => LinkOrigin::Fresh,
-            CommitRole::Replay(_) => LinkOrigin::Replay,
+            CommitRole::Replay { closed_at, .. } => LinkOrigin::Replay { closed_at },
         };
         let offer = &closed.location;
         let there = match core.create_link(window, &self.name, digest, offer, origin).await {
@@ -418,7 +425,7 @@ impl Repository {
     async fn complete(&self, id: &UploadId, closed: &ClosedUpload, role: CommitRole) -> Result<()> {
         let store = &self.core.store;
         match &closed.multipart {
-            None if !matches!(role, CommitRole::Replay(_)) => return Ok(()),
+            None if !matches!(role, CommitRole::Replay { .. }) => return Ok(()),
             None => {}
             Some(parts) if self.core.complete_parts(parts).await? => return Ok(()),
             Some(_) => {}

@@ -26,7 +26,7 @@ use crate::attempts::SwapAttempts;
 use crate::budget::MemoryBudget;
 use crate::cache::ContentCache;
 use crate::compute::ComputePool;
-use crate::damaged::{DamageCounter, FoundRecord, absent_if_damaged};
+use crate::damaged::{DamageCounter, FoundRecord};
 use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
 use crate::format::{FormatMarker, RequiredFeatures};
@@ -388,23 +388,6 @@ impl Core {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// W1 for a record that may be large and is mostly young: it is read only to be touched.
-    /// `false` if it is absent, or damaged.
-    pub(crate) async fn touch_large_record<T: StoredRecord>(
-        &self,
-        window: WriteWindow,
-        key: &Key,
-    ) -> Result<bool> {
-        let Some(stat) = self.stat(key).await? else { return Ok(false) };
-        let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
-        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
-            return Ok(true);
-        }
-        let _room = self.reserve_touch_memory(stat.size_bytes).await?;
-        let touched = self.touch_record::<T>(window, key, |_| true).await;
-        Ok(absent_if_damaged(touched)?.is_some())
     }
 
     /// Waits for room for a record of so many bytes, as it was read and as it is written.

@@ -48,6 +48,13 @@ impl DamageCounter {
     }
 }
 
+impl DamagedRecord {
+    /// A version that can be decoded, and is wrong.
+    pub(crate) fn new(etag: ETag, bytes: Bytes, reason: String) -> Self {
+        Self { etag, bytes, reason }
+    }
+}
+
 impl<T: StoredRecord> FoundRecord<T> {
     /// Decodes a record. One that only a later version of this program decodes is an error like any
     /// other: it is not damaged.

@@ -11,7 +11,7 @@ use jreg_storage::{ETag, Key};
 use crate::attempts::SwapAttempts;
 use crate::damaged::FoundRecord;
 use crate::keys;
-use crate::manifest::{MANIFEST_CONTENDED, rebuilt};
+use crate::manifest::{HeadlessManifest, MANIFEST_CONTENDED};
 use crate::manifest_copy::COPIED_TAGS_MAX;
 use crate::record::ManifestRecord;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
@@ -228,7 +228,9 @@ impl Repository {
                 FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
                 // If its bytes do not say it, GC removes the referrer entry.
                 FoundRecord::Damaged(damaged) => {
-                    rebuilt(digest, &damaged.bytes).and_then(|record| record.header.subject)
+                    let headless = HeadlessManifest::read(digest, &damaged.bytes);
+                    let manifest = headless.and_then(|headless| headless.parse());
+                    manifest.and_then(|manifest| manifest.subject).map(|subject| subject.digest)
                 }
                 FoundRecord::Absent => None,
             };

@@ -132,6 +132,7 @@ pub use page::{
 pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
 pub use purge::{PurgeObstacle, PurgeReport};
 pub use reaper::ReaperReport;
+pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};
 pub use registry::{OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;

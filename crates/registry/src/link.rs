@@ -1,5 +1,7 @@
 //! Links: which repository has which blob, and the location of its bytes.
 
+use std::time::SystemTime;
+
 use jreg_oci::{Digest, RepositoryName};
 use jreg_storage::{ETag, Key, ListRequest, Listed};
 
@@ -20,9 +22,9 @@ pub(crate) enum LinkOrigin {
     /// They were pushed by this request, or another live link references them: they may revive a
     /// link that was deleted.
     Fresh,
-    /// They were pushed by a request that may have ended long ago: a link that was
-    /// deleted since stays so.
-    Replay,
+    /// They were pushed by a request that may have ended long ago, and closed the upload at this time of
+    /// the store's: a link that was deleted since stays so.
+    Replay { closed_at: SystemTime },
 }
 
 /// How a link came to be.
@@ -33,8 +35,19 @@ pub(crate) enum LinkOutcome {
     /// The repository has linked the blob already, at another location: this link does not
     /// reference the offered one, and never did.
     Elsewhere(Location),
-    /// It was deleted, or cannot be decoded, and the offer was a replay.
+    /// It was deleted since, or cannot be decoded, and the offer was a replay.
     Deleted,
+}
+
+/// What a search for another copy of a blob found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Deduplication {
+    /// The repository links the copy here.
+    Linked(Location),
+    /// No complete copy is known.
+    NoCopy,
+    /// No repository has a record of the blob, not even a deleted link.
+    NoRecord,
 }
 
 fn link_outcome(link: Link, offer: &Location) -> LinkOutcome {
@@ -160,7 +173,7 @@ impl Core {
     }
 
     /// Links a blob at `offer` to a repository, unless it is linked already and those bytes are
-    /// complete. A damaged link is replaced, except by a replay: it may have been deleted. The caller
+    /// complete. A damaged link is replaced, except by a replay: it may have been deleted since. The caller
     /// ensures that the bytes of the offer exist until the window closes.
     pub(crate) async fn create_link(
         &self,
@@ -185,15 +198,15 @@ impl Core {
             seen = found.etag().cloned();
             let FoundRecord::Valid(there) = found else {
                 damaged = found.damaged();
-                if damaged.is_some() && origin == LinkOrigin::Replay {
+                if damaged.is_some() && origin != LinkOrigin::Fresh {
                     return Ok(LinkOutcome::Deleted);
                 }
                 continue;
             };
             damaged = None;
             match there.value.live().cloned() {
-                None if origin == LinkOrigin::Replay => return Ok(LinkOutcome::Deleted),
-                None => {}
+                None if self.can_revive(there.last_modified, origin) => {}
+                None => return Ok(LinkOutcome::Deleted),
                 Some(at) if at != *offer && !self.has_bytes(&at).await? => {}
                 Some(_) if !self.rules.keep(Rule::TouchDestination) => {
                     return Ok(link_outcome(there.value, offer));
@@ -205,6 +218,16 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Whether a link that was deleted at this time of the store's may become live. To a replay, what was
+    /// deleted before its upload was closed is what it was for that push.
+    fn can_revive(&self, deleted_at: SystemTime, origin: LinkOrigin) -> bool {
+        let LinkOrigin::Replay { closed_at } = origin else { return true };
+        let keep = |rule| self.rules.keep(rule);
+        let is_older = deleted_at < closed_at
+            || deleted_at == closed_at && !keep(Rule::ReplayOntoStrictlyOlder);
+        is_older && keep(Rule::ReplayOntoOlder) || !keep(Rule::ReplayNotOntoDeleted)
     }
 
     /// `false`: another writer was first.
@@ -226,29 +249,30 @@ impl Core {
     }
 
     /// Links a blob to a repository at a location that it or another repository links already, and
-    /// says where. `None`: no complete copy is known, or another request changed it meanwhile,
-    /// or the store failed. Deduplication never fails a push: the caller has bytes of its own.
+    /// says where. A copy that another request changes meanwhile, or a store that fails, counts as none:
+    /// deduplication never fails a push, as the caller has bytes of its own.
     pub(crate) async fn deduplicate(
         &self,
         name: &RepositoryName,
         digest: &Digest,
-    ) -> Option<Location> {
+    ) -> Deduplication {
         let window = self.open_window();
-        let mut repositories = self.linking_repositories(digest).await.ok()?;
+        let Ok(found) = self.find_linking(digest).await else { return Deduplication::NoCopy };
+        let Some(mut repositories) = found else { return Deduplication::NoRecord };
         repositories.sort_by_key(|repository| repository != name);
         for repository in repositories {
             let held = self.touch_complete_link(window, &repository, digest).await;
             let Ok(Some(location)) = held else { continue };
             if repository == *name {
-                return Some(location);
+                return Deduplication::Linked(location);
             }
             match self.create_link(window, name, digest, &location, LinkOrigin::Fresh).await {
-                Ok(LinkOutcome::Here) => return Some(location),
-                Ok(LinkOutcome::Elsewhere(there)) => return Some(there),
-                Ok(LinkOutcome::Deleted) | Err(_) => return None,
+                Ok(LinkOutcome::Here) => return Deduplication::Linked(location),
+                Ok(LinkOutcome::Elsewhere(there)) => return Deduplication::Linked(there),
+                Ok(LinkOutcome::Deleted) | Err(_) => return Deduplication::NoCopy,
             }
         }
-        None
+        Deduplication::NoCopy
     }
 
     /// Some repositories that link a blob: at most [`mount_candidates_max`](crate::RegistryLimits).
@@ -256,10 +280,19 @@ impl Core {
         &self,
         digest: &Digest,
     ) -> Result<Vec<RepositoryName>> {
+        Ok(self.find_linking(digest).await?.unwrap_or_default())
+    }
+
+    /// The same; `None` if no repository has a record of the blob, not even a deleted link.
+    async fn find_linking(&self, digest: &Digest) -> Result<Option<Vec<RepositoryName>>> {
         let limit = self.options.limits.mount_candidates_max.max(1);
         let mut request = ListRequest { limit, ..ListRequest::below(keys::links(digest)) };
         for _ in 0..list_requests_max(limit) {
             let listing = self.store.list(&request).await?;
+            let is_first = request.start_after.is_none();
+            if is_first && listing.entries.is_empty() && listing.next.is_none() {
+                return Ok(None);
+            }
             let live = listing.entries.iter().filter(|link| !is_deleted(link));
             let repositories: Vec<_> =
                 live.filter_map(|link| keys::linking_repository(&link.key)).take(limit).collect();
@@ -268,9 +301,9 @@ impl Core {
                     let start_after = Some(next);
                     request = ListRequest { start_after, limit: LIST_KEYS_MAX, ..request };
                 }
-                _ => return Ok(repositories),
+                _ => return Ok(Some(repositories)),
             }
         }
-        Ok(Vec::new())
+        Ok(Some(Vec::new()))
     }
 }

@@ -30,11 +30,13 @@ use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
-use crate::record::{ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, header_line};
+use crate::record::{
+    ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, VersionedRecord, header_line,
+};
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion, TaggedManifest};
 use crate::tag_record::TagRecord;
-use crate::window::WriteWindow;
+use crate::window::{TOUCH_AGE, WriteWindow};
 use crate::{
     ChangeId, Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest,
     TouchPolicy,
@@ -85,8 +87,10 @@ struct PushPlan {
 /// A version of the manifest that is pushed.
 struct SeenManifest {
     etag: ETag,
-    /// Its header, unless it cannot be decoded.
-    header: Result<SeenHeader, DamagedRecord>,
+    /// Its header, unless that cannot be decoded.
+    header: Option<SeenHeader>,
+    /// What is wrong with it.
+    damaged: Option<DamagedRecord>,
 }
 
 /// The header of a stored manifest.
@@ -122,15 +126,17 @@ impl PushPlan {
         self.condition.is_some() && self.reference.digest().is_some()
     }
 
-    fn has_type_of(&self, seen: &SeenManifest) -> bool {
-        let stored = seen.header.as_ref();
-        stored.is_ok_and(|stored| stored.value.media_type.is(self.manifest.media_type.as_str()))
+    /// Whether a version is what this push would write.
+    fn is_served_by(&self, seen: &SeenManifest) -> bool {
+        let stored = seen.header.as_ref().map(|stored| &stored.value.media_type);
+        let is_same = stored.is_some_and(|stored| stored.is(self.manifest.media_type.as_str()));
+        is_same && seen.damaged.is_none()
     }
 
     /// The stored type wins over the one of a later push.
     fn check_type(&self, reads: &PushReads) -> Result<()> {
         match &reads.manifest {
-            Some(SeenManifest { header: Ok(stored), .. })
+            Some(SeenManifest { header: Some(stored), .. })
                 if !stored.value.media_type.is(self.manifest.media_type.as_str()) =>
             {
                 let (digest, stored) = (self.digest.clone(), stored.value.media_type.clone());
@@ -208,14 +214,11 @@ impl Repository {
         let key = keys::manifest(&self.name, digest);
         let ticket = core.cache.take_ticket(&self.name, digest);
         let read = match touch {
-            TouchPolicy::Never => core.read::<ManifestRecord>(&key).await?,
-            TouchPolicy::IfOld => {
-                core.touch_record::<ManifestRecord>(core.open_window(), &key, |_| true).await?
-            }
+            TouchPolicy::Never => core.read_manifest(&key, digest).await?,
+            TouchPolicy::IfOld => core.touch_manifest(core.open_window(), &key, digest).await?,
         };
-        let Some(read) = read else { return Ok(None) };
-        let age = read.age();
-        let manifest = Arc::new(core.verified(key, digest, read.value).await?);
+        let Some(VersionedManifest { manifest, record }) = read else { return Ok(None) };
+        let (age, manifest) = (record.age(), Arc::new(manifest));
         let seen = CachedRecord::new(Arc::clone(&manifest), age, at);
         core.cache.add_manifest(ticket, now, &self.name, digest, seen);
         Ok(Some(manifest))
@@ -313,7 +316,7 @@ impl Repository {
             self.check_references(window, &plan.manifest.references, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
-            with_permit(width, self.look_up(&manifest_key)),
+            with_permit(width, self.look_up(plan, &manifest_key)),
             try_join_all(tags),
         )
         .await?;
@@ -327,19 +330,24 @@ impl Repository {
 
     /// The version of a manifest that is there, and its type as far as that can be read: a push
     /// repairs what is damaged.
-    async fn look_up(&self, key: &Key) -> Result<Option<SeenManifest>> {
-        let found = self.core.find_record::<ManifestRecord>(key).await?;
-        let Some(etag) = found.etag().cloned() else { return Ok(None) };
-        let header = match found {
-            FoundRecord::Damaged(damaged) => Err(damaged),
-            FoundRecord::Valid(record) => {
-                // A copy: a part of the record would keep all of it in memory.
-                let line = Bytes::copy_from_slice(header_line(&record.bytes).unwrap_or_default());
-                Ok(SeenHeader { value: record.value.header, line })
+    async fn look_up(&self, plan: &PushPlan, key: &Key) -> Result<Option<SeenManifest>> {
+        Ok(match self.core.find_record::<ManifestRecord>(key).await? {
+            FoundRecord::Absent => None,
+            FoundRecord::Damaged(damaged) => {
+                let etag = damaged.etag.clone();
+                Some(SeenManifest { etag, header: None, damaged: Some(damaged) })
             }
-            FoundRecord::Absent => return Ok(None),
-        };
-        Ok(Some(SeenManifest { etag, header }))
+            FoundRecord::Valid(VersionedRecord { value, bytes, etag, .. }) => {
+                // A copy: a part of the record would keep all of it in memory.
+                let line = Bytes::copy_from_slice(header_line(&bytes).unwrap_or_default());
+                let damaged = (value.bytes != plan.record.bytes).then(|| {
+                    let reason = "its bytes have another digest".to_owned();
+                    DamagedRecord::new(etag.clone(), value.bytes, reason)
+                });
+                let header = Some(SeenHeader { value: value.header, line });
+                Some(SeenManifest { etag, header, damaged })
+            }
+        })
     }
 
     /// W1 for all that a manifest refers to.
@@ -378,7 +386,7 @@ impl Repository {
         if reference.kind.may_be_manifest() {
             let key = keys::manifest(&self.name, digest);
             let held = match core.rules.keep(Rule::TouchChildren) {
-                true => core.touch_large_record::<ManifestRecord>(window, &key).await?,
+                true => core.touch_child(window, &key, digest).await?,
                 false => core.exists(&key).await?,
             };
             if held {
@@ -464,9 +472,9 @@ impl Repository {
             } else {
                 drop(writing.lock().await);
             }
-            match self.look_up(key).await? {
+            match self.look_up(plan, key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
-                Some(now) => return Ok(plan.has_type_of(&now) && !plan.is_conditional()),
+                Some(now) => return Ok(plan.is_served_by(&now) && !plan.is_conditional()),
                 None if seen.is_some() => return Ok(false),
                 None => {}
             }
@@ -487,7 +495,7 @@ impl Repository {
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
         let is_written = swapped?.is_some();
-        if let Some(SeenManifest { header: Err(damaged), .. }) = seen.filter(|_| is_written) {
+        if let Some(damaged) = seen.filter(|_| is_written).and_then(|seen| seen.damaged.as_ref()) {
             core.damage.note_replaced(key, damaged);
         }
         Ok(is_written)
@@ -496,7 +504,7 @@ impl Repository {
     /// The bytes to write over the version that was seen: what that says of when the manifest came into
     /// being stays.
     fn record_over(&self, plan: &PushPlan, seen: Option<&SeenManifest>) -> Bytes {
-        let seen = seen.and_then(|seen| seen.header.as_ref().ok());
+        let seen = seen.and_then(|seen| seen.header.as_ref());
         let change = match seen {
             Some(seen) => seen.value.change,
             None => Some(ChangeId::after(None, self.core.clock.now())),
@@ -553,23 +561,41 @@ pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader 
     }
 }
 
-/// The record of a manifest whose header line alone is damaged: where the bytes after it have the
-/// right digest and name their own media type.
-pub(crate) fn rebuilt(digest: &Digest, record: &Bytes) -> Option<ManifestRecord> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct TypedManifest {
-        media_type: MediaType,
+/// What a record has whose header line is damaged.
+pub(crate) struct HeadlessManifest {
+    bytes: Bytes,
+    /// The media type that the bytes declare.
+    declared: Option<MediaType>,
+}
+
+impl HeadlessManifest {
+    /// `None`: its bytes are not those of its digest, either.
+    pub(crate) fn read(digest: &Digest, record: &Bytes) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct TypedManifest {
+            media_type: MediaType,
+        }
+        let end = record.iter().position(|byte| *byte == b'\n')?;
+        let bytes = record.slice(end + 1..);
+        let is_whole = Digest::of(digest.algorithm(), &bytes) == *digest;
+        let typed = serde_json::from_slice::<TypedManifest>(&bytes).ok();
+        is_whole.then(|| Self { bytes, declared: typed.map(|typed| typed.media_type) })
     }
-    let end = record.iter().position(|byte| *byte == b'\n')?;
-    let bytes = record.slice(end + 1..);
-    if Digest::of(digest.algorithm(), &bytes) != *digest {
-        return None;
+
+    /// The record as it was, if its bytes declare their media type.
+    pub(crate) fn rebuild(self) -> Option<ManifestRecord> {
+        let manifest = Manifest::parse_stored(self.declared.as_ref()?, &self.bytes).ok()?;
+        let header = manifest_header(&manifest, self.bytes.len() as u64);
+        Some(ManifestRecord { header, bytes: self.bytes })
     }
-    let typed: TypedManifest = serde_json::from_slice(&bytes).ok()?;
-    let manifest = Manifest::parse_stored(&typed.media_type, &bytes).ok()?;
-    let header = manifest_header(&manifest, bytes.len() as u64);
-    Some(ManifestRecord { header, bytes })
+
+    /// What it refers to and its subject, which do not depend on its media type.
+    pub(crate) fn parse(&self) -> Option<Manifest> {
+        let any = MediaType::OCI_EMPTY;
+        let media_type = self.declared.as_ref().unwrap_or(&any);
+        Manifest::parse_stored(media_type, &self.bytes).ok()
+    }
 }
 
 /// What the list of its subject's referrers says of a manifest.
@@ -618,7 +644,51 @@ fn content_digest(reference: &Reference, bytes: &Bytes) -> Result<Digest> {
     }
 }
 
+/// A version of a manifest whose bytes are those of its digest.
+struct VersionedManifest {
+    manifest: StoredManifest,
+    record: VersionedRecord<ManifestRecord>,
+}
+
 impl Core {
+    /// Reads a manifest; `None` if it is absent.
+    async fn read_manifest(&self, key: &Key, digest: &Digest) -> Result<Option<VersionedManifest>> {
+        let Some(record) = self.read::<ManifestRecord>(key).await? else { return Ok(None) };
+        let manifest = self.verified(key.clone(), digest, record.value.clone()).await?;
+        Ok(Some(VersionedManifest { manifest, record }))
+    }
+
+    /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.
+    async fn touch_manifest(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        digest: &Digest,
+    ) -> Result<Option<VersionedManifest>> {
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
+            let Some(read) = self.read_manifest(key, digest).await? else { return Ok(None) };
+            let VersionedManifest { manifest, record } = read;
+            if let Some(record) = self.touch_version(window, key, record).await? {
+                return Ok(Some(VersionedManifest { manifest, record }));
+            }
+        }
+    }
+
+    /// W1 for a manifest that an index refers to, which is mostly young: it is read only to be touched.
+    /// `false` if it is absent, or damaged.
+    async fn touch_child(&self, window: WriteWindow, key: &Key, digest: &Digest) -> Result<bool> {
+        let Some(stat) = self.stat(key).await? else { return Ok(false) };
+        let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
+        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+            return Ok(true);
+        }
+        let _room = self.reserve_touch_memory(stat.size_bytes).await?;
+        let touched = self.touch_manifest(window, key, digest).await;
+        Ok(absent_if_damaged(touched)?.is_some())
+    }
+
     /// A manifest that was read, if its bytes are those of its digest.
     pub(crate) async fn verified(
         &self,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_oci::{Digest, MediaType, Reference, Tag};
+use jreg_oci::{Digest, Manifest, MediaType, Reference, Tag};
 use jreg_storage::{Key, Put, PutMode};
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +154,8 @@ impl Repository {
         tags: Vec<Tag>,
     ) -> Result<()> {
         let core = &self.core;
-        if !core.rules.keep(Rule::CopyFirst) {
+        // Damaged bytes cannot be restored, and a copy of them would suspend GC.
+        if !core.rules.keep(Rule::CopyFirst) || !self.is_sound(digest, manifest).await? {
             return Ok(());
         }
         let copy = ManifestCopy {
@@ -165,6 +166,16 @@ impl Repository {
         };
         let key = keys::manifest_copy(&self.name, digest, change);
         core.archive(None, Put { key, bytes: copy.encode(), mode: PutMode::Create }).await
+    }
+
+    async fn is_sound(&self, digest: &Digest, manifest: &ManifestRecord) -> Result<bool> {
+        let (digest, manifest) = (digest.clone(), manifest.clone());
+        let length = manifest.bytes.len();
+        let check = move || {
+            Digest::of(digest.algorithm(), &manifest.bytes) == digest
+                && Manifest::parse_stored(&manifest.header.media_type, &manifest.bytes).is_ok()
+        };
+        self.core.compute.run(length, check).await
     }
 
     /// The manifests of the repository that were deleted and can be restored, by digest; of one that was

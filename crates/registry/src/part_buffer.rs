@@ -24,8 +24,8 @@ const GROWN_BYTES_MIN: usize = 2 * 1024 * 1024;
 /// How many bytes of mappings wait for the next part, beside those in use, at most.
 const SPARE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// How many of them stay when no part is in use: one client that pushes to a folder alone would take new
-/// pages for each blob.
-const IDLE_BYTES_MAX: usize = 1024 * 1024;
+/// pages for each blob. It has four parts of 256 KiB in flight, and fills another.
+const IDLE_BYTES_MAX: usize = 5 * 256 * 1024;
 /// They are at most the budget of the uploads divided by this.
 const SPARE_SHARE: u64 = 8;
 

@@ -2,8 +2,8 @@
 //!
 //! Each carries a nonce: two writes of the same content are two versions, so a re-push is visible
 //! as a new write (format version 1, see docs/format.md). Each ends with a checksum of what precedes
-//! it: a record that the disk changed and that still parses would send clients elsewhere, or serve a
-//! manifest as something else. Records of earlier versions have none.
+//! it: a record that the disk changed and that still parses would send clients elsewhere, serve a
+//! manifest as something else, or grant other rights. Records of earlier versions have none.
 
 use std::time::{Duration, SystemTime};
 
@@ -139,6 +139,26 @@ pub(crate) fn verify_checksum(record: &[u8]) -> Result<bool, String> {
     }
 }
 
+/// Ends the JSON object of a record that another crate writes with its checksum.
+pub fn add_record_checksum(mut object: Vec<u8>) -> Bytes {
+    if object.pop_if(|last| *last == b'}').is_some() {
+        add_checksum(&mut object);
+    }
+    object.into()
+}
+
+/// Compares such a record with its checksum, if it has one.
+///
+/// # Errors
+///
+/// [`Error::Damaged`].
+pub fn verify_record_checksum(key: &Key, record: &[u8]) -> Result<()> {
+    match verify_checksum(record) {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(Error::Damaged { key: key.to_string(), reason }),
+    }
+}
+
 /// Reads one JSON object.
 pub(crate) fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
     verify_checksum(bytes)?;
@@ -256,6 +276,14 @@ impl Link {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ReferrerEntry {
     pub(crate) descriptor: Descriptor,
+}
+
+/// A record of authentication, of which only its user knows the content.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AuthRecord {}
+
+impl JsonRecord for AuthRecord {
+    const VERSION: Option<(&'static str, u32)> = Some(("record", 1));
 }
 
 /// A record without content.

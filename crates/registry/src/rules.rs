@@ -32,6 +32,12 @@ pub enum Rule {
     CancelFirst,
     /// A closed session writes its link only for a while.
     ReplayWindow,
+    /// A closed session never writes its link onto one that was deleted since it was closed.
+    ReplayNotOntoDeleted,
+    /// It does onto one that was deleted before.
+    ReplayOntoOlder,
+    /// What was deleted at the same reading of the store's clock counts as deleted since.
+    ReplayOntoStrictlyOlder,
     /// GC ignores records younger than the grace.
     Grace,
     /// Ages are relative to T0, the beginning of the run, however long the run takes.

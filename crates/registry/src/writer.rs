@@ -329,6 +329,16 @@ impl UploadWriter {
         self.pipeline.send(part).await.map_err(|error| self.record.part_error(error))
     }
 
+    /// Sends the last part of a request. Where that takes no round trip, it is stored after the others,
+    /// and all are made durable at once.
+    async fn send_last_part(&mut self) -> Result<()> {
+        if self.pipeline.parts().is_none() || self.core.store.capabilities().is_remote {
+            return self.send_part().await;
+        }
+        let part = self.pipeline.memory.take();
+        self.pipeline.put_last(part).await.map_err(|error| self.record.part_error(error))
+    }
+
     /// Begins the multipart upload, and records its id at once, so that it can be cleaned up, unless
     /// the store does that itself.
     async fn begin_parts(&mut self) -> Result<()> {
@@ -381,7 +391,7 @@ impl UploadWriter {
             let orphan = self.save_tail(self.tail_key()).await?;
             return orphan.map_or(Ok(()), |_| Err(self.record.superseded()));
         }
-        self.send_part().await?;
+        self.send_last_part().await?;
         self.save_parts().await
     }
 

@@ -210,7 +210,7 @@ impl Store for CoalescedStore {
     forward_store! {
         inner:
         capabilities, health, purge, head, read, put, put_after, delete, delete_many, list,
-        create_multipart, resume_multipart, put_part, sync_parts, complete_multipart,
+        create_multipart, resume_multipart, put_part, put_last_part, sync_parts, complete_multipart,
         abort_multipart, file, presign,
     }
 

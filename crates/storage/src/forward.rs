@@ -100,6 +100,9 @@ macro_rules! forward_store {
     (@method $inner:ident $through:tt put_part) => {
         $crate::forward_store! { @one $inner $through put_part(upload: &$crate::Multipart, offset: u64, bytes: bytes::Bytes) -> $crate::Part }
     };
+    (@method $inner:ident $through:tt put_last_part) => {
+        $crate::forward_store! { @one $inner $through put_last_part(upload: &$crate::Multipart, offset: u64, bytes: bytes::Bytes) -> $crate::Part }
+    };
     (@method $inner:ident $through:tt sync_parts) => {
         $crate::forward_store! { @one $inner $through sync_parts(upload: &$crate::Multipart) -> () }
     };

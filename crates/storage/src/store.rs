@@ -502,6 +502,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// [`StoreCapabilities::drops_unrecorded_uploads`] says so, no record may name the upload before.
     async fn sync_parts(&self, upload: &Multipart) -> Result<()>;
 
+    /// Stores a part ([`Store::put_part`]), and makes it and all others durable
+    /// ([`Store::sync_parts`]). No other part of this claim may be in flight.
+    async fn put_last_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let part = self.put_part(upload, offset, bytes).await?;
+        self.sync_parts(upload).await?;
+        Ok(part)
+    }
+
     /// Makes the object of the recorded parts appear at its key, whole and durable. An upload that
     /// no longer exists, or whose parts are not the recorded ones, is `NotFound`; the caller checks
     /// the key to learn whether an earlier call succeeded. A shared store may say `Ok` again.

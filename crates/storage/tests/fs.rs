@@ -482,7 +482,7 @@ async fn foreign_files_are_not_listed() {
         fs::create_dir(root.path().join("a").join(name)).unwrap();
     }
     fs::write(root.path().join(std::ffi::OsStr::from_bytes(b"not-utf-8-\xff")), "").unwrap();
-    symlink("nowhere", root.path().join("dangling")).unwrap();
+    symlink("nowhere", root.path().join(".dangling")).unwrap();
     assert_eq!(list(&store, "").await.unwrap(), ["a/b"]);
 }
 
@@ -526,6 +526,46 @@ async fn linked_folder_that_leads_nowhere_is_no_absence() {
     fs::rename(&unmounted, &disk).unwrap();
     let store = open(root.path(), Durability::Strict);
     assert_eq!(get(&store, "a/linked/1").await, Ok("1".into()));
+}
+
+/// A start looks at the outermost two folders only: what is deeper, or came later, is watched from the
+/// first listing on that meets it.
+#[tokio::test]
+async fn deeper_linked_folder_that_leads_nowhere_is_no_absence() {
+    let (root, store) = strict();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (disk, unmounted) = (elsewhere.path().join("disk"), elsewhere.path().join("unmounted"));
+    fs::create_dir(&disk).unwrap();
+    put(&store, "a/b/c/0", "0").await.unwrap();
+    symlink(&disk, root.path().join("a/b/c/linked")).unwrap();
+    put(&store, "a/b/c/linked/1", "1").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(list(&store, "").await.unwrap(), ["a/b/c/0", "a/b/c/linked/1"]);
+    }
+    fs::rename(&disk, &unmounted).unwrap();
+    for is_empty in [false, true] {
+        if is_empty {
+            fs::create_dir(&disk).unwrap();
+        }
+        assert_eq!(list(&store, "").await, Err(ErrorKind::Unavailable));
+        assert_eq!(list(&store, "a/b/c/linked/").await, Err(ErrorKind::Unavailable));
+        assert_eq!(get(&store, "a/b/c/linked/2").await, Err(ErrorKind::Unavailable));
+        assert_eq!(put(&store, "a/b/c/linked/2", "2").await, Err(ErrorKind::Unavailable));
+    }
+    fs::remove_dir(&disk).unwrap();
+    fs::rename(&unmounted, &disk).unwrap();
+    assert_eq!(get(&store, "a/b/c/linked/1").await, Ok("1".into()));
+}
+
+/// What it leads to was not there when the store was opened.
+#[tokio::test]
+async fn deeper_linked_folder_that_never_led_anywhere_is_no_absence() {
+    let (root, store) = strict();
+    put(&store, "a/b/c/0", "0").await.unwrap();
+    symlink("nowhere", root.path().join("a/b/c/linked")).unwrap();
+    assert_eq!(list(&store, "").await, Err(ErrorKind::Unavailable));
+    fs::remove_file(root.path().join("a/b/c/linked")).unwrap();
+    assert_eq!(list(&store, "").await.unwrap(), ["a/b/c/0"]);
 }
 
 #[tokio::test]

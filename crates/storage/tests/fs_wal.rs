@@ -526,7 +526,8 @@ async fn folder_on_another_file_system_that_came_later_is_refused() {
         |done: jreg_storage::Result<()>| assert_eq!(done.unwrap_err().kind(), ErrorKind::Refused);
     refused(store.delete(&key("a/b/old"), None).await);
     refused(store.put(&key("a/b/1"), "1".into(), PutMode::Create).await.map(drop));
-    refused(store.create_multipart(&key("a/b/2"), 1, 16).await.map(drop));
+    let upload = store.create_multipart(&key("a/b/2"), 1, 16).await.unwrap();
+    refused(store.put_part(&upload, 0, "1".into()).await.map(drop));
     assert_eq!(fs::read_dir(other.path()).unwrap().count(), 1);
 }
 

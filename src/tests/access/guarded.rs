@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::app::App;
+use crate::error::StartError;
 
 /// The digest of bytes.
 pub(crate) fn hash_of(bytes: &[u8]) -> Digest {
@@ -137,6 +138,7 @@ pub(crate) struct Registry {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) forge: Arc<Forge>,
+    settings: Settings,
     pub(crate) folder: TempDir,
     /// An access token with all rights below `open` and `closed`.
     pub(crate) access_token: String,
@@ -189,18 +191,21 @@ impl Registry {
         let (access_token, _, _) = access_tokens.create("ci", all(), None).await.unwrap();
         let (revoked, id, _) = access_tokens.create("old", all(), None).await.unwrap();
         access_tokens.revoke(&id).await.unwrap();
-        let mut apps = Vec::new();
-        for _ in 0..INSTANCES {
-            let app = App::build_with(
-                settings.clone(),
-                Arc::clone(&store),
-                clock.clone(),
-                Arc::clone(&forge) as Arc<dyn JwksFetcher>,
-            );
-            apps.push(app.await.unwrap());
-        }
         let workload = forge.sign(&claims("ci", &*clock, &json!({ "repository": "acme/app" })));
-        Self { apps, store, clock, forge, folder, access_token, revoked, workload }
+        let apps = Vec::new();
+        let mut registry =
+            Self { apps, settings, store, clock, forge, folder, access_token, revoked, workload };
+        for _ in 0..INSTANCES {
+            registry.apps.push(registry.start_instance().await.unwrap());
+        }
+        registry
+    }
+
+    /// One more instance.
+    pub(crate) async fn start_instance(&self) -> Result<App, StartError> {
+        let forge = Arc::clone(&self.forge) as Arc<dyn JwksFetcher>;
+        let (store, clock) = (Arc::clone(&self.store), self.clock.clone());
+        App::build_with(self.settings.clone(), store, clock, forge).await
     }
 
     /// A token of the external token service `hub`.

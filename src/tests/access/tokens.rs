@@ -231,6 +231,66 @@ async fn an_access_token_stays_within_its_scope_and_time() {
     assert_eq!(status("GET", MANIFEST).await, 401);
 }
 
+fn without_checksum(record: &[u8]) -> String {
+    let text = std::str::from_utf8(record).unwrap();
+    format!("{}}}", text.rsplit_once(",\"check\":").unwrap().0)
+}
+
+/// Nothing but the rights differs: the record parses, and is believed if it has no checksum, as those
+/// of earlier versions.
+#[tokio::test]
+async fn an_access_token_whose_record_rotted_grants_nothing() {
+    let registry = without_policy().await;
+    let access_tokens = AccessTokenStore::new(registry.store.clone(), registry.clock.clone());
+    let allow = jreg_auth::parse_permissions("pull:open/*").unwrap();
+    let (text, id, _) = access_tokens.create("r", allow, None).await.unwrap();
+    let key = jreg_registry::access_token_key(&id.to_string()).unwrap();
+    let record = registry.store.get(&key).await.unwrap().bytes;
+    let rotted = String::from_utf8(record.to_vec()).unwrap().replace("open/*", "clos/*");
+    let status = async |record: String| {
+        let mode = jreg_storage::PutMode::Overwrite;
+        registry.store.put(&key, record.into(), mode).await.unwrap();
+        registry.clock.advance(TRUST_MAX * 2);
+        let header = basic("r", &text);
+        registry.send("GET", MANIFEST, Some(&header)).await.status.as_u16()
+    };
+    assert_eq!(status(without_checksum(&record)).await, 200);
+    assert_eq!(status(without_checksum(rotted.as_bytes())).await, 404);
+    assert_eq!(status(rotted).await, 503);
+    for refused in
+        [access_tokens.list().await.map(|_| ()), access_tokens.revoke(&id).await.map(|_| ())]
+    {
+        let error = refused.unwrap_err().to_string();
+        assert!(error.contains(key.as_str()) && error.contains("checksum"), "{error}");
+    }
+    let record = String::from_utf8(record.to_vec()).unwrap();
+    assert_eq!(status(record).await, 200);
+}
+
+#[tokio::test]
+async fn signing_keys_that_rotted_are_not_used() {
+    let registry = without_policy().await;
+    let record = registry.store.get(&signing_keys()).await.unwrap().bytes;
+    let text = String::from_utf8(record.to_vec()).unwrap();
+    let rotted = text.replacen("\"created\":1", "\"created\":2", 1);
+    assert_ne!(rotted, text);
+    let put = async |record: String| {
+        let mode = jreg_storage::PutMode::Overwrite;
+        registry.store.put(&signing_keys(), record.into(), mode).await.unwrap();
+    };
+    put(rotted).await;
+    // Those that run keep what they have read, and do not replace the record.
+    registry.apps[0].guard().unwrap().refresh_keys().await;
+    let scope = "repository:open/app:pull";
+    let token = registry.token(Some(&alice()), scope).await.unwrap();
+    assert_eq!(registry.send("GET", MANIFEST, Some(&bearer(&token))).await.status, 200);
+    let error = registry.start_instance().await.unwrap_err();
+    let error = jreg_storage::error_chain(&error);
+    assert!(error.contains("auth/keys is damaged: its checksum"), "{error}");
+    put(without_checksum(&record)).await;
+    registry.start_instance().await.unwrap();
+}
+
 /// Every instance accepts tokens of all others before, during and after a key rotation.
 #[tokio::test]
 async fn keys_rotate_without_a_failed_request() {

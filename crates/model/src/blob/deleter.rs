@@ -1,6 +1,7 @@
 //! [`BlobDeleter`]: deletes the blob, or the manifest that refers to it, by the API.
 
-use super::{BlobProcess, BlobStore, ModelLink};
+use super::upload::HOME;
+use super::{BlobProcess, BlobStore, ModelLink, ModelSession};
 use crate::checked::{Note, note};
 
 /// A DELETE.
@@ -59,6 +60,8 @@ impl BlobDeleter {
                 }
                 store.links[usize::from(repository)].write(ModelLink::Deleted(location), store.now);
                 store.deleted = store.deleted.with(repository);
+                let is_closed = matches!(store.session.value, ModelSession::Closed(_));
+                store.deleted_since_close |= is_closed && repository == HOME;
                 (Some(BlobProcess::Done), note("swaps to deleted the link in").about(repository))
             }
         }

@@ -17,7 +17,7 @@ use crate::record::ModelRecord;
 use crate::set::NumberSet;
 
 use Goal::{AllEnd, Collects, Frees};
-use ModelLink::{Absent, Live};
+use ModelLink::{Absent, Deleted, Live};
 
 impl BlobScenario {
     /// A scenario with as many repositories, whose links are all old.
@@ -39,7 +39,9 @@ impl BlobScenario {
             manifests: NumberSet::EMPTY,
             findings: SweepFindings::default(),
             deleted: NumberSet::EMPTY,
+            deleted_since_close: false,
             restored: false,
+            refused: false,
             acknowledged_lost: false,
             spread_wrong: false,
             collected: false,
@@ -63,6 +65,16 @@ impl BlobScenario {
     fn uploading(mut self) -> Self {
         let location = self.store.put_bytes();
         self.store.session = ModelRecord::old(ModelSession::Open(location));
+        self
+    }
+
+    /// From which the API has deleted the blob.
+    fn deleted_in(mut self, repository: u8) -> Self {
+        let link = &mut self.store.links[usize::from(repository)].value;
+        if let Live(location) = *link {
+            *link = Deleted(location);
+        }
+        self.store.deleted = self.store.deleted.with(repository);
         self
     }
 
@@ -257,6 +269,14 @@ fn uploading() -> Vec<BlobScenario> {
             .reaching(&[Collects, Frees, AllEnd])
             .until(11),
         BlobScenario::new("2 closing PUTs, DELETE, GC", &[Absent])
+            .uploading()
+            .with(Closer::request())
+            .with(Closer::request())
+            .with(BlobDeleter::of_blob(0))
+            .with(BlobGc::run())
+            .reaching(&[Collects, AllEnd]),
+        BlobScenario::new("2 closing PUTs onto a deleted link, DELETE, GC", &[Live(0)])
+            .deleted_in(0)
             .uploading()
             .with(Closer::request())
             .with(Closer::request())

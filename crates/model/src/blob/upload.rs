@@ -5,6 +5,7 @@ use super::touch::{LinkTouch, LinkTouched};
 use super::{BlobProcess, BlobStore, ModelLink, ModelSession, ProtocolContext};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
+use crate::record::ModelRecord;
 
 /// The repository that is uploaded to.
 pub(crate) const HOME: u8 = 0;
@@ -80,8 +81,26 @@ enum CloserStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Offer {
     location: u8,
-    /// Whether another request had closed it.
-    is_replay: bool,
+    /// When another request closed it, if one did.
+    replay_of: Option<u8>,
+}
+
+impl Offer {
+    /// Whether a link may not be written onto what there is.
+    fn stays_deleted(self, there: ModelRecord<ModelLink>, context: &ProtocolContext) -> bool {
+        let Some(closed_at) = self.replay_of else { return false };
+        let is_same_reading = there.modified == closed_at;
+        let is_older = self.is_of_older(there)
+            || is_same_reading && !context.keeps(ProtocolRule::ReplayOntoStrictlyOlder);
+        let may_be_written = is_older && context.keeps(ProtocolRule::ReplayOntoOlder)
+            || !context.keeps(ProtocolRule::ReplayNotOntoDeleted);
+        matches!(there.value, ModelLink::Deleted(_)) && !may_be_written
+    }
+
+    /// Whether what there is was written before another request closed the session.
+    fn is_of_older(self, there: ModelRecord<ModelLink>) -> bool {
+        self.replay_of.is_some_and(|closed_at| there.modified < closed_at)
+    }
 }
 
 impl Closer {
@@ -145,14 +164,14 @@ impl Closer {
             ModelSession::Open(location) => {
                 self.opened = opened;
                 self.at =
-                    CloserStep::Linking { offer: Offer { location, is_replay: false }, over: None };
+                    CloserStep::Linking { offer: Offer { location, replay_of: None }, over: None };
                 (None, note("finds the session open, and leaves it so"))
             }
             ModelSession::Closed(location)
                 if age < context.limits.replay || !context.keeps(ProtocolRule::ReplayWindow) =>
             {
                 self.opened = opened;
-                let offer = Offer { location, is_replay: true };
+                let offer = Offer { location, replay_of: Some(session.modified) };
                 self.at = CloserStep::Completing { offer, closed_at: session.modified };
                 (None, note("finds the session closed"))
             }
@@ -179,7 +198,7 @@ impl Closer {
         }
         store.session.write(ModelSession::Closed(location), store.now);
         self.opened = context.keeps(ProtocolRule::WindowFirst).then_some(store.now);
-        let offer = Offer { location, is_replay: false };
+        let offer = Offer { location, replay_of: None };
         self.at = CloserStep::Completing { offer, closed_at: store.now };
         (None, note("closes the session"))
     }
@@ -212,9 +231,11 @@ impl Closer {
         if context.is_late(opened, store.now) {
             return (Some(BlobProcess::Failed), note("is too late"));
         }
-        let was_deleted = store.deleted.has(HOME);
+        let was_deleted = store.deleted_since_close;
+        let on_version = offer.replay_of.is_none() || context.keeps(ProtocolRule::ReplayOnVersion);
+        let over = over.map(|read| if on_version { read } else { store.link(HOME).version });
         if link_over(store, HOME, offer.location, over) {
-            store.restored |= was_deleted && offer.is_replay;
+            store.restored |= was_deleted && offer.replay_of.is_some();
             return (Some(context.acknowledge(HOME, store.now)), note("writes the link"));
         }
         self.at = CloserStep::Conflict { offer, touch: LinkTouch::of(HOME) };
@@ -223,7 +244,7 @@ impl Closer {
 
     fn check_link(
         &mut self,
-        store: &BlobStore,
+        store: &mut BlobStore,
         context: &ProtocolContext,
         offer: Offer,
         touch: LinkTouch,
@@ -237,9 +258,8 @@ impl Closer {
             LinkTouched::At(_) => return Some(context.acknowledge(HOME, store.now)),
             LinkTouched::Late => return Some(BlobProcess::Failed),
             LinkTouched::Unknown(version) => {
-                let is_deleted = matches!(store.link(HOME).value, ModelLink::Deleted(_));
-                let stays = offer.is_replay && context.keeps(ProtocolRule::ReplayNotOntoDeleted);
-                if is_deleted && stays {
+                if offer.stays_deleted(store.link(HOME), context) {
+                    store.refused |= offer.is_of_older(store.link(HOME));
                     return Some(BlobProcess::Failed);
                 }
                 self.at = CloserStep::Linking { offer, over: Some(version) };

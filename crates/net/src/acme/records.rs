@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
+use jreg_registry::{
+    acme_account, acme_certificate, acme_order, add_record_checksum, verify_record_checksum,
+};
+use jreg_storage::Key;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -17,7 +21,8 @@ struct Noted<T> {
     value: T,
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+fn decode<T: DeserializeOwned>(key: &Key, bytes: &[u8]) -> Result<T, String> {
+    verify_record_checksum(key, bytes).map_err(|_| "its checksum is of other bytes".to_owned())?;
     // The cause may contain part of a key.
     let noted: Noted<T> = serde_json::from_slice(bytes).map_err(|_| "it is damaged".to_owned())?;
     if noted.v == 1 { Ok(noted.value) } else { Err(format!("version {} is not known", noted.v)) }
@@ -25,7 +30,7 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 
 fn encode<T: Serialize>(value: &T) -> Bytes {
     let noted = Noted { nonce: Uuid::new_v4().simple().to_string(), v: 1, value };
-    serde_json::to_vec(&noted).unwrap_or_default().into()
+    add_record_checksum(serde_json::to_vec(&noted).unwrap_or_default())
 }
 
 /// The account at the CA.
@@ -38,8 +43,11 @@ pub(super) struct AccountRecord {
 }
 
 impl AccountRecord {
+    /// `None`: it is damaged, and replaced by another account.
     pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        decode(bytes).ok()
+        let account = decode(&acme_account(), bytes);
+        let note = |error: &String| tracing::error!(error, "the stored ACME account is damaged");
+        account.inspect_err(note).ok()
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {
@@ -59,7 +67,7 @@ pub(super) struct CertificateRecord {
 
 impl CertificateRecord {
     pub(super) fn of_bytes(bytes: &[u8]) -> Result<Self, String> {
-        decode(bytes)
+        decode(&acme_certificate(), bytes)
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {
@@ -95,8 +103,11 @@ pub(super) struct OrderRecord {
 }
 
 impl OrderRecord {
+    /// `None`: it is damaged, and replaced by the next order.
     pub(super) fn of_bytes(bytes: &[u8]) -> Option<Self> {
-        decode(bytes).ok()
+        let order = decode(&acme_order(), bytes);
+        let note = |error: &String| tracing::error!(error, "the stored ACME order is damaged");
+        order.inspect_err(note).ok()
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {

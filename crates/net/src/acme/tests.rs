@@ -34,8 +34,13 @@ fn records_come_back_and_do_not_show_keys() {
         assert_eq!(CertificateRecord::of_bytes(damaged).unwrap_err(), "it is damaged");
         assert!(OrderRecord::of_bytes(damaged).is_none());
     }
-    let newer = String::from_utf8(certificate.to_bytes().to_vec()).unwrap();
-    let newer = newer.replace("\"v\":1", "\"v\":2");
+    let whole = String::from_utf8(certificate.to_bytes().to_vec()).unwrap();
+    let rotted = whole.replace("chain\":\"chain", "chain\":\"other");
+    let error = CertificateRecord::of_bytes(rotted.as_bytes()).unwrap_err();
+    assert_eq!(error, "its checksum is of other bytes");
+    let earlier = format!("{}}}", whole.rsplit_once(",\"check\":").unwrap().0);
+    assert_eq!(CertificateRecord::of_bytes(earlier.as_bytes()).unwrap().key, "MARKED");
+    let newer = earlier.replace("\"v\":1", "\"v\":2");
     let error = CertificateRecord::of_bytes(newer.as_bytes()).unwrap_err();
     assert_eq!(error, "version 2 is not known");
 }

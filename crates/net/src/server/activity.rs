@@ -22,8 +22,17 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct Activity {
     state: Mutex<ActivityState>,
-    /// Cancelled when the client has reset too many requests.
+    /// Cancelled when the client has sent too much of something.
     overrun: CancellationToken,
+}
+
+/// What a client has sent too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overrun {
+    /// Requests that it reset before their response.
+    Resets,
+    /// HTTP/2 SETTINGS frames.
+    Settings,
 }
 
 #[derive(Debug)]
@@ -37,6 +46,7 @@ struct ActivityState {
     is_blocked: bool,
     /// Requests reset before they had a response, less those that had one.
     abandoned: usize,
+    overrun: Overrun,
     /// When the client last accepted bytes.
     wrote: Instant,
     /// When the last request ended, or the last buffered bytes were accepted.
@@ -79,6 +89,7 @@ impl Default for Activity {
             is_multiplexed: false,
             is_blocked: false,
             abandoned: 0,
+            overrun: Overrun::Resets,
             wrote: now,
             idle_since: now,
         };
@@ -142,9 +153,16 @@ impl Activity {
         state.blocks(is_blocked, now);
     }
 
-    /// Waits until the client has reset too many requests.
-    pub(super) async fn overrun(&self) {
+    /// Has the connection cut.
+    pub(super) fn cut(&self, overrun: Overrun) {
+        self.state().overrun = overrun;
+        self.overrun.cancel();
+    }
+
+    /// Waits until the client has sent too much of something.
+    pub(super) async fn overrun(&self) -> Overrun {
         self.overrun.cancelled().await;
+        self.state().overrun
     }
 
     /// How long there has been no request and no buffered byte; `None` while there is one.
@@ -221,7 +239,7 @@ impl Drop for RequestNote {
         let is_overrun = state.abandoned > ABANDONED_MAX;
         drop(state);
         if is_overrun {
-            self.activity.overrun.cancel();
+            self.activity.cut(Overrun::Resets);
         }
     }
 }

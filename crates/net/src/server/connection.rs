@@ -20,11 +20,12 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::activity::{self, Activity, Stall, WatchedIo};
+use super::activity::{self, Activity, Overrun, Stall, WatchedIo};
 use super::body::{Body, BodyFailure};
 use super::files::FileQueue;
 use super::request_memory::RequestMemory;
 use super::sending::SendingIo;
+use super::settings_frames::CountedIo;
 use super::slots::{ResponseSlot, ResponseSlots};
 use super::windows::{self, ReceiveWindow};
 use super::{
@@ -142,7 +143,8 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         let Some(Ok(is_h2)) = shared.parts.stopping.run_until_cancelled(beginning).await else {
             return;
         };
-        let io = SendingIo { io: TokioIo::new(stream), files: service.files.clone() };
+        let io = TokioIo::new(CountedIo::new(stream, &service.activity));
+        let io = SendingIo { io, files: service.files.clone() };
         return attend(&shared, io, service, window(is_h2)).await;
     };
     let taking = handshake::take(tls, stream, address, time_max);
@@ -154,7 +156,8 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
     let shown = session.peer_certificates().and_then(<[_]>::first);
     service.secured = Some(Secured { certificate: shown.and_then(tls::holder).map(Arc::new) });
     let window = window(session.alpn_protocol() == Some(b"h2"));
-    attend(&shared, TokioIo::new(stream), service, window).await;
+    let io = TokioIo::new(CountedIo::new(stream, &service.activity));
+    attend(&shared, io, service, window).await;
 }
 
 /// Serves a connection over which HTTP can be spoken.
@@ -180,9 +183,13 @@ where
                 return;
             }
             () = shared.cut.cancelled() => return,
-            () = activity.overrun() => {
-                shared.parts.metrics.count_cut("resets");
-                tracing::debug!(client = %address, "connection closed: too many abandoned requests");
+            overrun = activity.overrun() => {
+                let (reason, what) = match overrun {
+                    Overrun::Resets => ("resets", "abandoned requests"),
+                    Overrun::Settings => ("settings", "SETTINGS frames"),
+                };
+                shared.parts.metrics.count_cut(reason);
+                tracing::debug!(client = %address, "connection closed: too many {what}");
                 return;
             }
             () = shared.parts.stopping.cancelled(), if !leaving => true,

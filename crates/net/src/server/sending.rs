@@ -13,6 +13,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::files::{FileQueue, is_placeholder};
+use super::settings_frames::CountedIo;
 
 /// More data follows, so the response headers wait for the first bytes of the body (`MSG_MORE` of
 /// Linux; placeholders exist only there).
@@ -21,7 +22,7 @@ const MSG_MORE: i32 = 0x8000;
 /// A connection with its queue of file parts.
 #[derive(Debug)]
 pub(super) struct SendingIo {
-    pub(super) io: TokioIo<TcpStream>,
+    pub(super) io: TokioIo<CountedIo<TcpStream>>,
     pub(super) files: Option<Arc<FileQueue>>,
 }
 
@@ -35,7 +36,7 @@ impl SendingIo {
         let Some(files) = &self.files else {
             return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
         };
-        let stream = self.io.inner();
+        let stream = self.io.inner().get_ref();
         loop {
             ready!(stream.poll_write_ready(task))?;
             match stream.try_io(Interest::WRITABLE, || write(stream, files)) {

@@ -87,6 +87,8 @@ kinds! {
     FormatMissing, "format-missing", Damage;
     /// `jreg.json` has no format version.
     FormatDamaged, "format-damaged", Damage;
+    /// A record of authentication that cannot be decoded: signing keys, an access token, one of ACME.
+    AuthUnreadable, "auth-unreadable", Damage;
     /// A key that this version does not know.
     UnknownKey, "unknown-key", Untidy;
     /// The store lists an object that it fails to read.

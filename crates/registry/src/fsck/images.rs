@@ -10,7 +10,7 @@ use super::read::{RecordState, read_state};
 use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
+use crate::manifest::{HeadlessManifest, verified};
 use crate::record::ManifestRecord;
 use crate::tag_record::TagRecord;
 
@@ -81,8 +81,8 @@ impl FsckRun<'_> {
         Ok(known.map(|references| references.needing(name, digest)).unwrap_or_default())
     }
 
-    /// Reads the manifests and the tags of a repository. Undecodable ones count as without
-    /// references.
+    /// Reads the manifests and the tags of a repository. Manifests whose bytes are damaged count as
+    /// without references.
     async fn references(&self, name: &RepositoryName) -> Result<RepositoryReferences> {
         let manifests = self.manifest_references(name).await?;
         Ok(RepositoryReferences { manifests, tags: self.tag_targets(name).await? })
@@ -129,15 +129,20 @@ impl FsckRun<'_> {
     }
 }
 
-/// The digests that a manifest references, if its record is sound.
+/// The digests that a manifest references, if its bytes are sound.
 fn referenced(
     key: &Key,
     digest: &Digest,
     state: RecordState<ManifestRecord>,
 ) -> Option<HashSet<Digest>> {
-    let RecordState::Valid(read) = state else { return None };
-    let stored = verified(key, digest, read.value).ok()?;
-    let manifest = Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()?;
+    let manifest = match state {
+        RecordState::Absent => None,
+        RecordState::Unreadable(bad) => HeadlessManifest::read(digest, &bad.record?.bytes)?.parse(),
+        RecordState::Valid(read) => {
+            let stored = verified(key, digest, read.value).ok()?;
+            Manifest::parse_stored(&stored.media_type, &stored.bytes).ok()
+        }
+    }?;
     Some(manifest.references.into_iter().map(|reference| reference.digest).collect())
 }
 

@@ -8,7 +8,7 @@ use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::format::FormatMarker;
 use crate::keys::ParsedKey;
-use crate::record::JsonRecord;
+use crate::record::{AuthRecord, JsonRecord};
 use crate::{FORMAT_VERSION, Result, keys};
 
 /// A record of which only the form is checked.
@@ -121,9 +121,11 @@ impl FsckRun<'_> {
         let mut pages = self.core.list_pages(keys::AUTH);
         while let Some(page) = pages.next().await? {
             self.count(&page);
-            for entry in page.entries.iter().filter(|entry| ParsedKey::parse(&entry.key).is_none())
-            {
-                self.report_unknown(&entry.key).await?;
+            for entry in &page.entries {
+                match ParsedKey::parse(&entry.key) {
+                    None => self.report_unknown(&entry.key).await?,
+                    Some(_) => self.check_auth_record(&entry.key).await?,
+                }
             }
         }
         for prefix in unknown {
@@ -135,6 +137,20 @@ impl FsckRun<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Its content may be a secret: no part of it is in a finding, and nothing of it is copied.
+    async fn check_auth_record(&mut self, key: &Key) -> Result<()> {
+        let RecordState::Unreadable(mut bad) = read_state::<AuthRecord>(&self.core, key).await?
+        else {
+            return Ok(());
+        };
+        if bad.cause == UnreadableCause::Damaged {
+            "it is no record, or does not match its checksum".clone_into(&mut bad.reason);
+        }
+        let of = FindingSubject::of(key);
+        self.report_unreadable(FindingKind::AuthUnreadable, &of, &bad, RepairPlan::Keep).await?;
         Ok(())
     }
 

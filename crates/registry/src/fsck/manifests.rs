@@ -11,7 +11,7 @@ use super::repair::{RepairPlan, rewrite};
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::{is_required, manifest_header, rebuilt, referrer_entry};
+use crate::manifest::{HeadlessManifest, is_required, manifest_header, referrer_entry};
 use crate::record::{
     Link, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, VersionedRecord,
     decode_versioned,
@@ -139,7 +139,8 @@ impl FsckRun<'_> {
         digest: &Digest,
         mut bad: UnreadableRecord,
     ) -> Result<()> {
-        let right = bad.record.as_ref().and_then(|record| rebuilt(digest, &record.bytes));
+        let read = |record: &Record| HeadlessManifest::read(digest, &record.bytes)?.rebuild();
+        let right = bad.record.as_ref().and_then(read);
         let remedy = match right {
             Some(right) => RepairPlan::Rewrite(right.encode()),
             None => {

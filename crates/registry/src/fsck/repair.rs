@@ -20,6 +20,8 @@ pub(super) enum RepairPlan {
     Quarantine,
     /// It is quarantined, and written anew from its key or from other records.
     Rewrite(Bytes),
+    /// It stays: nothing can be made of it, and a copy would be no better.
+    Keep,
 }
 
 impl FsckRun<'_> {
@@ -62,7 +64,7 @@ impl FsckRun<'_> {
                     self.announce_repair(kind, of, &bad.reason).await?;
                     self.repair_by(quarantine(&self.core, of, record)).await
                 }
-                RepairPlan::Quarantine => RepairStatus::None,
+                RepairPlan::Quarantine | RepairPlan::Keep => RepairStatus::None,
             },
             _ => RepairStatus::None,
         };

@@ -54,12 +54,17 @@ impl UploadWriter {
     }
 
     /// Marks the upload as closed, with its digest right, and links its bytes if the store makes
-    /// all these changes durable at once. An upload that was never recorded stays so.
-    pub(crate) async fn close(&mut self, digest: &Digest) -> Result<CloseOutcome> {
+    /// all these changes durable at once. An upload that was never recorded stays so. Without
+    /// `has_record` no repository had a record of the blob a moment ago.
+    pub(crate) async fn close(
+        &mut self,
+        digest: &Digest,
+        has_record: bool,
+    ) -> Result<CloseOutcome> {
         let core = Arc::clone(&self.core);
         self.record.check_window()?;
         if core.store.capabilities().combines_changes && core.rules.keep(Rule::CloseFirst) {
-            return self.close_and_link(digest).await;
+            return self.close_and_link(digest, has_record).await;
         }
         let (location, parts) = self.store_rest().await?;
         let closed = ClosedUpload::new(digest.clone(), location, parts);
@@ -73,14 +78,18 @@ impl UploadWriter {
         Ok(CloseOutcome::Closed(Box::new(closed), window))
     }
 
-    async fn close_and_link(&mut self, digest: &Digest) -> Result<CloseOutcome> {
+    async fn close_and_link(&mut self, digest: &Digest, has_record: bool) -> Result<CloseOutcome> {
         let core = Arc::clone(&self.core);
         let (closed, before, _room) = self.closing_changes(digest).await?;
         self.record.check_window()?;
         let window = core.open_window();
         let link = Link::Live(closed.location.clone()).encode();
         let key = keys::link(digest, self.record.repository());
-        let mode = swap_mode(core.deleted_link(&key).await?.as_ref());
+        let deleted = match has_record {
+            true => core.deleted_link(&key).await?,
+            false => None,
+        };
+        let mode = swap_mode(deleted.as_ref());
         let put = Put { key, bytes: link, mode };
         match core.put_after(window, before, put).await {
             Ok(SequenceOutcome::All(_)) => Ok(CloseOutcome::Linked(closed.location)),

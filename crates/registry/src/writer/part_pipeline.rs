@@ -144,6 +144,23 @@ impl PartPipeline {
         Ok(())
     }
 
+    /// Stores the last part of a request once no other is in flight, and makes all of them durable.
+    pub(super) async fn put_last(&mut self, part: FilledPart) -> Result<()> {
+        self.land_parts().await?;
+        let parts_max = self.core.store.capabilities().parts.parts_max;
+        let Some(upload) = self.stored.parts_mut() else { return Err(Error::Stopped) };
+        if upload.parts.len() as u64 >= parts_max {
+            return Err(Error::BlobTooLarge { max_bytes: self.memory.parts_bytes(parts_max) });
+        }
+        let (offset, FilledPart { bytes, reservation: _reservation }) = (self.sent, part);
+        self.sent += bytes.len() as u64;
+        self.is_unsynced = true;
+        let stored = self.core.store.put_last_part(upload, offset, bytes).await?;
+        upload.record(stored);
+        self.is_unsynced = false;
+        Ok(())
+    }
+
     async fn land_one(&mut self) -> Result<()> {
         let Some(part) = self.in_flight.pop_front() else { return Ok(()) };
         let part = part.await.map_err(|_| Error::Stopped)??;

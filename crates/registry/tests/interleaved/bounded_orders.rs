@@ -1,5 +1,7 @@
 //! Two at a time, in every order within a bound.
 
+use std::time::Duration;
+
 use crate::explore::assert_whole;
 use crate::scenario::InterleavedScenario;
 use crate::scenarios::*;
@@ -88,6 +90,18 @@ fn an_upload_that_is_closed_and_the_reaper() {
 #[test]
 fn a_repeated_closing_put_and_gc() {
     whole("late replay", late_replay, 2);
+}
+
+#[test]
+fn closing_puts_beside_a_deleted_link() {
+    whole("close twice onto deleted", |stays| close_twice_onto_deleted(stays, 5), 2);
+    whole("close twice onto deleted, in parts", |stays| close_twice_onto_deleted(stays, 20), 1);
+}
+
+#[test]
+fn a_repeated_closing_put_and_a_delete() {
+    whole("replay and delete", |stays| replay_and_delete(stays, MINUTE), 3);
+    whole("replay and delete at once", |stays| replay_and_delete(stays, Duration::ZERO), 3);
 }
 
 #[test]

@@ -128,6 +128,20 @@ pub(crate) fn check_referrer(
     if is_lost { Err("a referrer went while its subject stays".to_owned()) } else { Ok(()) }
 }
 
+/// A blob that nobody pushes has no link after its delete was acknowledged.
+pub(crate) fn check_deleted(
+    view: &StoreView,
+    records: &LedgerRecords,
+    name: &str,
+    of: &Digest,
+) -> CheckResult {
+    let is_deleted = records.is_deleted(&PushedContent::Blob(name.to_owned(), of.clone()));
+    match is_deleted && view.holds(&(name.to_owned(), of.clone())) {
+        true => Err(format!("{of} in {name} was deleted and is back")),
+        false => Ok(()),
+    }
+}
+
 /// After a while, and some collections: nothing is left that nothing keeps.
 pub(crate) fn check_clean(view: &StoreView, stays: bool) -> CheckResult {
     let is_named = |content: &RepositoryContent| {

@@ -38,6 +38,7 @@ pub(crate) struct PushRecord {
 struct DeleteRecord {
     thing: PushedContent,
     ended: Option<u64>,
+    is_acked: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,6 +60,11 @@ impl LedgerRecords {
     pub(crate) fn excuses(&self, thing: &PushedContent, began: u64) -> bool {
         let later = |delete: &&DeleteRecord| delete.ended.is_none_or(|ended| ended >= began);
         self.deletes.iter().filter(later).any(|delete| delete.thing == *thing)
+    }
+
+    /// Whether a delete of this was acknowledged.
+    pub(crate) fn is_deleted(&self, thing: &PushedContent) -> bool {
+        self.deletes.iter().any(|delete| delete.is_acked && delete.thing == *thing)
     }
 
     /// When the last push of this began that was acknowledged; if none was, the first.
@@ -162,7 +168,7 @@ impl RunLedger {
 
     pub(crate) fn begin_delete(&self, thing: PushedContent) -> usize {
         let mut records = self.records();
-        records.deletes.push(DeleteRecord { thing, ended: None });
+        records.deletes.push(DeleteRecord { thing, ended: None, is_acked: false });
         records.deletes.len() - 1
     }
 
@@ -170,7 +176,8 @@ impl RunLedger {
         let mut records = self.records();
         let ended = records.next();
         // One that failed half way may have done its work, but does nothing more.
-        records.deletes[delete].ended = Some(ended);
+        let delete = &mut records.deletes[delete];
+        (delete.ended, delete.is_acked) = (Some(ended), outcome.is_ok());
         records.removed += u64::from(outcome.is_ok());
     }
 

@@ -1,6 +1,8 @@
 //! Each rule is broken, and something notices: the invariants see what the rule is for, and the
 //! scenarios reach the moment that needs it.
 
+use std::time::Duration;
+
 use jreg_registry::Rule;
 
 use crate::chooser::ScriptedOrder;
@@ -41,6 +43,9 @@ fn rules_of_uploads() {
     caught(Rule::CloseFirst, close_and_cancel(false, 5), 2);
     caught(Rule::CancelFirst, close_and_cancel(false, 5), 2);
     caught(Rule::ReplayWindow, late_replay(false), 2);
+    caught(Rule::ReplayOntoOlder, close_twice_onto_deleted(false, 5), 2);
+    caught(Rule::ReplayNotOntoDeleted, replay_and_delete(false, MINUTE), 2);
+    caught(Rule::ReplayOntoStrictlyOlder, replay_and_delete(false, Duration::ZERO), 2);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::check;
 use crate::chooser::{ScheduleStep, StepChooser, StepOffer};
 use crate::instance::{TestInstance, eager_for_untagged};
 use crate::ledger::{LedgerRecords, RunLedger};
-use crate::view::StoreView;
+use crate::view::{RepositoryContent, StoreView};
 
 /// Small, so that a few bytes are several parts.
 pub(crate) const PART: usize = 8;
@@ -181,6 +181,8 @@ pub(crate) struct InterleavedScenario {
     pub(crate) broken: Option<Rule>,
     /// Whether no request may fail because of a conflict.
     pub(crate) is_calm: bool,
+    /// A blob that stays deleted once it is.
+    pub(crate) deleted: Option<RepositoryContent>,
     /// A referrer that stays for as long as its subject.
     pub(crate) referrer: Option<(String, String, String)>,
 }
@@ -205,6 +207,7 @@ impl InterleavedScenario {
             stops_notes: false,
             broken: None,
             is_calm: false,
+            deleted: None,
             referrer: None,
         }
     }
@@ -292,6 +295,9 @@ impl SharedStore {
         check::check(view, &self.ledger.records(), self.clock.monotonic())?;
         if scenario.is_calm && self.ledger.records().interrupted > 0 {
             return Err("a request failed because of another".to_owned());
+        }
+        if let Some((name, of)) = &scenario.deleted {
+            check::check_deleted(view, &self.ledger.records(), name, of)?;
         }
         match &scenario.referrer {
             Some((name, subject, referrer)) => check::check_referrer(view, name, subject, referrer),

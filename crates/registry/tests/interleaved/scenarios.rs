@@ -282,6 +282,59 @@ pub(crate) async fn late_replay(stays: bool) -> InterleavedScenario {
     InterleavedScenario::new(start, vec![replayer, collects()])
 }
 
+/// Two requests close an upload of a blob that was deleted long before, while a GC run may remove the
+/// deleted link: neither is refused.
+pub(crate) async fn close_twice_onto_deleted(stays: bool, length: usize) -> InterleavedScenario {
+    let id = std::sync::Arc::new(std::sync::OnceLock::new());
+    let start = InitialStore::new(stays, async |instance| {
+        instance.push_blob("app", &bytes(length)).await;
+        instance.delete_blob("app", &bytes(length)).await;
+        instance.push_blob("app", &bytes(6)).await;
+        instance.pass(OLD);
+        id.set(instance.upload("app", &bytes(length)).await.unwrap()).unwrap();
+        instance.pass(MINUTE);
+    });
+    let start = start.await;
+    let id = id.get().unwrap().clone();
+    let closer = |name| {
+        let id = id.clone();
+        client(name, move |instance: TestInstance| {
+            let id = id.clone();
+            async move {
+                if !instance.close("app", &id, &bytes(length)).await {
+                    instance.ledger.blame("a closing PUT was refused".to_owned());
+                }
+            }
+        })
+    };
+    InterleavedScenario::new(start, vec![closer("closer"), closer("another closer"), collects()])
+}
+
+/// A closing PUT is retried, while the blob is deleted so long after its upload was closed.
+pub(crate) async fn replay_and_delete(stays: bool, later: Duration) -> InterleavedScenario {
+    let id = std::sync::Arc::new(std::sync::OnceLock::new());
+    let start = InitialStore::new(stays, async |instance| {
+        let sent = instance.upload("app", &bytes(5)).await.unwrap();
+        instance.close("app", &sent, &bytes(5)).await;
+        id.set(sent).unwrap();
+        instance.pass(later);
+    });
+    let start = start.await;
+    let id = id.get().unwrap().clone();
+    let replayer = client("replayer", move |instance: TestInstance| {
+        let id = id.clone();
+        async move {
+            instance.close("app", &id, &bytes(5)).await;
+        }
+    });
+    let deleter = client("deleter", async |instance| {
+        instance.delete_blob("app", &bytes(5)).await;
+    });
+    let mut scenario = InterleavedScenario::new(start, vec![replayer, deleter]);
+    scenario.deleted = Some(("app".to_owned(), crate::content::digest(&bytes(5))));
+    scenario
+}
+
 /// A blob is moved from one repository to another, while a GC run looks at the bytes of a link to
 /// it that no longer exists.
 pub(crate) async fn move_of_blob(broken: Option<Rule>, stays: bool) -> InterleavedScenario {

@@ -71,7 +71,7 @@ fn named(findings: &[FsckFinding]) -> Vec<(&'static str, &str, RepairStatus)> {
 
 /// Checks, and expects exactly these findings.
 #[track_caller]
-fn expect(found: &[FsckFinding], expected: &[(FindingKind, &Key, RepairStatus)]) {
+pub(crate) fn expect(found: &[FsckFinding], expected: &[(FindingKind, &Key, RepairStatus)]) {
     let expected: Vec<_> =
         expected.iter().map(|(kind, key, repair)| (kind.name(), key.as_str(), *repair)).collect();
     assert_eq!(named(found), expected, "{found:#?}");
@@ -119,7 +119,7 @@ pub(crate) async fn put(bench: &Bench, key: &Key, bytes: impl Into<Bytes>) {
     bench.faults.put(key, bytes.into(), PutMode::Overwrite).await.unwrap();
 }
 
-async fn get(bench: &Bench, key: &Key) -> Bytes {
+pub(crate) async fn get(bench: &Bench, key: &Key) -> Bytes {
     bench.faults.get(key).await.unwrap().bytes
 }
 
@@ -127,7 +127,7 @@ pub(crate) async fn remove(bench: &Bench, key: &Key) {
     bench.faults.delete(key, None).await.unwrap();
 }
 
-fn key(text: impl Into<String>) -> Key {
+pub(crate) fn key(text: impl Into<String>) -> Key {
     text.into().parse().unwrap()
 }
 

@@ -275,6 +275,21 @@ async fn a_deleted_manifest_can_be_restored_with_its_tags_until_its_copy_expires
     }
 }
 
+/// A copy of them could not be read, and GC would stop.
+#[tokio::test]
+async fn damaged_bytes_are_deleted_without_a_copy() {
+    let bench = bench(BenchStoreKind::Remote).await;
+    push(&bench, "v1", 1).await;
+    let key = bench.keys("repositories/a/_manifests/").await.remove(0);
+    let record = bench.faults.get(&key).await.unwrap().bytes;
+    let text = String::from_utf8(record.to_vec()).unwrap();
+    let rotten = text.replace(r#""n":"1""#, r#""n":"2""#);
+    bench.faults.put(&key, rotten.into(), PutMode::Overwrite).await.unwrap();
+    delete(&bench, &digest_of(1).to_string()).await;
+    assert_eq!(bench.keys("deleted/").await, []);
+    collect(&bench, GcOptions::default()).await;
+}
+
 #[tokio::test]
 async fn a_restore_names_what_is_missing() {
     let bench = bench(BenchStoreKind::Remote).await;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod buffering;
+mod damaged_manifests;
 mod events;
 mod explaining;
 mod folder_costs;

@@ -1,12 +1,15 @@
 //! Repairs: what is said before them, and what they keep.
 
-use jreg_registry::{FindingKind, FsckOptions, GcOptions, NoObserver, Rule, UploadChunk};
+use jreg_registry::{
+    FindingKind, FsckOptions, GcOptions, NoObserver, RepairStatus, Rule, UploadChunk,
+    add_record_checksum,
+};
 use jreg_storage::{Key, Store};
 
 use crate::bench::{Bench, HOUR, bytes, digest, image_with_many_layers, without_checksum};
 use crate::fsck::{
-    FindingList, LOOSE, cheap, check, deep, healthy, link_key, place, put, quarantined, remove,
-    repairing, tag_key,
+    FindingList, LOOSE, cheap, check, deep, expect, get, healthy, key, link_key, place, put,
+    quarantined, remove, repairing, tag_key,
 };
 
 /// Before anything is quarantined it is told, with the images that a person would miss.
@@ -199,4 +202,31 @@ async fn has_after_sweeps(bench: &Bench, at: &Key) -> bool {
         bench.registry.collect_garbage(&options, &NoObserver).await.unwrap();
     }
     bench.faults.head(at).await.is_ok()
+}
+
+/// Those are secrets: a finding shows nothing of them, and a repair copies none.
+#[tokio::test]
+async fn damaged_records_of_authentication_are_reported_and_stay() {
+    let earlier = r#"{"nonce":"n","v":1,"key":"MARKED"}"#;
+    let whole = add_record_checksum(earlier.into());
+    let whole = std::str::from_utf8(&whole).unwrap();
+    let damaged = [whole.replace("MARKED", "MARXED"), "MARKED".to_owned(), String::new()];
+    for name in ["auth/keys", "auth/access-tokens/0123456789abcdef", "auth/acme/order"] {
+        let (bench, at) = (healthy().await, key(name));
+        for sound in [earlier, whole] {
+            put(&bench, &at, sound.to_owned()).await;
+            expect(&check(&bench, &deep()).await.1, &[]);
+        }
+        for damaged in &damaged {
+            put(&bench, &at, damaged.clone()).await;
+            let (done, found) = check(&bench, &repairing()).await;
+            expect(&found, &[(FindingKind::AuthUnreadable, &at, RepairStatus::None)]);
+            assert_eq!((done.damage, done.left), (1, 1));
+            assert!(!found[0].detail.contains("MAR"), "{found:?}");
+            assert_eq!(get(&bench, &at).await, *damaged);
+        }
+        put(&bench, &at, earlier.replace("\"v\":1", "\"v\":2")).await;
+        let (_, found) = check(&bench, &repairing()).await;
+        expect(&found, &[(FindingKind::RecordNewer, &at, RepairStatus::None)]);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::SinkExt;
@@ -343,6 +344,41 @@ async fn replay_never_takes_back_what_it_once_linked() {
     repository.upload_finish(&own, &name, UploadChunk::empty()).await.unwrap();
     repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
     assert_eq!(bench.pull("c", &name).await.unwrap(), content);
+}
+
+/// The response to the first closing PUT, and the write of its link, were lost.
+#[tokio::test]
+async fn replay_revives_a_link_that_was_deleted_before_the_close() {
+    for length in [PART / 2, PART * 3] {
+        let bench = Bench::new().await;
+        let (content, repository) = (bytes(length), bench.repository("a"));
+        let name = bench.push("a", &content).await.digest;
+        repository.blob_delete(&name).await.unwrap();
+        let id = filled(&bench, &content).await;
+        bench.clock.advance(MINUTE);
+        bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(is_link_write));
+        let failed = repository.upload_finish(&id, &name, UploadChunk::empty()).await;
+        assert!(matches!(failed, Err(Error::Store(_))), "{failed:?}");
+        repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
+        assert_eq!(bench.pull("a", &name).await.unwrap(), content);
+    }
+}
+
+#[tokio::test]
+async fn replay_leaves_a_link_deleted_that_was_deleted_since_the_close() {
+    for later in [Duration::ZERO, MINUTE] {
+        let bench = Bench::new().await;
+        let (content, repository) = (bytes(PART / 2), bench.repository("a"));
+        let id = filled(&bench, &content).await;
+        let name = digest(&content);
+        repository.upload_finish(&id, &name, UploadChunk::empty()).await.unwrap();
+        bench.clock.advance(later);
+        repository.blob_delete(&name).await.unwrap();
+        bench.clock.advance(MINUTE);
+        let again = repository.upload_finish(&id, &name, UploadChunk::empty()).await;
+        assert!(matches!(again, Err(Error::UploadUnknown { .. })), "{later:?}: {again:?}");
+        assert!(bench.pull("a", &name).await.is_err(), "{later:?}");
+    }
 }
 
 #[tokio::test]

@@ -167,7 +167,7 @@ impl FolderLocks {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_known(&self, folder: &str) -> bool {
+    pub(super) fn is_known(&self, folder: &str) -> bool {
         folder.is_empty() || self.known().contains_key(folder)
     }
 
@@ -274,6 +274,9 @@ impl FolderLocks {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 match self.disk.metadata(&path) {
                     Ok(found) if found.is_dir() => self.check_device(folder, &found)?,
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failure::ambiguous(folder, error));
+                    }
                     _ => return Err(failure::write(folder, io::ErrorKind::NotADirectory.into())),
                 }
             }

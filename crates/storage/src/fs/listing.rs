@@ -6,8 +6,7 @@
 //! limit, if that is larger) are kept at a time; one with more is re-read for the rest.
 
 use std::collections::BinaryHeap;
-use std::fs::{self, DirEntry, File};
-use std::io;
+use std::fs::{DirEntry, File};
 use std::ops::Bound;
 use std::time::{Duration, SystemTime};
 
@@ -245,11 +244,11 @@ impl FsInner {
                 let _ = self.disk.unlink(&entry.path());
                 continue;
             }
-            let Some(is_folder) = is_folder_entry(&entry).map_err(fail)? else { continue };
             let full = format!("{folder}{component}");
             if !Key::is_valid(&full) {
                 continue;
             }
+            let Some(is_folder) = self.is_folder_entry(&entry, folder)? else { continue };
             let full = if is_folder { full + "/" } else { full };
             if all.len() <= name_cache::REMEMBERED_MAX {
                 all.push(full.clone());
@@ -260,6 +259,20 @@ impl FsInner {
         }
         self.folders.names.keep(name, all);
         Ok(())
+    }
+
+    /// Whether an entry is a folder (or a link to one); nothing if it is neither file nor folder.
+    /// Links are followed because look-ups follow them.
+    fn is_folder_entry(&self, entry: &DirEntry, folder: &str) -> Result<Option<bool>> {
+        let mut kind = entry.file_type().map_err(|error| failure::lookup(folder, error))?;
+        if kind.is_symlink() {
+            let met = self.root.meet_link(&entry.path());
+            let Some(led) = met.map_err(|error| failure::ambiguous(folder, error))? else {
+                return Ok(None);
+            };
+            kind = led;
+        }
+        Ok((kind.is_file() || kind.is_dir()).then(|| kind.is_dir()))
     }
 }
 
@@ -285,18 +298,4 @@ fn listed(name: String, folder: &File) -> Result<Option<Listed>> {
 
 fn absent_is<T>(absent: T, error: Error) -> Result<T> {
     if error.is_not_found() { Ok(absent) } else { Err(error) }
-}
-
-/// Whether an entry is a folder (or a link to one); nothing if it is neither file nor folder.
-/// Links are followed because look-ups follow them.
-fn is_folder_entry(entry: &DirEntry) -> io::Result<Option<bool>> {
-    let mut kind = entry.file_type()?;
-    if kind.is_symlink() {
-        kind = match fs::metadata(entry.path()) {
-            Ok(metadata) => metadata.file_type(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-    }
-    Ok((kind.is_file() || kind.is_dir()).then(|| kind.is_dir()))
 }

@@ -15,7 +15,7 @@
 //! `Unavailable`, so that an empty mount point is not taken for an empty store. The same holds for
 //! folders in it that are mount points or symbolic links.
 //!
-//! Blocking calls run on tokio's pool for such work; nothing holds one of its threads while it
+//! Blocking calls run on threads of tokio's pool for such work; nothing holds one of its threads while it
 //! waits for a client. Writes and listings, which wait for syncs, have a number of these threads
 //! each at most: in a pool of [`FS_THREADS`] a read finds a thread however slow the disk syncs. A
 //! read still waits for the sync of a write whose key shares its lock ([`KEY_STRIPES`]). Cached
@@ -37,6 +37,7 @@ mod reserve;
 mod root;
 mod sequence;
 mod sync;
+mod threads;
 mod uploads;
 mod wal;
 
@@ -60,6 +61,7 @@ use self::record_cache::RecordCache;
 use self::reserve::DiskReserve;
 use self::root::FsRoot;
 use self::sync::Syncs;
+use self::threads::{BlockingThreads, WorkFailure};
 use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
@@ -169,6 +171,7 @@ struct FsInner {
     upload_age_max: Duration,
     run: String,
     temporaries: AtomicU64,
+    threads: BlockingThreads,
     root: FsRoot,
     /// How much of the next part fits on the disk.
     #[cfg(test)]
@@ -240,6 +243,7 @@ impl FsStore {
             upload_age_max,
             run: uuid::Uuid::new_v4().simple().to_string(),
             temporaries: AtomicU64::new(0),
+            threads: BlockingThreads::default(),
             root,
             #[cfg(test)]
             room: std::sync::Mutex::default(),
@@ -287,7 +291,7 @@ impl FsStore {
         work: impl FnOnce(&FsInner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (inner, key) = (self.inner.clone(), key.into());
-        blocking(key.clone(), move || {
+        blocking(&self.inner.threads, key.clone(), move || {
             let _permit = permit;
             inner.check_root(&key)?;
             let outcome = work(&inner);
@@ -388,15 +392,18 @@ async fn permit(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
     Arc::clone(permits).acquire_owned().await.expect("the permits of a store are never closed")
 }
 
-/// Runs blocking work on tokio's pool for it.
+/// Runs blocking work on a thread for it.
 async fn blocking<T: Send + 'static>(
+    threads: &BlockingThreads,
     key: impl Into<String>,
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match threads.run(work).await {
         Ok(outcome) => outcome,
-        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-        Err(stopped) => Err(Error::with_source(ErrorKind::Unavailable, key.into(), stopped)),
+        Err(WorkFailure::Panicked(panic)) => resume_unwind(panic),
+        Err(WorkFailure::Stopped) => {
+            Err(Error::with_source(ErrorKind::Unavailable, key.into(), "the runtime stops"))
+        }
     }
 }
 
@@ -429,7 +436,7 @@ impl Store for FsStore {
     async fn read(&self, key: &Key, range: ByteRange) -> Result<ByteStream> {
         let wanted = key.clone();
         let file = self.read_in(key.clone(), move |inner| inner.open_range(&wanted, range)).await?;
-        Ok(reading::stream(key.clone(), file, range, &self.inner.watch))
+        Ok(reading::stream(key.clone(), file, range, (&self.inner.threads, &self.inner.watch)))
     }
 
     async fn put(&self, key: &Key, bytes: Bytes, mode: PutMode) -> Result<Written> {
@@ -476,9 +483,9 @@ impl Store for FsStore {
     }
 
     async fn create_multipart(&self, key: &Key, writer: u64, part_bytes: u64) -> Result<Multipart> {
-        let key = key.clone();
-        self.write_in(key.clone(), move |inner| inner.create_multipart(&key, writer, part_bytes))
-            .await
+        // Only names are given: the file comes with the first part.
+        self.inner.check_root(key.as_str())?;
+        self.inner.create_multipart(key, writer, part_bytes)
     }
 
     async fn resume_multipart(&self, upload: &Multipart, writer: u64) -> Result<Multipart> {
@@ -492,9 +499,19 @@ impl Store for FsStore {
         let wait = self.inner.watch.begin();
         let permit = permit(&self.writes).await;
         let (inner, upload) = (Arc::clone(&self.inner), upload.clone());
-        blocking(upload.key.to_string(), move || {
+        blocking(&self.inner.threads, upload.key.to_string(), move || {
             let _held = (permit, wait);
             inner.put_part(&upload, offset, &bytes)
+        })
+        .await
+    }
+
+    async fn put_last_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let upload = upload.clone();
+        self.write_in(upload.key.clone(), move |inner| {
+            let part = inner.put_part(&upload, offset, &bytes)?;
+            inner.sync_parts(&upload)?;
+            Ok(part)
         })
         .await
     }

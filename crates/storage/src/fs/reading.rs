@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::disk_waits::DiskWaits;
 use super::record_cache::RecordStamp;
+use super::threads::BlockingThreads;
 use super::{FsInner, blocking, failure};
 use crate::{ByteRange, ByteStream, Error, ErrorKind, Key, OpenFile, Result};
 
@@ -83,14 +84,19 @@ impl FsInner {
 }
 
 /// Streams a range of an open file. A file that ends early is an error, never a short stream.
-pub(super) fn stream(key: Key, file: File, range: ByteRange, watch: &DiskWaits) -> ByteStream {
-    let (file, watch) = (Arc::new(file), watch.clone());
-    let open = move || (key.clone(), file.clone(), watch.clone());
+pub(super) fn stream(
+    key: Key,
+    file: File,
+    range: ByteRange,
+    (threads, watch): (&BlockingThreads, &DiskWaits),
+) -> ByteStream {
+    let (file, on) = (Arc::new(file), (threads.clone(), watch.clone()));
+    let open = move || (key.clone(), file.clone(), on.clone());
     futures::stream::try_unfold(range, move |rest| next(open(), rest)).into_stream().boxed()
 }
 
 async fn next(
-    (key, file, watch): (Key, Arc<File>, DiskWaits),
+    (key, file, (threads, watch)): (Key, Arc<File>, (BlockingThreads, DiskWaits)),
     rest: ByteRange,
 ) -> Result<Option<(Bytes, ByteRange)>> {
     if rest.is_empty() {
@@ -103,7 +109,7 @@ async fn next(
         let _wait = watch.begin();
         read_chunk(&key, &file, chunk)
     };
-    let bytes = blocking(name, read).await?;
+    let bytes = blocking(&threads, name, read).await?;
     Ok(Some((bytes, ByteRange { start: end, ..rest })))
 }
 

@@ -20,7 +20,7 @@ use super::disk::Disk;
 use super::folders::parent;
 use super::record_cache::{CachedFile, CachedLookup, RecordStamp};
 use super::wal::{AppliedEntries, LOGGED_BYTES_MAX, PendingEntries, Wal, WalEntry, WalRefusal};
-use super::{FsInner, failure};
+use super::{FsInner, failure, is_full};
 use crate::{
     ETag, Error, ErrorKind, Key, PutMode, RECORD_BYTES_MAX, Record, Result, Stat, Written,
 };
@@ -31,16 +31,22 @@ const ETAG_BYTES: usize = 16;
 /// A file that goes away unless it is given a name.
 pub(super) struct TemporaryFile {
     path: PathBuf,
+    file: File,
     disk: Disk,
     is_renamed: bool,
 }
 
 impl TemporaryFile {
     /// Gives it a name.
-    pub(super) fn rename(mut self, to: &Path) -> io::Result<()> {
+    pub(super) fn rename(&mut self, to: &Path) -> io::Result<()> {
         self.disk.rename(&self.path, to)?;
         self.is_renamed = true;
         Ok(())
+    }
+
+    /// Its metadata, which changes with its name. No path is looked up for it.
+    fn metadata(&self) -> io::Result<Metadata> {
+        self.disk.metadata_of(&self.file)
     }
 }
 
@@ -182,7 +188,7 @@ impl FsInner {
         mode: &PutMode,
     ) -> Result<bool> {
         let modified = self.clock.now();
-        let temporary = self.write_temporary(key, folder, bytes, modified)?;
+        let mut temporary = self.write_temporary((key, folder), bytes, mode, modified)?;
         let _held = self.keys.exclusive(key.as_str());
         self.check_held(key, mode)?;
         let path = key.to_string();
@@ -196,7 +202,7 @@ impl FsInner {
         drop(logged);
         self.appeared(key, &renamed);
         let Err(error) = renamed else {
-            self.read_next(key, bytes, version);
+            self.read_next(key, bytes, version, &temporary);
             return Ok(true);
         };
         self.retract(log, key, &[key.as_str()])?;
@@ -204,9 +210,15 @@ impl FsInner {
     }
 
     /// A record that was just written is what is read next.
-    pub(super) fn read_next(&self, key: &Key, bytes: &Bytes, version: Option<&ETag>) {
+    pub(super) fn read_next(
+        &self,
+        key: &Key,
+        bytes: &Bytes,
+        version: Option<&ETag>,
+        written: &TemporaryFile,
+    ) {
         let Some(etag) = version.cloned() else { return };
-        let Ok(metadata) = self.disk.metadata(&self.path(key)) else { return };
+        let Ok(metadata) = written.metadata() else { return };
         let Ok(last_modified) = metadata.modified() else { return };
         let (bytes, stamp) = (bytes.clone(), RecordStamp::of(&metadata));
         self.known.set(key, Some(CachedFile { bytes, etag, last_modified, stamp }));
@@ -219,13 +231,9 @@ impl FsInner {
         (bytes, version): (&Bytes, Option<&ETag>),
         mode: &PutMode,
     ) -> Result<()> {
-        let temporary = self.write_temporary(key, folder, bytes, self.clock.now())?;
-        if self.syncs.is_strict() {
-            self.disk
-                .open(&temporary.path)
-                .and_then(|file| self.syncs.file(&file))
-                .map_err(|error| failure::write(key, error))?;
-        }
+        let now = self.clock.now();
+        let mut temporary = self.write_temporary((key, folder), bytes, mode, now)?;
+        self.syncs.file(&temporary.file).map_err(|error| failure::write(key, error))?;
         let _held = self.keys.exclusive(key.as_str());
         self.check_held(key, mode)?;
         let path = self.path(key);
@@ -234,7 +242,7 @@ impl FsInner {
         renamed.map_err(|error| taken(key, &path, error))?;
         self.settle(key, [key.as_str()])?;
         let is_record = bytes.len() as u64 <= LOGGED_BYTES_MAX;
-        self.read_next(key, bytes, version.filter(|_| is_record));
+        self.read_next(key, bytes, version.filter(|_| is_record), &temporary);
         Ok(())
     }
 
@@ -271,17 +279,30 @@ impl FsInner {
         })
     }
 
-    /// Checks the condition before anything is written: a lost swap leaves no folder behind, and
-    /// works on a full disk too.
+    /// Checks the condition before anything is written, where that mostly saves more than it costs: what
+    /// is to be created is mostly there if its folder is, and a swap mostly succeeds. A lost swap
+    /// leaves no folder behind.
     pub(super) fn check_mode(&self, key: &Key, mode: &PutMode) -> Result<()> {
+        let has_folder = self.folders.is_known(parent(key.as_str()));
+        match mode {
+            PutMode::Create if has_folder => self.check_now(key, mode),
+            PutMode::Match(_) if !has_folder => self.check_now(key, mode),
+            PutMode::Create | PutMode::Match(_) | PutMode::Overwrite => Ok(()),
+        }
+    }
+
+    fn check_now(&self, key: &Key, mode: &PutMode) -> Result<()> {
         let _held = self.keys.shared(key.as_str());
         self.check_held(key, mode)
     }
 
     /// Whether a write of this mode may take place now. The key is held.
     pub(super) fn check_held(&self, key: &Key, mode: &PutMode) -> Result<()> {
-        if let PutMode::Match(version) = mode {
-            return self.check_version(key, version);
+        match mode {
+            PutMode::Match(version) => return self.check_version(key, version),
+            // A folder that has the name refuses the rename; in the log it would have to be retracted.
+            PutMode::Overwrite if self.log.is_none() => return Ok(()),
+            PutMode::Create | PutMode::Overwrite => {}
         }
         let path = self.path(key);
         match self.there(key)? {
@@ -309,10 +330,25 @@ impl FsInner {
         }
     }
 
+    /// Writes the file that is to have a key's name. On a full disk a condition that fails is said first:
+    /// it would fail with space, too.
     pub(super) fn write_temporary(
         &self,
-        key: &Key,
-        folder: &Path,
+        (key, folder): (&Key, &Path),
+        bytes: &[u8],
+        mode: &PutMode,
+        modified: SystemTime,
+    ) -> Result<TemporaryFile> {
+        let written = self.write_unnamed((key, folder), bytes, modified);
+        if is_full(&written) {
+            self.check_now(key, mode)?;
+        }
+        written
+    }
+
+    fn write_unnamed(
+        &self,
+        (key, folder): (&Key, &Path),
         bytes: &[u8],
         modified: SystemTime,
     ) -> Result<TemporaryFile> {
@@ -324,10 +360,10 @@ impl FsInner {
             }
             Err(error) => return Err(failure::write(key, error)),
         };
-        let temporary = TemporaryFile { path, disk: self.disk.clone(), is_renamed: false };
+        let temporary = TemporaryFile { path, file, disk: self.disk.clone(), is_renamed: false };
         self.disk
-            .write_at(&file, bytes, 0)
-            .and_then(|()| self.disk.set_modified(&file, modified))
+            .write_at(&temporary.file, bytes, 0)
+            .and_then(|()| self.disk.set_modified(&temporary.file, modified))
             .map_err(|error| failure::write(key, error))?;
         Ok(temporary)
     }

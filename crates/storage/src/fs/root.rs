@@ -5,7 +5,7 @@
 //! when a run under relaxed durability did not stop cleanly, and the uploads of the old epoch
 //! are gone with it.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, FileType, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -127,6 +127,11 @@ impl FsRoot {
                 format!("{path:?}, which is locked, is not there any more: {error}"),
             )),
         }
+    }
+
+    /// The kind of what a symbolic link leads to that a listing met.
+    pub(super) fn meet_link(&self, path: &Path) -> io::Result<Option<FileType>> {
+        self.linked.meet(path)
     }
 
     pub(super) fn path(&self) -> &Path {

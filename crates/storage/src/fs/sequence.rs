@@ -193,7 +193,7 @@ impl FsInner {
             }
             SequenceStep::Put(put, version) => {
                 let temporary = self.folders.within(parent(put.key.as_str()), |folder| {
-                    self.write_temporary(&put.key, folder, &put.bytes, modified)
+                    self.write_temporary((&put.key, folder), &put.bytes, &put.mode, modified)
                 })?;
                 Ok(StagedStep::Put(put, version, temporary))
             }
@@ -248,9 +248,9 @@ impl FsInner {
             renamed.map_err(|error| taken(&key, &path, error))
         };
         match step {
-            StagedStep::Put(put, version, temporary) => {
+            StagedStep::Put(put, version, mut temporary) => {
                 show(temporary.rename(&path))?;
-                self.read_next(&key, &put.bytes, version);
+                self.read_next(&key, &put.bytes, version, &temporary);
             }
             StagedStep::Complete(upload, name) => {
                 show(self.disk.rename(&self.root.path().join(name), &path))?;

@@ -5,7 +5,7 @@
 //! holds it shared, a resumption, completion or abort holds it exclusively, so a superseded
 //! claim's last write is over before the next claim's first.
 //!
-//! The file begins as a temporary one, which the next run of the store removes. With the first
+//! The file comes with the first part, as a temporary one, which the next run of the store removes. With the first
 //! [`Store::sync_parts`](crate::Store::sync_parts), after which a record may name the upload, it gets
 //! the name that the upload's id says, and stays.
 //!
@@ -76,6 +76,8 @@ struct StagingFile {
 /// What the name of an upload's file means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StagingName {
+    /// There is no file before the first part.
+    Absent,
     /// The next run removes it: no record can name the upload.
     Temporary,
     /// It is the one that the upload's id says.
@@ -230,21 +232,22 @@ impl FsInner {
         self.check_syncs(key)?;
         let id = format!("{}-{}", self.root.epoch(), Uuid::new_v4().simple());
         let upload = Multipart { key: key.clone(), id, writer, part_bytes, parts: Vec::new() };
-        let folder = parent(key.as_str());
-        let name = name_in(folder, &self.temporary_name());
-        let path = self.root.path().join(&name);
-        let file = self.folders.within(folder, |_| match self.disk.create_new(&path) {
+        let name = name_in(parent(key.as_str()), &self.temporary_name());
+        let claims = || Ok(UploadClaims::new(name, StagingName::Absent, writer, 0));
+        self.uploads.claims(&upload, claims)?;
+        Ok(upload)
+    }
+
+    /// Creates the file of an upload, with its first part.
+    fn create_staging(&self, key: &Key, name: &str) -> Result<File> {
+        let path = self.root.path().join(name);
+        self.folders.within(parent(key.as_str()), |_| match self.disk.create_new(&path) {
             Ok(file) => Ok(file),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(failure::lookup(key, error))
             }
             Err(error) => Err(failure::write(key, error)),
-        })?;
-        let claims = || Ok(UploadClaims::new(name, StagingName::Temporary, writer, 0));
-        let claims = self.uploads.claims(&upload, claims)?;
-        let kept = self.uploads.keep(file);
-        claims.file().open = kept.counted_in.is_some().then_some(kept);
-        Ok(upload)
+        })
     }
 
     /// Where an upload's bytes are, below the root, once a record may name it. An id that this epoch
@@ -290,13 +293,21 @@ impl FsInner {
             return Ok(Arc::clone(open));
         }
         self.check_root(upload.key.as_str())?;
-        let opened = self.disk.open_for_writing(&self.root.path().join(&staging.name));
-        let file = opened.map_err(|error| failure::lookup(&upload.key, error));
-        let file = file.inspect_err(|error| {
-            if error.is_not_found() {
-                self.uploads.forget(upload);
+        let file = match staging.kind {
+            StagingName::Absent => self.create_staging(&upload.key, &staging.name)?,
+            StagingName::Temporary | StagingName::Lasting => {
+                let opened = self.disk.open_for_writing(&self.root.path().join(&staging.name));
+                let file = opened.map_err(|error| failure::lookup(&upload.key, error));
+                file.inspect_err(|error| {
+                    if error.is_not_found() {
+                        self.uploads.forget(upload);
+                    }
+                })?
             }
-        })?;
+        };
+        if staging.kind == StagingName::Absent {
+            staging.kind = StagingName::Temporary;
+        }
         let kept = self.uploads.keep(file);
         staging.open = kept.counted_in.is_some().then(|| Arc::clone(&kept));
         Ok(kept)
@@ -534,6 +545,10 @@ impl FsInner {
                 let staging = claims.file();
                 (staging.name.clone(), staging.kind)
             };
+            if kind == StagingName::Absent {
+                self.uploads.forget(upload);
+                return Ok(());
+            }
             let path = self.root.path().join(&name);
             match self.disk.unlink(&path).map_err(|error| failure::lookup(&upload.key, error)) {
                 Err(error) if !error.is_not_found() => return Err(error),

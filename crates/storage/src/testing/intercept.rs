@@ -154,6 +154,12 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
         self.intercept(call, self.inner.put_part(upload, offset, bytes)).await
     }
 
+    async fn put_last_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let part = self.put_part(upload, offset, bytes).await?;
+        self.sync_parts(upload).await?;
+        Ok(part)
+    }
+
     async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
         self.intercept(Call::new("sync_parts", &upload.key, 0), self.inner.sync_parts(upload)).await
     }

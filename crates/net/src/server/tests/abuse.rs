@@ -27,6 +27,19 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+impl Fixture {
+    fn rendered_metrics(&self) -> String {
+        self.metrics.render(&jreg_registry::RegistryUsage {
+            upload_slots_free: 0,
+            upload_buffer: Default::default(),
+            cache_hits: 0,
+            cache_misses: 0,
+            damaged_records_replaced: 0,
+            clock_difference: Duration::ZERO,
+        })
+    }
+}
+
 /// A GET of a path (RFC 7541): indexed method and scheme, literal path and authority.
 fn get_frame(stream: u32, path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
@@ -94,15 +107,59 @@ async fn streams_that_are_given_up_after_they_were_taken_end_the_connection_and_
     assert!((ABANDONED_MAX..ABANDONED_MAX * 2).contains(&given_up), "{given_up}");
     ask(&mut other, "/", "").await;
     read_until(&mut other, "here").await;
-    let cut = server.metrics.render(&jreg_registry::RegistryUsage {
-        upload_slots_free: 0,
-        upload_buffer: Default::default(),
-        cache_hits: 0,
-        cache_misses: 0,
-        damaged_records_replaced: 0,
-        clock_difference: Duration::ZERO,
-    });
+    let cut = server.rendered_metrics();
     assert!(cut.contains(r#"jreg_connections_cut_total{reason="resets"} 1"#), "{cut}");
+}
+
+fn settings_frame(window: u32) -> Vec<u8> {
+    // SETTINGS_INITIAL_WINDOW_SIZE
+    frame(4, 0, 0, &[&[0, 4][..], &window.to_be_bytes()].concat())
+}
+
+/// Each changes the windows of all streams.
+#[tokio::test]
+async fn settings_without_end_end_the_connection_and_no_other() {
+    let server = start(patient());
+    let mut other = server.connect().await;
+    let mut stream = server.connect().await;
+    stream.write_all(PREFACE).await.unwrap();
+    let held: Vec<u8> = streams().take(8).flat_map(|id| get_frame(id, "/held")).collect();
+    stream.write_all(&held).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let flood = async {
+        for window in (0..20_000).map(|n| 1 + n % 2) {
+            if writing.write_all(&settings_frame(window).repeat(100)).await.is_err() {
+                break;
+            }
+        }
+    };
+    let mut response = Vec::new();
+    let read = reading.read_to_end(&mut response);
+    let both = futures::future::join(flood, read);
+    // The connection is closed, with or without an error.
+    let _ = tokio::time::timeout(Duration::from_secs(20), both).await.unwrap();
+    ask(&mut other, "/", "").await;
+    read_until(&mut other, "here").await;
+    let cut = server.rendered_metrics();
+    assert!(cut.contains(r#"jreg_connections_cut_total{reason="settings"} 1"#), "{cut}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_now_and_then_are_served() {
+    let server = start(patient());
+    let mut stream = server.connect().await;
+    stream.write_all(PREFACE).await.unwrap();
+    for round in 0..40 {
+        stream.write_all(&settings_frame(65_535).repeat(20)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        stream.write_all(&get_frame(2 * round + 1, "/")).await.unwrap();
+        let (mut response, mut piece) = (Vec::new(), [0; 1024]);
+        while !response.ends_with(b"here") {
+            let count = stream.read(&mut piece).await.unwrap();
+            assert!(count > 0, "closed in round {round}");
+            response.extend(&piece[..count]);
+        }
+    }
 }
 
 #[tokio::test]

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-use jreg_oci::RepositoryName;
 use serde::{Deserialize, Serialize};
 
-/// Maximum length of a pattern, in characters: that of a name.
-const PATTERN_CHARS_MAX: usize = 255;
+use crate::RepositoryName;
+use crate::glob::glob_matches;
+use crate::name::NAME_CHARS_MAX;
+
 /// Maximum `**` in one pattern. Each makes matching slower.
 const DOUBLE_STARS_MAX: usize = 4;
 
@@ -30,7 +31,7 @@ pub struct RepositoryPattern(String);
 /// Error of an invalid pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid repository pattern {pattern:?}: {reason}")]
-pub struct InvalidPattern {
+pub struct InvalidRepositoryPattern {
     pattern: String,
     reason: &'static str,
 }
@@ -62,43 +63,14 @@ fn components_match(pattern: &[&str], name: &[&str]) -> bool {
             None => false,
         }),
         ([first, later @ ..], [component, rest @ ..]) => {
-            component_matches(first.as_bytes(), component.as_bytes())
-                && components_match(later, rest)
+            glob_matches(first.as_bytes(), component.as_bytes()) && components_match(later, rest)
         }
         ([_, ..], []) => false,
     }
 }
 
-/// The usual match of `*`, in linear time times the number of stars.
-fn component_matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut p, mut t) = (0, 0);
-    // Where the last star stands, and up to where it has been taken to reach.
-    let mut star: Option<(usize, usize)> = None;
-    while t < text.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, t));
-                p += 1;
-            }
-            Some(byte) if Some(byte) == text.get(t) => {
-                p += 1;
-                t += 1;
-            }
-            _ => match star {
-                Some((at, reach)) => {
-                    star = Some((at, reach + 1));
-                    p = at + 1;
-                    t = reach + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.iter().skip(p).all(|byte| *byte == b'*')
-}
-
 fn check(pattern: &str) -> Result<(), &'static str> {
-    if pattern.is_empty() || pattern.len() > PATTERN_CHARS_MAX {
+    if pattern.is_empty() || pattern.len() > NAME_CHARS_MAX {
         return Err("it must be 1 to 255 characters long");
     }
     let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-*/".contains(&b);
@@ -123,21 +95,21 @@ fn check(pattern: &str) -> Result<(), &'static str> {
 }
 
 impl FromStr for RepositoryPattern {
-    type Err = InvalidPattern;
+    type Err = InvalidRepositoryPattern;
 
-    fn from_str(pattern: &str) -> Result<Self, InvalidPattern> {
+    fn from_str(pattern: &str) -> Result<Self, InvalidRepositoryPattern> {
         let excerpt = || pattern.chars().take(80).collect();
         match check(pattern) {
             Ok(()) => Ok(Self(pattern.to_owned())),
-            Err(reason) => Err(InvalidPattern { pattern: excerpt(), reason }),
+            Err(reason) => Err(InvalidRepositoryPattern { pattern: excerpt(), reason }),
         }
     }
 }
 
 impl TryFrom<String> for RepositoryPattern {
-    type Error = InvalidPattern;
+    type Error = InvalidRepositoryPattern;
 
-    fn try_from(pattern: String) -> Result<Self, InvalidPattern> {
+    fn try_from(pattern: String) -> Result<Self, InvalidRepositoryPattern> {
         pattern.parse()
     }
 }
