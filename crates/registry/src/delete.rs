@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::{ETag, Key};
@@ -136,7 +136,7 @@ impl Repository {
             }
             Some(_) => {}
         }
-        let known = Some(KnownTag { seen, is_archived: false });
+        let known = Some(KnownTag { seen, is_archived: false, queued: None });
         let removed = self.change_tag(&tag, None, known, TagChange::RemoveFrom(digest)).await?;
         removed.into_iter().for_each(|transition| removal.note(transition));
         Ok(())
@@ -216,8 +216,8 @@ impl Repository {
         keep: KeepCopy,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
-        let change = ChangeId::after(None, self.core.clock.now());
-        let mut is_copied = keep == KeepCopy::No;
+        // Another one, pushed meanwhile, is copied as well.
+        let mut announced: Option<Option<ChangeId>> = None;
         let key = keys::manifest(&self.name, digest);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
@@ -239,10 +239,22 @@ impl Repository {
             }
             let pushes = self.core.manifest_locks.ended_pushes(&key);
             let tags = self.hinted_tags(digest, None).await?;
-            if let (false, FoundRecord::Valid(manifest)) = (is_copied, &found) {
-                let names = tags.pointing_to(digest);
-                self.copy_manifest(digest, change, &manifest.value, names).await?;
-                is_copied = true;
+            let header = found.valid().map(|seen| &seen.value.header);
+            let came_by = header.and_then(|header| header.change);
+            if announced != Some(came_by) {
+                let change = ChangeId::after(None, self.core.clock.now());
+                let copying = async {
+                    match (keep, found.valid()) {
+                        (KeepCopy::Yes, Some(manifest)) => {
+                            let names = tags.pointing_to(digest);
+                            self.copy_manifest(digest, change, &manifest.value, names).await
+                        }
+                        _ => Ok(()),
+                    }
+                };
+                let queueing = self.queue_manifest_delete(digest, header, change);
+                try_join(copying, queueing).await?;
+                announced = Some(came_by);
             }
             if self
                 .delete_version(&key, digest, (etag, subject.as_ref()), removal, (tags, pushes))

@@ -28,7 +28,8 @@
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `link.rs`: which repository links which blob
-//! - `event.rs`, `events.rs`, `events/`: what changed, for sinks that want to know
+//! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
+//!   to know
 //! - `lease.rs`: which instance usually does some work
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
@@ -44,6 +45,7 @@ mod body;
 mod budget;
 mod cache;
 mod change;
+mod change_events;
 mod commit;
 mod compute;
 mod content;
@@ -53,6 +55,7 @@ mod delete;
 mod error;
 mod event;
 mod events;
+mod evidence;
 mod explain;
 mod fingerprint;
 mod format;

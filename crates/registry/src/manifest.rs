@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{try_join, try_join_all, try_join4};
+use futures::future::{join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
@@ -106,6 +106,8 @@ struct PushReads {
     tags: Vec<TagVersion>,
     /// Whether the catalog lists the repository, by an entry that is young.
     is_listed: bool,
+    /// The change of which an event was queued, by which the manifest comes into being if it is absent.
+    queued: Option<ChangeId>,
 }
 
 impl PushPlan {
@@ -118,6 +120,15 @@ impl PushPlan {
             (reference, _) => {
                 condition.check(reference, reads.manifest.as_ref().and(reference.digest()))
             }
+        }
+    }
+
+    /// What its tags are set to.
+    fn target(&self) -> TaggedManifest {
+        TaggedManifest {
+            digest: self.digest.clone(),
+            media_type: self.manifest.media_type.clone(),
+            size: self.record.header.size,
         }
     }
 
@@ -304,6 +315,20 @@ impl Repository {
     /// catalog's entry, and the versions of what will be written over. Hints and entries are
     /// mostly new, so they are not read.
     async fn read_for_push(&self, window: WriteWindow, plan: &PushPlan) -> Result<PushReads> {
+        let queued = self.new_push_event();
+        let reads = self.read_beside_event(window, plan, queued).await;
+        if let (Err(_), Some(change)) = (&reads, queued) {
+            self.withdraw_event(change).await;
+        }
+        reads
+    }
+
+    async fn read_beside_event(
+        &self,
+        window: WriteWindow,
+        plan: &PushPlan,
+        queued: Option<ChangeId>,
+    ) -> Result<PushReads> {
         let core = &self.core;
         let catalog_key = keys::catalog(&self.name);
         let manifest_key = keys::manifest(&self.name, &plan.digest);
@@ -312,15 +337,16 @@ impl Repository {
             let key = keys::tag(&self.name, tag);
             async move { with_permit(width, core.find_record::<TagRecord>(&key)).await }
         });
-        let ((), catalog, manifest, tags) = try_join4(
+        let ((), catalog, manifest, tags, ()) = try_join5(
             self.check_references(window, &plan.manifest.references, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
             with_permit(width, self.look_up(plan, &manifest_key)),
             try_join_all(tags),
+            self.queue_manifest_push(window, &plan.digest, &plan.record.header, queued),
         )
         .await?;
-        let reads = PushReads { manifest, tags, is_listed: catalog.is_some() };
+        let reads = PushReads { manifest, tags, is_listed: catalog.is_some(), queued };
         plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
             plan.check_type(&reads)?;
@@ -427,22 +453,34 @@ impl Repository {
                 }
             }
         };
+        let listing = async {
+            match reads.queued.filter(|_| is_there) {
+                None => listing.await,
+                Some(change) => join(listing, self.withdraw_event(change)).await.0,
+            }
+        };
+        let target = &plan.target();
         let archives = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
             match points_to(seen, &plan.digest) {
-                true => Ok(false),
-                false => self.archive_early(window, tag, seen).await,
+                true => Ok((false, None)),
+                false => {
+                    let queueing = self.queue_tag_set(window, tag, seen, target);
+                    try_join(self.archive_early(window, tag, seen), queueing).await
+                }
             }
         });
-        let manifest = self.store_manifest(window, plan, &key, reads.manifest.as_ref());
+        let seen = (reads.manifest.as_ref(), reads.queued);
+        let manifest = self.store_manifest(window, plan, &key, seen);
         let (_, archived, (), written) =
             try_join4(try_join_all(hints), try_join_all(archives), listing, manifest).await?;
         if !written {
             return Ok(None);
         }
         let known = reads.tags.into_iter().zip(archived);
-        let known = known.map(|(seen, is_archived)| KnownTag { seen, is_archived }).collect();
-        let (transitions, ()) =
-            try_join(self.set_tags(window, plan, known), self.write_referrer(window, plan)).await?;
+        let known =
+            known.map(|(seen, (is_archived, queued))| KnownTag { seen, is_archived, queued });
+        let tags = self.set_tags(window, plan, target, known.collect());
+        let (transitions, ()) = try_join(tags, self.write_referrer(window, plan)).await?;
         Ok(Some(transitions))
     }
 
@@ -456,7 +494,7 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
-        seen: Option<&SeenManifest>,
+        (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
     ) -> Result<bool> {
         let core = &self.core;
         if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
@@ -466,7 +504,7 @@ impl Repository {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         while attempts.try_next().await {
             if let Ok(_alone) = writing.try_lock() {
-                if self.swap_manifest(window, plan, key, seen).await? {
+                if self.swap_manifest(window, plan, key, (seen, queued)).await? {
                     return Ok(true);
                 }
             } else {
@@ -488,9 +526,9 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
-        seen: Option<&SeenManifest>,
+        (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
     ) -> Result<bool> {
-        let (core, bytes) = (&self.core, self.record_over(plan, seen));
+        let (core, bytes) = (&self.core, self.record_over(plan, seen, queued));
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
@@ -503,11 +541,16 @@ impl Repository {
 
     /// The bytes to write over the version that was seen: what that says of when the manifest came into
     /// being stays.
-    fn record_over(&self, plan: &PushPlan, seen: Option<&SeenManifest>) -> Bytes {
+    fn record_over(
+        &self,
+        plan: &PushPlan,
+        seen: Option<&SeenManifest>,
+        queued: Option<ChangeId>,
+    ) -> Bytes {
         let seen = seen.and_then(|seen| seen.header.as_ref());
         let change = match seen {
             Some(seen) => seen.value.change,
-            None => Some(ChangeId::after(None, self.core.clock.now())),
+            None => queued.or_else(|| Some(ChangeId::after(None, self.core.clock.now()))),
         };
         let header = ManifestHeader { change, ..plan.record.header.clone() };
         plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
@@ -517,13 +560,9 @@ impl Repository {
         &self,
         window: WriteWindow,
         plan: &PushPlan,
+        target: &TaggedManifest,
         seen: Vec<KnownTag>,
     ) -> Result<Vec<TagTransition>> {
-        let target = &TaggedManifest {
-            digest: plan.digest.clone(),
-            media_type: plan.manifest.media_type.clone(),
-            size: plan.record.header.size,
-        };
         let sets = plan.tags.iter().zip(seen).map(|(tag, seen)| {
             let condition = plan.condition.as_ref().filter(|_| plan.reference.tag() == Some(tag));
             let change = TagChange::Set(window, target);

@@ -46,6 +46,8 @@ pub(crate) struct KnownTag {
     pub(crate) seen: TagVersion,
     /// Whether it was archived after it was read.
     pub(crate) is_archived: bool,
+    /// The change of which an event was queued after it was read.
+    pub(crate) queued: Option<ChangeId>,
 }
 
 /// What a request did to a tag.
@@ -144,17 +146,17 @@ impl Repository {
             if attempts.is_retry() && matches!(change, TagChange::RemoveKnown) {
                 return Ok(None);
             }
-            let KnownTag { seen, is_archived } = match known.take() {
+            let KnownTag { seen, is_archived, queued } = match known.take() {
                 Some(known) => known,
                 None => {
                     let seen = core.find_record(&key).await?;
-                    KnownTag { seen, is_archived: false }
+                    KnownTag { seen, is_archived: false, queued: None }
                 }
             };
             if let Some(condition) = condition {
                 condition.check_tag(&Reference::Tag(tag.clone()), &seen)?;
             }
-            let Some(next) = self.next_record(tag, change, &seen)? else { return Ok(None) };
+            let Some(next) = self.next_record(tag, change, &seen, queued)? else { return Ok(None) };
             let window = match change {
                 TagChange::Set(window, target) => {
                     core.check_window(window)?;
@@ -170,7 +172,8 @@ impl Repository {
             let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
             let swap =
                 Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
-            if core.archive_then(window, archived, swap).await? {
+            let event = self.tag_event(tag, &seen, &next).filter(|_| queued.is_none());
+            if core.archive_then(window, archived, event.as_ref(), swap).await? {
                 let transition = TagTransition {
                     tag: tag.clone(),
                     change: next.change().id,
@@ -189,6 +192,7 @@ impl Repository {
         tag: &Tag,
         change: TagChange<'_>,
         seen: &TagVersion,
+        queued: Option<ChangeId>,
     ) -> Result<Option<TagRecord>> {
         let target = match (change, seen.target()) {
             // It may point to another manifest.
@@ -206,7 +210,7 @@ impl Repository {
         let now = self.core.clock.now();
         let previous = seen.valid().map(|record| record.value.change().id);
         let new_change = || TagChangeFields {
-            id: ChangeId::after(previous, now),
+            id: queued.unwrap_or_else(|| ChangeId::after(previous, now)),
             previous,
             origin: ChangeOrigin::clone(&self.origin),
         };

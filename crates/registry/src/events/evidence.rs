@@ -1,6 +1,6 @@
 //! [`ChangeEvidence`]: what the store shows of changes.
 
-use crate::{Event, Registry, Result};
+use crate::{Event, Result};
 
 /// What the store shows of one change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,10 +27,4 @@ pub trait ChangeEvidence: Send + Sync {
     ///
     /// [`Error::Store`](crate::Error): nothing is known.
     fn find(&self, events: &[&Event]) -> impl Future<Output = Result<Vec<ChangeState>>> + Send;
-}
-
-impl ChangeEvidence for Registry {
-    async fn find(&self, events: &[&Event]) -> Result<Vec<ChangeState>> {
-        Ok(vec![ChangeState::Unknown; events.len()])
-    }
 }

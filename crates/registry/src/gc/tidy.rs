@@ -176,7 +176,7 @@ impl GcRun<'_> {
             size_bytes: 0,
         };
         let repository = self.repository(&name);
-        let known = KnownTag { seen: FoundRecord::Valid(read), is_archived: false };
+        let known = KnownTag { seen: FoundRecord::Valid(read), is_archived: false, queued: None };
         let removed = async {
             let removed = repository.change_tag(&tag, None, Some(known), TagChange::RemoveKnown);
             Ok(removed.await?.is_some())

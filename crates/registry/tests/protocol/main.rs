@@ -7,6 +7,7 @@ mod bench;
 mod buffering;
 mod damaged_manifests;
 mod events;
+mod events_of_changes;
 mod explaining;
 mod folder_costs;
 mod folder_uploads;
