@@ -223,10 +223,13 @@ const HISTORY_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 pub fn gc(settings: &Settings) -> GcOptions {
     // A client may read by a presigned URL, or an instance by a cached link, for this long.
     let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
+    // By the history the sequencer sees which events of the queue happened.
+    let events =
+        if settings.event_sinks.is_empty() { Duration::ZERO } else { settings.events_keep };
     GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
-        history_keep: HISTORY_KEEP.max(settings.gc_grace),
+        history_keep: HISTORY_KEEP.max(settings.gc_grace).max(events),
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
         bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,

@@ -202,6 +202,7 @@ async fn a_sink_that_does_not_work_stops_and_then_gets_everything_in_order() {
     assert!(failing.failing_since.is_some());
     assert_eq!(bench.watched.status.lock().unwrap().lag_events, 2);
     bench.receiver.forget();
+    bench.receiver.work();
     bench.deliver(&mut delivery).await;
     assert_eq!(bench.received(), sent);
     let cursor = bench.registry.find_sink_cursor(&bench.options().name).await.unwrap().unwrap();

@@ -95,6 +95,11 @@ impl Receiver {
         self.state.replies.lock().unwrap().extend(replies);
     }
 
+    /// From now on every request gets 200.
+    pub(crate) fn work(&self) {
+        self.state.replies.lock().unwrap().clear();
+    }
+
     pub(crate) fn requests(&self) -> Vec<ReceivedRequest> {
         self.state.requests.lock().unwrap().clone()
     }
