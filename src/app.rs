@@ -108,7 +108,7 @@ impl App {
         let authorizer = authorization.authorizer(guard.as_ref());
         let audit = open_audit(&settings, &metrics).await?;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
-        let reloader = ReloadJob::new(guard.clone(), tls.clone());
+        let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone());
         let renewer = acme.clone().map(CertificateJob);
         let jobs = Jobs { reloader, renewer, sender, ..jobs };
         let workshop = MaintenanceContext {

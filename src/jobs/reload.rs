@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jreg_access::{AccessGuard, RELOAD_INTERVAL};
 use jreg_net::tls::Tls;
+use jreg_registry::{Event, EventAction, EventDetail, Registry};
 
 use super::Job;
 
@@ -15,6 +16,7 @@ const LOOKS_PER_KEYS: u32 = 30;
 
 #[derive(Debug)]
 pub struct ReloadJob {
+    registry: Registry,
     guard: Option<Arc<AccessGuard>>,
     tls: Option<Arc<Tls>>,
     looks: AtomicU32,
@@ -22,9 +24,13 @@ pub struct ReloadJob {
 
 impl ReloadJob {
     /// `None` if there is nothing to reload.
-    pub fn new(guard: Option<Arc<AccessGuard>>, tls: Option<Arc<Tls>>) -> Option<Self> {
-        let looks = AtomicU32::new(0);
-        (guard.is_some() || tls.is_some()).then_some(Self { guard, tls, looks })
+    pub fn new(
+        registry: &Registry,
+        guard: Option<Arc<AccessGuard>>,
+        tls: Option<Arc<Tls>>,
+    ) -> Option<Self> {
+        let (registry, looks) = (registry.clone(), AtomicU32::new(0));
+        (guard.is_some() || tls.is_some()).then_some(Self { registry, guard, tls, looks })
     }
 }
 
@@ -36,15 +42,23 @@ impl Job for ReloadJob {
     async fn run(&self) {
         let (guard, tls) = (self.guard.clone(), self.tls.clone());
         let looking = move || {
-            if let Some(guard) = guard {
-                guard.reload();
-            }
-            if let Some(tls) = tls {
-                tls.reload();
-            }
+            let mut reloads: Vec<_> = guard.iter().flat_map(|guard| guard.reload()).collect();
+            reloads.extend(tls.and_then(|tls| tls.reload()));
+            let reloads = reloads.into_iter();
+            reloads.map(|reload| (reload.file, reload.is_done)).collect::<Vec<_>>()
         };
-        if tokio::task::spawn_blocking(looking).await.is_err() {
-            tracing::error!("reloading the htpasswd, policy and TLS files panicked");
+        match tokio::task::spawn_blocking(looking).await {
+            Ok(reloads) => {
+                for (file, is_done) in reloads {
+                    let outcome = if is_done { "ok" } else { "failed" };
+                    let detail = [("file", file), ("outcome", outcome)];
+                    let detail = detail.map(|(name, value)| (name.to_owned(), value.into()));
+                    let detail = EventDetail::from_iter(detail);
+                    let event = Event::of_fact(EventAction::Reload, SystemTime::now(), detail);
+                    super::record(&self.registry, event).await;
+                }
+            }
+            Err(_) => tracing::error!("reloading the htpasswd, policy and TLS files panicked"),
         }
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(guard) = &self.guard

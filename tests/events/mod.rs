@@ -63,6 +63,22 @@ async fn received(receiver: &Receiver, count: usize) -> Vec<(String, String)> {
     }
 }
 
+/// The events of each tag have their order, and those of manifests any beside them.
+#[track_caller]
+fn assert_same(mut events: Vec<(String, String)>, mut expected: Vec<(String, String)>) {
+    let of_tags = |events: &[(String, String)]| {
+        let mut of_tags: Vec<_> =
+            events.iter().filter(|(kind, _)| kind.contains(".tag.")).cloned().collect();
+        // Stable: within a tag the order stays.
+        of_tags.sort_by(|(_, a), (_, b)| a.cmp(b));
+        of_tags
+    };
+    assert_eq!(of_tags(&events), of_tags(&expected));
+    events.sort();
+    expected.sort();
+    assert_eq!(events, expected);
+}
+
 /// Pushes an image, pushes it again, moves its tag and deletes it: in the events' words.
 async fn change(client: Client, tag: &str) -> Vec<(String, String)> {
     let (first, second) = (Image::plain(1), Image::plain(2));
@@ -90,7 +106,7 @@ async fn changes_reach_a_sink_from_every_kind_of_store() {
         // A sink gets what comes after its first start.
         wait_for_cursor(&server).await;
         let expected = change(server.client(), "v1").await;
-        assert_eq!(received(&receiver, expected.len()).await, expected);
+        assert_same(received(&receiver, expected.len()).await, expected);
         let request = receiver.requests().remove(0);
         assert!(request.signature.unwrap().starts_with("t="));
         let body: Value = serde_json::from_slice(&request.body).unwrap();
@@ -133,7 +149,7 @@ async fn a_sink_that_is_down_slows_no_push_and_gets_everything_after_a_restart()
     let server = server.restart().await;
     receiver.work();
     receiver.forget();
-    assert_eq!(received(&receiver, expected.len()).await, expected);
+    assert_same(received(&receiver, expected.len()).await, expected);
     server.stop().await;
 }
 
@@ -148,10 +164,7 @@ async fn an_instance_that_is_stopped_is_replaced_by_another_and_both_queue() {
     // The same images: only the events of the tag.
     let of_two = change(two.client(), "v2").await.into_iter();
     expected.extend(of_two.filter(|(kind, _)| kind.contains("tag")));
-    let mut events = received(&receiver, expected.len()).await;
-    events.sort();
-    expected.sort();
-    assert_eq!(events, expected);
+    assert_same(received(&receiver, expected.len()).await, expected);
     one.stop().await;
     two.stop().await;
 }
@@ -164,7 +177,7 @@ async fn a_sink_that_misbehaves_in_every_way_gets_everything_in_the_end() {
     let failures = [Reply::Redirect("/elsewhere"), Reply::Close, Reply::RetryAfter(503, "1")];
     receiver.reply(failures.into_iter().chain([Reply::Endless, Reply::Status(400)]));
     let expected = change(server.client(), "v1").await;
-    assert_eq!(received(&receiver, expected.len()).await, expected);
+    assert_same(received(&receiver, expected.len()).await, expected);
     assert!(receiver.paths().iter().all(|path| path == "/hook"), "{:?}", receiver.paths());
     let is_cloud_event =
         |content_type: &str| content_type.starts_with("application/cloudevents+json");
@@ -207,7 +220,7 @@ fn killed_between_pushes_and_deliveries_the_binary_sends_every_event() {
             process.kill();
             process = Process::start_with(BINARY, &root, &flags);
         }
-        assert_eq!(received(&receiver, expected.len()).await, expected);
+        assert_same(received(&receiver, expected.len()).await, expected.clone());
         let status = text(&events(&root, &["status"]));
         assert!(status.starts_with("scanner  next event "), "{status}");
         assert!(status.contains(", 0 to send, 0 dead letters, 0 lost"), "{status}");
@@ -219,7 +232,7 @@ fn killed_between_pushes_and_deliveries_the_binary_sends_every_event() {
             assert!(Instant::now() < until, "the replay does not come");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert_eq!(firsts(&receiver), expected, "with the same ids");
+        assert_same(firsts(&receiver), expected);
         let unknown = events(&root, &["replay", "--since", "1h", "--sink", "other"]);
         let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
         assert!(error.contains("there is no sink other: there are scanner"), "{error}");

@@ -28,7 +28,7 @@ impl Repository {
         }
     }
 
-    /// Queues the event of a push that is about to set a tag. Returns the change that it carries; `None`:
+    /// Queues the event of a push that is about to set a tag, after the push of its manifest. Returns the change that it carries; `None`:
     /// no sink wants it.
     pub(crate) async fn queue_tag_set(
         &self,
@@ -36,13 +36,15 @@ impl Repository {
         tag: &Tag,
         seen: &TagVersion,
         target: &TaggedManifest,
+        pushed: Option<ChangeId>,
     ) -> Result<Option<ChangeId>> {
         let action = set_action(seen);
         if !self.core.events.wants(action, Some(&self.name)) {
             return Ok(None);
         }
         let previous = seen.valid().map(|record| record.value.change().id);
-        let change = ChangeId::after(previous, self.core.clock.now());
+        // After that of the manifest, which a reader of the events may need first.
+        let change = ChangeId::after(previous.max(pushed), self.core.clock.now());
         let event = Event {
             tag: Some(tag.clone()),
             digest: Some(target.digest.clone()),

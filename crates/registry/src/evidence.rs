@@ -110,17 +110,21 @@ impl Core {
         let is_past_push = |event: &&&Event| {
             event.action == EventAction::ManifestPush && current != Some(event.change)
         };
-        let copied = match events.iter().any(|event| is_past_push(&event)) {
-            true => self.copied_changes(name, digest).await?,
-            false => HashSet::new(),
-        };
+        // Whoever queues the event of a delete has read what it deletes: a purge leaves no copy of it.
+        let is_delete = |event: &&&Event| event.action == EventAction::ManifestDelete;
+        let mut existed: HashSet<_> =
+            events.iter().filter(is_delete).map(|event| event.change).collect();
+        let is_unseen = |event: &&Event| is_past_push(&event) && !existed.contains(&event.change);
+        if events.iter().any(is_unseen) {
+            existed.extend(self.copied_changes(name, digest).await?);
+        }
         let state = |event: &&Event| match event.action {
             // It was there when the event was queued. One of an earlier version has no change.
             EventAction::ManifestDelete if is_there && current.is_none() => ChangeState::Unknown,
             EventAction::ManifestDelete if current == Some(event.change) => ChangeState::Unknown,
             EventAction::ManifestDelete => ChangeState::Archived,
             _ if current == Some(event.change) => ChangeState::Current,
-            _ if copied.contains(&event.change) => ChangeState::Archived,
+            _ if existed.contains(&event.change) => ChangeState::Archived,
             // Another push was first. Its own may still come, after a delete.
             _ => ChangeState::Unknown,
         };

@@ -464,7 +464,7 @@ impl Repository {
             match points_to(seen, &plan.digest) {
                 true => Ok((false, None)),
                 false => {
-                    let queueing = self.queue_tag_set(window, tag, seen, target);
+                    let queueing = self.queue_tag_set(window, tag, seen, target, reads.queued);
                     try_join(self.archive_early(window, tag, seen), queueing).await
                 }
             }

@@ -343,3 +343,15 @@ async fn moves_of_one_tag_by_many_processes_are_events_in_their_order() {
         assert!(events.len() > 4, "{}", events.len());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_purged_before_its_event_is_sequenced_has_both_events() {
+    let mut bench = ChangeBench::new(BenchStoreKind::Remote).await;
+    bench.push("v1", 1).await.unwrap();
+    let of = digest(manifest(1).as_bytes());
+    bench.repository().manifest_purge(&of, true).await.unwrap();
+    let mut actions: Vec<_> =
+        bench.sequence().await.iter().map(|event| event.action.name()).collect();
+    actions.sort_unstable();
+    assert_eq!(actions, ["manifest.delete", "manifest.push", "tag.create", "tag.delete"]);
+}
