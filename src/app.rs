@@ -13,6 +13,7 @@ use jreg_access::{
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
 use jreg_http::{Api, ApiContext};
+use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
@@ -29,6 +30,7 @@ use uuid::Uuid;
 
 use crate::error::StartError;
 use crate::jobs::{self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob};
+use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
 use crate::options;
@@ -45,6 +47,7 @@ pub struct App {
     workshop: MaintenanceContext,
     server: ServerOptions,
     acme: Option<Arc<Acme>>,
+    lifecycle: CurrentRules,
 }
 
 impl App {
@@ -88,6 +91,7 @@ impl App {
         let is_shared = !store.capabilities().is_exclusive;
         let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
+        let lifecycle = open_lifecycle(&settings, &metrics).await?;
         let registry = options::registry(&settings);
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
         let registry = options::with_events(registry, &settings);
@@ -108,7 +112,7 @@ impl App {
         let authorizer = authorization.authorizer(guard.as_ref());
         let audit = open_audit(&settings, &metrics).await?;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
-        let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone());
+        let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone(), lifecycle.clone());
         let renewer = acme.clone().map(CertificateJob);
         let jobs = Jobs { reloader, renewer, sender, ..jobs };
         let workshop = MaintenanceContext {
@@ -135,7 +139,8 @@ impl App {
             stopping: CancellationToken::new(),
             readiness: Default::default(),
         });
-        Ok(Self { context, jobs, workshop, server, acme })
+        let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
+        Ok(Self { context, jobs, workshop, server, acme, lifecycle })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -151,6 +156,11 @@ impl App {
     /// What gets the certificate, if an authority issues it.
     pub fn acme(&self) -> Option<&Arc<Acme>> {
         self.acme.as_ref()
+    }
+
+    /// The rules of the lifecycle file, which follow it; no rules without a file.
+    pub fn lifecycle(&self) -> &CurrentRules {
+        &self.lifecycle
     }
 
     /// Everything that it serves, also for callers that bring their own server.
@@ -205,6 +215,17 @@ async fn open_tls(
     let Some((options, source)) = options::tls(settings, store) else { return Ok(None) };
     let metrics = Arc::clone(metrics);
     let opening = tokio::task::spawn_blocking(move || Tls::open(options, source, metrics));
+    Ok(Some(Arc::new(opening.await.map_err(io::Error::other)??)))
+}
+
+/// The lifecycle file, if the settings name one.
+async fn open_lifecycle(
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Arc<LifecycleFile>>, StartError> {
+    let Some(path) = settings.lifecycle.clone() else { return Ok(None) };
+    let metrics = Arc::clone(metrics);
+    let opening = tokio::task::spawn_blocking(move || LifecycleFile::open(path, metrics));
     Ok(Some(Arc::new(opening.await.map_err(io::Error::other)??)))
 }
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod events;
+mod lifecycle;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 pub use events::EventsAction;
+pub use lifecycle::LifecycleAction;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -108,6 +110,9 @@ pub enum CliCommand {
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),
+    /// Verify a lifecycle file: retention, immutable tags and quotas.
+    #[command(subcommand)]
+    Lifecycle(LifecycleAction),
     /// Print the version.
     Version,
 }

@@ -4,6 +4,7 @@ pub mod events;
 pub mod explain;
 pub mod fsck;
 pub mod gc;
+pub mod lifecycle;
 pub mod policy;
 pub mod serve;
 pub mod token;

@@ -35,6 +35,9 @@ pub enum StartError {
     /// A sink of events cannot be set up.
     #[error(transparent)]
     Sink(#[from] SinkClientError),
+    /// The lifecycle file is invalid.
+    #[error(transparent)]
+    Lifecycle(#[from] jreg_reload::FileError),
     /// The audit log cannot be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),

@@ -28,6 +28,7 @@ pub mod commands;
 pub mod error;
 pub mod folder;
 pub mod jobs;
+pub mod lifecycle;
 pub mod maintenance;
 pub mod options;
 mod store;

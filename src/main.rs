@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
-use jreg::commands::{self, events, explain, fsck, gc, policy, serve, token, user, version};
+use jreg::commands::{
+    self, events, explain, fsck, gc, lifecycle, policy, serve, token, user, version,
+};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -20,5 +22,6 @@ fn main() -> ExitCode {
         CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
+        CliCommand::Lifecycle(action) => lifecycle::run(&action),
     }
 }

@@ -1,5 +1,5 @@
-//! [`ReloadJob`]: reloads the htpasswd, policy and TLS files when they change, and refreshes the
-//! token signing keys.
+//! [`ReloadJob`]: reloads the htpasswd, policy, TLS and lifecycle files when they change, and
+//! refreshes the token signing keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +10,7 @@ use jreg_net::tls::Tls;
 use jreg_registry::{Event, EventAction, EventDetail, Registry};
 
 use super::Job;
+use crate::lifecycle::LifecycleFile;
 
 /// Number of file checks per refresh of the keys: about one refresh per minute.
 const LOOKS_PER_KEYS: u32 = 30;
@@ -19,6 +20,7 @@ pub struct ReloadJob {
     registry: Registry,
     guard: Option<Arc<AccessGuard>>,
     tls: Option<Arc<Tls>>,
+    lifecycle: Option<Arc<LifecycleFile>>,
     looks: AtomicU32,
 }
 
@@ -28,9 +30,11 @@ impl ReloadJob {
         registry: &Registry,
         guard: Option<Arc<AccessGuard>>,
         tls: Option<Arc<Tls>>,
+        lifecycle: Option<Arc<LifecycleFile>>,
     ) -> Option<Self> {
         let (registry, looks) = (registry.clone(), AtomicU32::new(0));
-        (guard.is_some() || tls.is_some()).then_some(Self { registry, guard, tls, looks })
+        let any = guard.is_some() || tls.is_some() || lifecycle.is_some();
+        any.then_some(Self { registry, guard, tls, lifecycle, looks })
     }
 }
 
@@ -41,9 +45,11 @@ impl Job for ReloadJob {
 
     async fn run(&self) {
         let (guard, tls) = (self.guard.clone(), self.tls.clone());
+        let lifecycle = self.lifecycle.clone();
         let looking = move || {
             let mut reloads: Vec<_> = guard.iter().flat_map(|guard| guard.reload()).collect();
             reloads.extend(tls.and_then(|tls| tls.reload()));
+            reloads.extend(lifecycle.and_then(|lifecycle| lifecycle.reload()));
             let reloads = reloads.into_iter();
             reloads.map(|reload| (reload.file, reload.is_done)).collect::<Vec<_>>()
         };
@@ -58,7 +64,9 @@ impl Job for ReloadJob {
                     super::record(&self.registry, event).await;
                 }
             }
-            Err(_) => tracing::error!("reloading the htpasswd, policy and TLS files panicked"),
+            Err(_) => tracing::error!(
+                "reloading the htpasswd, policy and TLS and lifecycle files panicked"
+            ),
         }
         let looks = self.looks.fetch_add(1, Ordering::Relaxed);
         if let Some(guard) = &self.guard

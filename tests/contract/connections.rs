@@ -89,6 +89,31 @@ fn expect_continue_gets_100_before_the_body() {
     });
 }
 
+/// Who may push to one repository must not learn what others hold: a response before the body would
+/// tell. The same for what the repository itself had, and has deleted.
+#[test]
+fn expect_continue_tells_nothing_of_what_others_hold() {
+    on_each(Default::default, |server| async move {
+        let client = server.client();
+        for name in ["other", "a"] {
+            let push = format!("/v2/{name}/blobs/uploads/?digest={}", sha256("hello"));
+            let pushed = client.send(Request::new("POST", push).body("hello")).await;
+            assert_eq!(pushed.status, 201, "{pushed}");
+        }
+        let deleted = Request::new("DELETE", format!("/v2/a/blobs/{}", sha256("hello")));
+        assert_eq!(client.send(deleted).await.status, 202);
+        for content in ["hello", "never"] {
+            let push = format!("/v2/a/blobs/uploads/?digest={}", sha256(content));
+            // Fails unless the first response is 100.
+            let mut wire = started(&client, "POST", &push).await;
+            wire.write(format!("5\r\n{content}\r\n0\r\n\r\n").as_bytes()).await.unwrap();
+            let response = wire.response("POST").await.unwrap();
+            assert_eq!(response.status, 201, "{content}: {response}");
+        }
+        server.stop().await;
+    });
+}
+
 #[test]
 fn expect_continue_is_not_asked_of_what_is_refused() {
     on_each(Default::default, |server| async move {

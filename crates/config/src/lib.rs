@@ -349,6 +349,11 @@ settings! {
         /// Maximum age at which a cached entry is used if other instances share the store.
         cache_age_max: Duration = 60 * SECOND, "a duration up to 1h", |trust| *trust <= HOUR;
     }
+    "Lifecycle" {
+        /// Lifecycle file with the rules of retention, immutable tags and quotas; reloaded when it
+        /// changes. An invalid file never replaces a valid one.
+        lifecycle: Option<String> = None, "none, or a file's path", |_| true;
+    }
     "Garbage collection and fsck" {
         /// Interval of online garbage collection (GC).
         gc_interval: Option<Duration> = Some(6 * HOUR), "off, or a duration from 1m to 30d",

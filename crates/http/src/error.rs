@@ -422,6 +422,10 @@ impl From<Error> for ApiError {
             Error::TagProtected { .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
             }
+            Error::Immutable(_) => Self::new(StatusCode::CONFLICT, ErrorCode::Denied, &message),
+            Error::ProtectionUnknown { .. } => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
+            }
             Error::TagDamaged { .. } | Error::PurgeRefused { .. } => {
                 Self::new(StatusCode::CONFLICT, ErrorCode::ManifestInvalid, &message)
             }

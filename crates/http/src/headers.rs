@@ -63,6 +63,12 @@ pub(crate) fn value(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).expect("names, digests and paths are visible ASCII")
 }
 
+/// The value of a `Warning` header (RFC 7234 section 5.5). Names and patterns have no quotation marks.
+pub(crate) fn warning(text: &str) -> HeaderValue {
+    let text = text.replace(['"', '\\'], "'");
+    HeaderValue::from_str(&format!("299 - \"{text}\"")).unwrap_or(HeaderValue::from_static("299"))
+}
+
 /// A digest as a header value.
 pub(crate) fn digest(digest: &Digest) -> HeaderValue {
     value(&digest.to_string())

@@ -87,6 +87,9 @@ pub(crate) async fn put(
     for tag in &pushed.tags {
         map.append(headers::TAG, headers::value(tag.as_str()));
     }
+    for refused in &pushed.refused {
+        map.append(header::WARNING, headers::warning(&refused.to_string()));
+    }
     Ok(response)
 }
 

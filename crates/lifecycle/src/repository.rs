@@ -72,7 +72,7 @@ mod tests {
         }
         for other in [
             format!("sha256-{hex}0"),
-            format!("sha256-{}", &hex[1..]),
+            format!("sha256-{}", hex.get(1..).unwrap()),
             format!("sha512-{hex}"),
             format!("sha256_{hex}"),
             format!("sha256-{}", hex.to_uppercase()),

@@ -17,6 +17,17 @@
 //!   the index, and a tag, with GC runs that delete untagged manifests. The same child may be
 //!   pushed as another media type, and several may push the same manifest at the same time.
 //! - One tag (`tag.rs`): writes that are applied late, and the tombstones against them.
+//! - The history of a tag (`history.rs`): PUTs and DELETEs that swap its record and archive what they
+//!   replace, responses that are lost, swaps that are applied late, clocks ahead of the store's and
+//!   behind it; pages of the history; GC runs that archive and remove deleted records, and that remove
+//!   expired entries.
+//! - A manifest that can be restored (`restore.rs`): its tag is moved and restored, it is deleted with a
+//!   copy, restored from one and purged, while another manifest with the same layer is pushed; GC
+//!   runs for which entries and copies are roots.
+//! - An immutable tag (`immutable.rs`): pushes of two digests to it, pushes and DELETEs by digest, a
+//!   DELETE of the child that an index needs, and the hints by which a DELETE finds the tag.
+//!
+//! The last three were modelled before they were built.
 //!
 //! Each request to the store is one step, which takes effect whole. A listing is a step for each
 //! record or page of it, since no store promises more. Between any two steps any other process may
@@ -36,9 +47,14 @@
 //! - Where a real process is more careful than it must be, the model is not. Here a manifest or tag
 //!   is written over whatever is there, a replay does not check that the bytes exist, and the
 //!   reaper takes an upload of any age.
-//! - How long an untagged manifest was seen untagged, hints, the catalog, the share of links that
-//!   one run may remove: none of it is needed for safety. Parts of an upload are not bytes until
+//! - How long an untagged manifest was seen untagged, hints of tags that are not immutable, the
+//!   catalog, the share of links that one run may remove: none of it is needed for safety. Parts of an upload are not bytes until
 //!   the upload is completed, so only whole objects are modelled.
+//!
+//! - A folder archives a record and swaps it in one sequence, which is one of the interleavings here. An
+//!   entry that is created late is the one that is there already, as entries are kept for longer than
+//!   B. Where a manifest can be restored, its tag has one entry, the last that points to it.
+//! - A change that replaces an immutable tag under other rules, retention, quotas, events.
 //!
 //! # Running it
 //!
@@ -48,6 +64,7 @@
 //!
 //! prints how many states each scenario has, and for each rule the shortest violation without it.
 //! `JREG_MODEL_LARGE=1` adds larger scenarios, which take minutes and gigabytes.
+//! `JREG_MODEL_ONLY='page|purge'` checks the scenarios that have one of these in their names.
 //!
 //! **A trace** has one line for each step: the time, the process (numbered, as there may be several
 //! of a kind), and the step. "finds an old link in 2" is a read; the touch that follows from it is
@@ -61,9 +78,12 @@
 mod blob;
 mod checked;
 mod context;
+mod history;
+mod immutable;
 mod limits;
 mod manifest;
 mod record;
+mod restore;
 mod rules;
 mod set;
 mod tag;
@@ -76,13 +96,22 @@ pub use rules::{ProtocolRule, ProtocolRules};
 
 /// The scenarios that every run checks.
 pub fn scenarios() -> Vec<Box<dyn ModelScenario>> {
-    let blobs = boxed(blob::scenarios());
-    blobs.chain(boxed(manifest::scenarios())).chain(boxed(tag::scenarios())).collect()
+    boxed(blob::scenarios())
+        .chain(boxed(manifest::scenarios()))
+        .chain(boxed(tag::scenarios()))
+        .chain(boxed(history::scenarios()))
+        .chain(boxed(restore::scenarios()))
+        .chain(boxed(immutable::scenarios()))
+        .collect()
 }
 
 /// Larger scenarios.
 pub fn large_scenarios() -> Vec<Box<dyn ModelScenario>> {
-    boxed(blob::large()).chain(boxed(manifest::large())).collect()
+    boxed(blob::large())
+        .chain(boxed(manifest::large()))
+        .chain(boxed(history::large()))
+        .chain(boxed(restore::large()))
+        .collect()
 }
 
 fn boxed<P: Protocol>(scenarios: Vec<P>) -> impl Iterator<Item = Box<dyn ModelScenario>> {

@@ -18,13 +18,15 @@ pub struct ProtocolLimits {
     pub trust: u8,
     /// How long a location without links waits before its bytes are removed.
     pub wait: u8,
+    /// How long a replaced change and a deleted manifest can be restored (`history-keep`).
+    pub keep: u8,
     /// When the clock stops.
     pub end: u8,
 }
 
 impl Default for ProtocolLimits {
     fn default() -> Self {
-        Self { touch_age: 2, window: 1, grace: 4, replay: 2, trust: 2, wait: 2, end: 9 }
+        Self { touch_age: 2, window: 1, grace: 4, replay: 2, trust: 2, wait: 2, keep: 4, end: 9 }
     }
 }
 

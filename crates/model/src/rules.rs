@@ -150,11 +150,98 @@ pub enum ProtocolRule {
     Tombstone,
     /// GC removes a tombstone only once it is older than B.
     TombstoneAge,
+
+    // Changes of a tag.
+    /// The change that a swap replaces is archived before it.
+    Archive,
+    /// All that a request does to a tag, archiving too, is sent within the window that its first read
+    /// has opened.
+    ///
+    /// Later an entry may have expired that it would bring back, and a deleted record is gone that
+    /// would keep its Create from taking effect twice.
+    ChangeInWindow,
+    /// After a lost swap the change is archived that was found then.
+    ArchiveAgain,
+    /// The ULID of a change is greater than that of the change it replaces, whatever the clock says.
+    ChangeGreater,
+    /// A request whose swap got no response looks for its own change, in the record and in the
+    /// history, before it makes another one.
+    FindOwnChange,
+    /// A page of the history reads the current record before it lists the entries.
+    CurrentFirst,
+    /// A page drops the entries that are not older than the current change.
+    DropFromCurrent,
+    /// GC archives a deleted record before it removes it.
+    ArchiveDeleted,
+    /// GC removes a deleted record only once it is older than G.
+    DeletedRecordAge,
+    /// GC reads the current record before it lists the entries, and an entry of a digest without a
+    /// change after it has not ended.
+    GcCurrentFirst,
+    /// Expired entries are removed from the oldest one on.
+    OldestFirst,
+
+    // Keeping and restoring.
+    /// An entry of the history keeps the manifest that the tag pointed to.
+    HistoryKeeps,
+    /// A copy of a deleted manifest keeps what it references.
+    CopyKeeps,
+    /// C2: tags are listed before the history.
+    TagsBeforeHistory,
+    /// C2: manifests are listed before the copies of deleted ones.
+    ManifestsBeforeCopies,
+    /// C2: manifests are not only listed but also read before the copies are listed.
+    ManifestsReadBeforeCopies,
+    /// C2: manifests are listed before the history.
+    ///
+    /// Not needed: nothing moves from the one to the other, and an entry's references are those of its
+    /// manifest.
+    ManifestsBeforeHistory,
+    /// C2: the history is listed before the copies.
+    ///
+    /// Not needed: an entry has a manifest, which is listed before the copies, or is deleted, and then
+    /// says nothing.
+    HistoryBeforeCopies,
+    /// C2: entries and copies that expire in a run still count in its R.
+    ExpiringCount,
+    /// A DELETE of a manifest writes a copy of it before it removes the manifest.
+    CopyFirst,
+    /// It does both within a window, or begins again with another copy.
+    DeleteInWindow,
+    /// W1: restoring a manifest or a tag touches the references.
+    RestoreTouches,
+    /// A restore reads the manifest's key before it reads the copy.
+    ManifestBeforeCopy,
+    /// A purge leaves a record at the manifest's own key, over which nothing is restored. Broken: a
+    /// marker at a key of its own, for which a restore looks after it has written.
+    PurgedRecord,
+    /// A restore looks for that marker, and undoes itself.
+    LookForPurge,
+    /// GC removes the copies of a manifest that was purged, before it removes the purged record.
+    PurgedHasNoCopies,
+    /// A purge that deletes a link lists the manifests again once no push can rely on it any more, and
+    /// gives the link back if it is referenced.
+    PurgeListsAgain,
+
+    // Immutable tags.
+    /// A push judges the tag again after a lost swap, on the version that it swaps next.
+    ImmutableAtSwap,
+    /// The hint of an immutable tag is written in the read wave, before the manifest.
+    HintInReadWave,
+    /// A push to an immutable tag writes the manifest itself, after the hint, even if another push has
+    /// written it meanwhile.
+    RewriteAfterHint,
+    /// For a DELETE by digest a young hint counts as the tag.
+    YoungHintCounts,
+    /// A hint is young for T + B: a push that relies on it has until then to set the tag.
+    HintAgeWithWindow,
+    /// A DELETE by digest refuses a manifest younger than T + B: a push of an index may rely on it.
+    YoungChildStays,
 }
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 79] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -201,13 +288,46 @@ impl ProtocolRule {
         Self::ReferencesBeforeLinks,
         Self::Tombstone,
         Self::TombstoneAge,
+        Self::Archive,
+        Self::ChangeInWindow,
+        Self::ArchiveAgain,
+        Self::ChangeGreater,
+        Self::FindOwnChange,
+        Self::CurrentFirst,
+        Self::DropFromCurrent,
+        Self::ArchiveDeleted,
+        Self::DeletedRecordAge,
+        Self::GcCurrentFirst,
+        Self::OldestFirst,
+        Self::HistoryKeeps,
+        Self::CopyKeeps,
+        Self::TagsBeforeHistory,
+        Self::ManifestsBeforeCopies,
+        Self::ManifestsReadBeforeCopies,
+        Self::ManifestsBeforeHistory,
+        Self::HistoryBeforeCopies,
+        Self::ExpiringCount,
+        Self::CopyFirst,
+        Self::DeleteInWindow,
+        Self::RestoreTouches,
+        Self::ManifestBeforeCopy,
+        Self::PurgedRecord,
+        Self::LookForPurge,
+        Self::PurgedHasNoCopies,
+        Self::PurgeListsAgain,
+        Self::ImmutableAtSwap,
+        Self::HintInReadWave,
+        Self::RewriteAfterHint,
+        Self::YoungHintCounts,
+        Self::HintAgeWithWindow,
+        Self::YoungChildStays,
     ];
 }
 
 /// Which rules are in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProtocolRules {
-    broken: u64,
+    broken: u128,
 }
 
 impl ProtocolRules {
@@ -217,10 +337,10 @@ impl ProtocolRules {
     /// The same with one rule broken.
     #[must_use]
     pub fn without(self, rule: ProtocolRule) -> Self {
-        Self { broken: self.broken | (1 << rule as u8) }
+        Self { broken: self.broken | (1_u128 << rule as u8) }
     }
 
     pub(crate) fn keep(self, rule: ProtocolRule) -> bool {
-        self.broken & (1 << rule as u8) == 0
+        self.broken & (1_u128 << rule as u8) == 0
     }
 }

@@ -146,8 +146,9 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// [`Error::BlobUnknown`], [`Error::Busy`], [`Error::Store`].
+    /// [`Error::BlobUnknown`], [`Error::Immutable`], [`Error::Busy`], [`Error::Store`].
     pub async fn blob_delete(&self, digest: &Digest) -> Result<()> {
+        self.check_blob_delete()?;
         let key = keys::link(digest, &self.name);
         let mut attempts = SwapAttempts::new("the blob is being changed by too many others");
         loop {

@@ -126,10 +126,11 @@ impl Repository {
     /// manifest came into being; one of an earlier version by the delete.
     pub(crate) async fn queue_manifest_delete(
         &self,
+        window: WriteWindow,
         digest: &Digest,
         header: Option<&ManifestHeader>,
-        delete: ChangeId,
     ) -> Result<()> {
+        let delete = ChangeId::after(None, self.core.clock.now());
         let change = header.and_then(|header| header.change).unwrap_or(delete);
         let event = Event {
             digest: Some(digest.clone()),
@@ -138,7 +139,7 @@ impl Repository {
             time_ms: delete.time_ms(),
             ..self.event(EventAction::ManifestDelete, change)
         };
-        self.core.queue_event(None, &event).await
+        self.core.queue_event(Some(window), &event).await
     }
 }
 

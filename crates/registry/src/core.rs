@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_lifecycle::CurrentRules;
 use jreg_storage::{
     Clock, ETag, Key, ListRequest, Listed, Put, PutMode, SequenceOutcome, Stat, Store, StoreChange,
     Written,
@@ -64,6 +65,8 @@ pub(crate) struct Core {
     /// What the store's mark is known to require.
     pub(crate) required: Arc<RequiredFeatures>,
     pub(crate) rules: Rules,
+    /// The rules file.
+    pub(crate) lifecycle: CurrentRules,
     pub(crate) cache: Arc<ContentCache>,
     pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
@@ -121,6 +124,7 @@ impl Core {
             events: EventOutbox::default(),
             required: Arc::new(RequiredFeatures::of(marker)),
             rules: Rules::default(),
+            lifecycle: CurrentRules::default(),
             upload_slots: Arc::new(Semaphore::new(limits.uploads_max)),
             upload_bytes: MemoryBudget::new(budget, part_bytes, limits.buffer_wait_max),
             mappings: MappingPool::new(budget),
@@ -272,6 +276,17 @@ impl Core {
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The same, sent while the window is open.
+    pub(crate) async fn remove_within(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        seen: &ETag,
+    ) -> Result<bool> {
+        self.check_window(window)?;
+        self.send_within(Some(window), self.remove(key, seen)).await
     }
 
     /// W1 for one record: returns it once it is young, writing it again if it is old. `None` if

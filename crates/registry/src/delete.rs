@@ -15,6 +15,7 @@ use crate::manifest::{HeadlessManifest, MANIFEST_CONTENDED};
 use crate::manifest_copy::COPIED_TAGS_MAX;
 use crate::record::ManifestRecord;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
+use crate::window::WriteWindow;
 use crate::{ChangeId, Error, ReferencePrecondition, Repository, Result};
 
 /// How many hints are listed at a time when the tags of a manifest are removed: also the most tags that its
@@ -56,6 +57,8 @@ struct HintedTags {
     tags: Vec<(Tag, TagVersion)>,
     /// Where the next page of hints begins, if there is one.
     after: Option<String>,
+    /// Opened before they were read.
+    window: WriteWindow,
 }
 
 impl HintedTags {
@@ -123,7 +126,7 @@ impl Repository {
     async fn remove_tag_of(
         &self,
         digest: &Digest,
-        (tag, seen): (Tag, TagVersion),
+        (tag, seen, window): (Tag, TagVersion, WriteWindow),
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
         match seen.target() {
@@ -136,7 +139,7 @@ impl Repository {
             }
             Some(_) => {}
         }
-        let known = Some(KnownTag { seen, is_archived: false, queued: None });
+        let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
         let removed = self.change_tag(&tag, None, known, TagChange::RemoveFrom(digest)).await?;
         removed.into_iter().for_each(|transition| removal.note(transition));
         Ok(())
@@ -149,6 +152,7 @@ impl Repository {
 
     /// Reads the tags that may point to a manifest, by a page of its hints after this one.
     async fn hinted_tags(&self, digest: &Digest, after: Option<String>) -> Result<HintedTags> {
+        let window = self.core.open_window();
         let hints = self.core.list(keys::tagged(&self.name, digest), after, HINTS_PER_PAGE).await?;
         let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
         let reads = tags.map(|tag| async move {
@@ -159,7 +163,7 @@ impl Repository {
         let reads: Vec<_> = reads.collect();
         let reads = stream::iter(reads).buffered(self.core.reads_in_flight_max());
         let after = hints.entries.last().filter(|_| hints.more).map(|last| last.key.to_string());
-        Ok(HintedTags { tags: reads.try_collect().await?, after })
+        Ok(HintedTags { tags: reads.try_collect().await?, after, window })
     }
 
     /// Removes every tag that points to a manifest, several at a time, from a page of them on.
@@ -170,9 +174,10 @@ impl Repository {
         mut page: HintedTags,
     ) -> Result<()> {
         loop {
-            let tags = std::mem::take(&mut page.tags).into_iter();
-            let removals =
-                tags.map(|tag| async move { self.remove_tag_of(digest, tag, removal).await });
+            let (tags, window) = (std::mem::take(&mut page.tags), page.window);
+            let removals = tags.into_iter().map(|(tag, seen)| async move {
+                self.remove_tag_of(digest, (tag, seen, window), removal).await
+            });
             // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
             let mut removals: Vec<_> = removals.collect();
             while !removals.is_empty() {
@@ -216,14 +221,15 @@ impl Repository {
         keep: KeepCopy,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
-        // Another one, pushed meanwhile, is copied as well.
+        // Another one may be pushed meanwhile, which has its own event.
         let mut announced: Option<Option<ChangeId>> = None;
         let key = keys::manifest(&self.name, digest);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
+            let window = self.core.open_window();
             let found = self.core.find_record::<ManifestRecord>(&key).await?;
-            let Some(etag) = found.etag() else { return Err(self.unknown(&reference)) };
+            let Some(etag) = found.etag().cloned() else { return Err(self.unknown(&reference)) };
             let subject = match &found {
                 FoundRecord::Valid(seen) => seen.value.header.subject.clone(),
                 // If its bytes do not say it, GC removes the referrer entry.
@@ -237,27 +243,38 @@ impl Repository {
             if let Some(condition) = condition {
                 condition.check(&reference, Some(digest))?;
             }
+            self.check_manifest_delete(digest).await?;
             let pushes = self.core.manifest_locks.ended_pushes(&key);
             let tags = self.hinted_tags(digest, None).await?;
+            // A copy of wrong bytes could not be restored.
+            let found = self.core.damaged_if_wrong(&key, digest, found).await?;
             let header = found.valid().map(|seen| &seen.value.header);
             let came_by = header.and_then(|header| header.change);
-            if announced != Some(came_by) {
-                let change = ChangeId::after(None, self.core.clock.now());
-                let copying = async {
-                    match (keep, found.valid()) {
-                        (KeepCopy::Yes, Some(manifest)) => {
-                            let names = tags.pointing_to(digest);
-                            self.copy_manifest(digest, change, &manifest.value, names).await
-                        }
-                        _ => Ok(()),
+            let queueing = async {
+                match announced == Some(came_by) {
+                    true => Ok(()),
+                    false => self.queue_manifest_delete(window, digest, header).await,
+                }
+            };
+            let copying = async {
+                match (keep, found.valid()) {
+                    (KeepCopy::Yes, Some(manifest)) => {
+                        let names = tags.pointing_to(digest);
+                        self.copy_manifest(window, digest, &manifest.value, names).await
                     }
-                };
-                let queueing = self.queue_manifest_delete(digest, header, change);
-                try_join(copying, queueing).await?;
-                announced = Some(came_by);
-            }
+                    _ => Ok(()),
+                }
+            };
+            try_join(copying, queueing).await?;
+            announced = Some(came_by);
             if self
-                .delete_version(&key, digest, (etag, subject.as_ref()), removal, (tags, pushes))
+                .delete_version(
+                    &key,
+                    digest,
+                    (&etag, subject.as_ref(), window),
+                    removal,
+                    (tags, pushes),
+                )
                 .await?
             {
                 found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));
@@ -272,7 +289,7 @@ impl Repository {
         &self,
         key: &Key,
         digest: &Digest,
-        (seen, subject): (&ETag, Option<&Digest>),
+        (seen, subject, window): (&ETag, Option<&Digest>, WriteWindow),
         removal: &TagRemoval<'_>,
         (tags, pushes): (HintedTags, u64),
     ) -> Result<bool> {
@@ -291,7 +308,8 @@ impl Repository {
             }
         }
         self.core.cache.forget(&self.name, digest);
-        let removed = self.core.remove(key, seen).await;
+        // Later its copy may have expired.
+        let removed = self.core.remove_within(window, key, seen).await;
         self.core.cache.forget(&self.name, digest);
         removed
     }

@@ -1,9 +1,10 @@
 //! What can go wrong in the registry, in the registry's words: one variant for each thing that a
 //! caller would do differently. No HTTP here.
 
+use jreg_lifecycle::ImmutableRefusal;
 use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Tag};
 
-use crate::{PurgeObstacle, UploadId};
+use crate::{PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PurgeObstacle, UploadId};
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -119,6 +120,15 @@ pub enum Error {
          push it again first"
     )]
     TagDamaged { name: RepositoryName, tag: Tag },
+    /// The rules file forbids it.
+    #[error(transparent)]
+    Immutable(#[from] ImmutableRefusal),
+    /// Whether an immutable tag needs the manifest cannot be found out in a bounded time.
+    #[error(
+        "repository {name} has more than {PROTECTING_TAGS_MAX} tags, or more than {PROTECTING_RECORDS_MAX} \
+         immutable tags and manifests below them: delete by tag; garbage collection removes the rest"
+    )]
+    ProtectionUnknown { name: RepositoryName },
     /// A purge would break what is in use.
     #[error(
         "manifest {digest} of repository {name} is in use: {obstacle}; with force it is purged nevertheless"

@@ -158,7 +158,7 @@ impl Repository {
         if core.store.capabilities().combines_changes || !core.rules.keep(Rule::Archive) {
             return Ok(false);
         }
-        core.archive(Some(window), self.archive_of(tag, &seen.value)).await?;
+        core.archive(window, self.archive_of(tag, &seen.value)).await?;
         Ok(true)
     }
 }
@@ -182,10 +182,11 @@ impl Core {
 
     /// Writes a record of the history. That it exists already is as good: whoever archives a change
     /// writes the same.
-    pub(crate) async fn archive(&self, window: Option<WriteWindow>, entry: Put) -> Result<()> {
+    pub(crate) async fn archive(&self, window: WriteWindow, entry: Put) -> Result<()> {
         self.require_history().await?;
+        self.check_window(window)?;
         let put = self.store.put(&entry.key, entry.bytes, entry.mode);
-        match self.send_within(window, put).await {
+        match self.send_within(Some(window), put).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() => Ok(()),
             Err(error) => Err(error.into()),
@@ -196,7 +197,7 @@ impl Core {
     /// another writer was first.
     pub(crate) async fn archive_then(
         &self,
-        window: Option<WriteWindow>,
+        window: WriteWindow,
         entry: Option<Put>,
         event: Option<&Event>,
         swap: Put,
@@ -204,7 +205,7 @@ impl Core {
         let entry = entry.filter(|_| self.rules.keep(Rule::Archive));
         let queueing = async {
             match event {
-                Some(event) => self.queue_event(window, event).await,
+                Some(event) => self.queue_event(Some(window), event).await,
                 None => Ok(()),
             }
         };
@@ -219,7 +220,7 @@ impl Core {
         try_join(self.require_history(), queueing).await?;
         let before = vec![StoreChange::Put(entry)];
         let sequence = self.store.put_after(before, swap.clone());
-        match self.send_within(window, sequence).await {
+        match self.send_within(Some(window), sequence).await {
             Ok(SequenceOutcome::All(_)) => Ok(true),
             Ok(SequenceOutcome::Stopped { error, .. }) if error.is_conflict() => Ok(false),
             Ok(SequenceOutcome::Stopped { error, .. }) => Err(error.into()),
@@ -229,9 +230,10 @@ impl Core {
         }
     }
 
-    async fn send_swap(&self, window: Option<WriteWindow>, swap: Put) -> Result<bool> {
+    async fn send_swap(&self, window: WriteWindow, swap: Put) -> Result<bool> {
+        self.check_window(window)?;
         let put = self.store.put(&swap.key, swap.bytes, swap.mode);
-        match self.send_within(window, put).await {
+        match self.send_within(Some(window), put).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),

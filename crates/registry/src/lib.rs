@@ -27,6 +27,7 @@
 //! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
+//! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
 //!   to know
@@ -62,6 +63,7 @@ mod format;
 mod fsck;
 mod gc;
 mod history;
+mod immutable;
 mod keys;
 mod lease;
 mod link;

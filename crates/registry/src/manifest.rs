@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_lifecycle::ImmutableRefusal;
 use jreg_oci::{
     Algorithm, Descriptor, Digest, Manifest, ManifestReference, MediaType, Reference,
     ReferenceKind, Tag,
@@ -71,10 +72,21 @@ pub struct PushedManifest {
     pub tags: Vec<Tag>,
     /// What became of each tag.
     pub transitions: Vec<TagTransition>,
+    /// Why further tags were not written: they are immutable, and point elsewhere.
+    pub refused: Vec<ImmutableRefusal>,
+}
+
+/// What became of the tags of a push.
+#[derive(Default)]
+struct TagsSet {
+    transitions: Vec<TagTransition>,
+    refused: Vec<ImmutableRefusal>,
 }
 
 /// A push that has been understood, before anything was read or written.
 struct PushPlan {
+    /// The delete whose copy is pushed.
+    restored: Option<ChangeId>,
     digest: Digest,
     manifest: Manifest,
     record: ManifestRecord,
@@ -103,7 +115,10 @@ struct SeenHeader {
 /// What the reads of reads found, to be written over.
 struct PushReads {
     manifest: Option<SeenManifest>,
-    tags: Vec<TagVersion>,
+    /// The tags to set, that of the path first.
+    tags: Vec<(Tag, TagVersion)>,
+    /// Why further tags are not set.
+    refused: Vec<ImmutableRefusal>,
     /// Whether the catalog lists the repository, by an entry that is young.
     is_listed: bool,
     /// The change of which an event was queued, by which the manifest comes into being if it is absent.
@@ -116,7 +131,7 @@ impl PushPlan {
     fn check_condition(&self, reads: &PushReads) -> Result<()> {
         let Some(condition) = &self.condition else { return Ok(()) };
         match (&self.reference, reads.tags.first()) {
-            (Reference::Tag(_), Some(seen)) => condition.check_tag(&self.reference, seen),
+            (Reference::Tag(_), Some((_, seen))) => condition.check_tag(&self.reference, seen),
             (reference, _) => {
                 condition.check(reference, reads.manifest.as_ref().and(reference.digest()))
             }
@@ -130,6 +145,11 @@ impl PushPlan {
             media_type: self.manifest.media_type.clone(),
             size: self.record.header.size,
         }
+    }
+
+    /// Whether the path of the request names this tag.
+    fn is_of_path(&self, tag: &Tag) -> bool {
+        self.reference.tag() == Some(tag)
     }
 
     /// Whether the condition is about the manifest itself.
@@ -257,6 +277,17 @@ impl Repository {
         self.carry_out(plan, further).await
     }
 
+    /// Pushes the copy that a delete has made.
+    pub(crate) async fn put_restored(
+        &self,
+        push: ManifestPush,
+        restored: ChangeId,
+    ) -> Result<PushedManifest> {
+        let plan = self.plan_push(push).await?;
+        let plan = PushPlan { restored: Some(restored), ..plan };
+        self.carry_out(plan, Vec::new()).await
+    }
+
     /// Pushes a manifest under a tag, by its digest of any algorithm, if a condition on the tag holds.
     pub(crate) async fn put_tag(
         &self,
@@ -278,13 +309,17 @@ impl Repository {
             let window = self.core.open_window();
             let reads = self.read_for_push(window, &plan).await?;
             // A delete got between the reads and this write: what the reads found is void.
-            if let Some(transitions) = self.write_manifest(window, &plan, reads).await? {
+            if let Some(set) = self.write_manifest(window, &plan, reads).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
+                let TagsSet { transitions, refused } = set;
+                let is_set = |tag: &Tag| transitions.iter().any(|set| set.tag == *tag);
+                let tags = further.into_iter().filter(is_set).collect();
                 return Ok(PushedManifest {
                     digest: plan.digest,
                     subject,
-                    tags: further,
+                    tags,
                     transitions,
+                    refused,
                 });
             }
         }
@@ -308,7 +343,15 @@ impl Repository {
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
         let record = ManifestRecord { header, bytes };
-        Ok(PushPlan { digest, manifest, record, tags: all_tags, reference, condition })
+        Ok(PushPlan {
+            restored: None,
+            digest,
+            manifest,
+            record,
+            tags: all_tags,
+            reference,
+            condition,
+        })
     }
 
     /// All reads of a push, at the same time: W1 for what the manifest refers to and for the
@@ -330,12 +373,16 @@ impl Repository {
         queued: Option<ChangeId>,
     ) -> Result<PushReads> {
         let core = &self.core;
+        self.write_hints_early(window, plan).await?;
         let catalog_key = keys::catalog(&self.name);
         let manifest_key = keys::manifest(&self.name, &plan.digest);
         let width = &Semaphore::new(core.reads_in_flight_max());
         let tags = plan.tags.iter().map(|tag| {
             let key = keys::tag(&self.name, tag);
-            async move { with_permit(width, core.find_record::<TagRecord>(&key)).await }
+            async move {
+                let read = with_permit(width, core.find_record::<TagRecord>(&key)).await?;
+                Ok::<_, Error>((tag.clone(), read))
+            }
         });
         let ((), catalog, manifest, tags, ()) = try_join5(
             self.check_references(window, &plan.manifest.references, width),
@@ -346,12 +393,53 @@ impl Repository {
             self.queue_manifest_push(window, &plan.digest, &plan.record.header, queued),
         )
         .await?;
-        let reads = PushReads { manifest, tags, is_listed: catalog.is_some(), queued };
+        let (tags, refused) = self.judge_tags(plan, tags)?;
+        let reads = PushReads { manifest, tags, refused, is_listed: catalog.is_some(), queued };
         plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
             plan.check_type(&reads)?;
         }
         Ok(reads)
+    }
+
+    /// The tags that may be set, and why others may not. If the tag of the path may not, nothing is done.
+    fn judge_tags(
+        &self,
+        plan: &PushPlan,
+        tags: Vec<(Tag, TagVersion)>,
+    ) -> Result<(Vec<(Tag, TagVersion)>, Vec<ImmutableRefusal>)> {
+        let (mut allowed, mut refused) = (Vec::new(), Vec::new());
+        for (tag, seen) in tags {
+            match self.check_move(&tag, &seen, &plan.digest) {
+                Ok(()) => allowed.push((tag, seen)),
+                Err(refusal) if plan.is_of_path(&tag) => return Err(refusal.into()),
+                Err(refusal) => refused.push(refusal),
+            }
+        }
+        Ok((allowed, refused))
+    }
+
+    /// Writes the hints of immutable tags before anything is read: a delete of the manifest, or of a
+    /// child that an index references, sees the hint, or removes a version that this push has not relied on.
+    async fn write_hints_early(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
+        if !self.core.rules.keep(Rule::ImmutableHint) {
+            return Ok(());
+        }
+        let immutable = plan.tags.iter().filter(|tag| self.immutable_rule(tag).is_some());
+        let children = plan.manifest.references.iter();
+        let children = children.filter(|reference| reference.kind == ReferenceKind::Child);
+        let needed: Vec<_> =
+            std::iter::once(&plan.digest).chain(children.map(|child| &child.digest)).collect();
+        let hints = immutable.flat_map(|tag| {
+            needed.iter().map(move |digest| keys::tag_hint(&self.name, digest, tag))
+        });
+        let writes = hints.map(|hint| async move {
+            self.core.ensure_record(window, &hint, &PresenceMark {}).await
+        });
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let writes: Vec<_> = writes.collect();
+        let writes = stream::iter(writes).buffered(self.core.reads_in_flight_max());
+        writes.try_collect().await
     }
 
     /// The version of a manifest that is there, and its type as far as that can be read: a push
@@ -368,7 +456,7 @@ impl Repository {
                 let line = Bytes::copy_from_slice(header_line(&bytes).unwrap_or_default());
                 let damaged = (value.bytes != plan.record.bytes).then(|| {
                     let reason = "its bytes have another digest".to_owned();
-                    DamagedRecord::new(etag.clone(), value.bytes, reason)
+                    DamagedRecord::new(etag.clone(), bytes, reason)
                 });
                 let header = Some(SeenHeader { value: value.header, line });
                 Some(SeenManifest { etag, header, damaged })
@@ -429,16 +517,17 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         reads: PushReads,
-    ) -> Result<Option<Vec<TagTransition>>> {
+    ) -> Result<Option<TagsSet>> {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
         let _turn = core.manifest_locks.lock_for_push(&key).await;
         core.check_window(window)?;
         let is_there = reads.manifest.is_some();
-        let hints = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
+        let hints = reads.tags.iter().map(|(tag, seen)| async move {
             // A tag that points here already has its hint, as long as both are there.
             match seen {
                 seen if is_there && points_to(seen, &plan.digest) => Ok(()),
+                _ if self.immutable_rule(tag).is_some() => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
                     core.ensure_record(window, &key, &PresenceMark {}).await
@@ -460,7 +549,7 @@ impl Repository {
             }
         };
         let target = &plan.target();
-        let archives = plan.tags.iter().zip(&reads.tags).map(|(tag, seen)| async move {
+        let archives = reads.tags.iter().map(|(tag, seen)| async move {
             match points_to(seen, &plan.digest) {
                 true => Ok((false, None)),
                 false => {
@@ -477,11 +566,13 @@ impl Repository {
             return Ok(None);
         }
         let known = reads.tags.into_iter().zip(archived);
-        let known =
-            known.map(|(seen, (is_archived, queued))| KnownTag { seen, is_archived, queued });
-        let tags = self.set_tags(window, plan, target, known.collect());
-        let (transitions, ()) = try_join(tags, self.write_referrer(window, plan)).await?;
-        Ok(Some(transitions))
+        let known = known.map(|((tag, seen), (is_archived, queued))| {
+            (tag, KnownTag { seen, is_archived, queued, window })
+        });
+        let setting = self.set_tags(window, plan, target, known.collect());
+        let (mut set, ()) = try_join(setting, self.write_referrer(window, plan)).await?;
+        set.refused.extend(reads.refused);
+        Ok(Some(set))
     }
 
     /// Writes the manifest over the version that was seen. A version that another push has written
@@ -552,7 +643,8 @@ impl Repository {
             Some(seen) => seen.value.change,
             None => queued.or_else(|| Some(ChangeId::after(None, self.core.clock.now()))),
         };
-        let header = ManifestHeader { change, ..plan.record.header.clone() };
+        let header =
+            ManifestHeader { change, restored: plan.restored, ..plan.record.header.clone() };
         plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
     }
 
@@ -561,14 +653,28 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         target: &TaggedManifest,
-        seen: Vec<KnownTag>,
-    ) -> Result<Vec<TagTransition>> {
-        let sets = plan.tags.iter().zip(seen).map(|(tag, seen)| {
-            let condition = plan.condition.as_ref().filter(|_| plan.reference.tag() == Some(tag));
+        seen: Vec<(Tag, KnownTag)>,
+    ) -> Result<TagsSet> {
+        let sets = seen.into_iter().map(|(tag, seen)| async move {
+            let is_of_path = plan.is_of_path(&tag);
+            let condition = plan.condition.as_ref().filter(|_| is_of_path);
             let change = TagChange::Set(window, target);
-            async move { self.change_tag(tag, condition, Some(seen), change).await }
+            match self.change_tag(&tag, condition, Some(seen), change).await {
+                // It was set elsewhere since it was read.
+                Err(Error::Immutable(refusal)) if !is_of_path => Ok(Err(refusal)),
+                changed => changed.map(Ok),
+            }
         });
-        Ok(try_join_all(sets).await?.into_iter().flatten().collect())
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let sets: Vec<_> = sets.collect();
+        let mut set = TagsSet::default();
+        for changed in try_join_all(sets).await? {
+            match changed {
+                Ok(transition) => set.transitions.extend(transition),
+                Err(refusal) => set.refused.push(refusal),
+            }
+        }
+        Ok(set)
     }
 
     async fn write_referrer(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
@@ -597,6 +703,7 @@ pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader 
         subject: manifest.subject.as_ref().map(|subject| subject.digest.clone()),
         artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
         change: None,
+        restored: None,
     }
 }
 
@@ -695,6 +802,23 @@ impl Core {
         let Some(record) = self.read::<ManifestRecord>(key).await? else { return Ok(None) };
         let manifest = self.verified(key.clone(), digest, record.value.clone()).await?;
         Ok(Some(VersionedManifest { manifest, record }))
+    }
+
+    /// A manifest that was found, as damaged if its bytes are not those of its digest.
+    pub(crate) async fn damaged_if_wrong(
+        &self,
+        key: &Key,
+        digest: &Digest,
+        found: FoundRecord<ManifestRecord>,
+    ) -> Result<FoundRecord<ManifestRecord>> {
+        let FoundRecord::Valid(record) = found else { return Ok(found) };
+        match self.verified(key.clone(), digest, record.value.clone()).await {
+            Ok(_) => Ok(FoundRecord::Valid(record)),
+            Err(Error::Damaged { reason, .. }) => {
+                Ok(FoundRecord::Damaged(DamagedRecord::new(record.etag, record.bytes, reason)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.

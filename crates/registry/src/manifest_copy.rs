@@ -18,6 +18,7 @@ use crate::record::{
 };
 use crate::rules::Rule;
 use crate::tag::TagTransition;
+use crate::window::WriteWindow;
 use crate::{
     ChangeId, ChangeOrigin, Error, ManifestPush, PageRequest, ReferencePrecondition, Repository,
     Result, ResultPage, TouchPolicy,
@@ -103,7 +104,9 @@ impl StoredRecord for ManifestCopy {
             return Err(format!("{} bytes follow the header, not {}", content.len(), header.size));
         }
         let CopyHeader { media_type, size, subject, artifact_type, pushed: change, .. } = header;
-        let manifest = ManifestHeader { media_type, size, subject, artifact_type, change };
+        let restored = None;
+        let manifest =
+            ManifestHeader { media_type, size, subject, artifact_type, change, restored };
         Ok(Self {
             change: header.change,
             origin: ChangeOrigin::stored(header.actor, header.request),
@@ -148,8 +151,8 @@ impl Repository {
     /// Copies a manifest that is about to be deleted, with the tags that point to it.
     pub(crate) async fn copy_manifest(
         &self,
+        window: WriteWindow,
         digest: &Digest,
-        change: ChangeId,
         manifest: &ManifestRecord,
         tags: Vec<Tag>,
     ) -> Result<()> {
@@ -158,6 +161,7 @@ impl Repository {
         if !core.rules.keep(Rule::CopyFirst) || !self.is_sound(digest, manifest).await? {
             return Ok(());
         }
+        let change = ChangeId::after(None, core.clock.now());
         let copy = ManifestCopy {
             change,
             origin: ChangeOrigin::clone(&self.origin),
@@ -165,7 +169,7 @@ impl Repository {
             manifest: manifest.clone(),
         };
         let key = keys::manifest_copy(&self.name, digest, change);
-        core.archive(None, Put { key, bytes: copy.encode(), mode: PutMode::Create }).await
+        core.archive(window, Put { key, bytes: copy.encode(), mode: PutMode::Create }).await
     }
 
     async fn is_sound(&self, digest: &Digest, manifest: &ManifestRecord) -> Result<bool> {
@@ -254,8 +258,9 @@ impl Repository {
             bytes: stored.bytes,
             condition: None,
         };
-        let restored = self.push_restored(push, copy.tags, with_tags).await;
-        // Also if it failed: it may have written the manifest.
+        let restored = self.push_restored(push, (copy.change, copy.tags), with_tags).await;
+        // Also if it failed: it may have written the manifest. If this request ends before it looks, the
+        // header says what GC removes.
         if self.core.rules.keep(Rule::LookForPurge)
             && self.core.exists(&keys::purge_mark(&self.name, digest)).await?
         {
@@ -268,10 +273,10 @@ impl Repository {
     async fn push_restored(
         &self,
         push: ManifestPush,
-        tags: Vec<Tag>,
+        (copied, tags): (ChangeId, Vec<Tag>),
         with_tags: bool,
     ) -> Result<RestoredManifest> {
-        let digest = self.manifest_put(push.clone()).await?.digest;
+        let digest = self.put_restored(push.clone(), copied).await?.digest;
         let mut restored =
             RestoredManifest { digest, transitions: Vec::new(), tags_kept: Vec::new() };
         for tag in tags.into_iter().filter(|_| with_tags) {
@@ -341,6 +346,7 @@ mod tests {
             subject: Some(Digest::of(Algorithm::Sha512, b"")),
             artifact_type: Some("application/x".to_owned()),
             change: Some(ChangeId::after(None, SystemTime::now())),
+            restored: None,
         };
         let copy = ManifestCopy {
             change: ChangeId::after(None, SystemTime::now()),

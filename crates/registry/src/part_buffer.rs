@@ -42,6 +42,9 @@ struct SpareMappings {
     /// The sizes of those together.
     spare_bytes: usize,
     spare_bytes_max: usize,
+    /// How many mappings were made.
+    #[cfg(test)]
+    made: usize,
 }
 
 /// A mapping in use, which is unused afterwards.
@@ -61,7 +64,18 @@ impl MappingPool {
     }
 
     pub(crate) fn buffer(&self) -> PartBuffer {
-        PartBuffer { memory: BufferMemory::default(), mappings: self.clone() }
+        PartBuffer {
+            memory: BufferMemory::default(),
+            mappings: self.clone(),
+            #[cfg(test)]
+            copied: 0,
+        }
+    }
+
+    /// How many mappings were made.
+    #[cfg(test)]
+    pub(crate) fn made(&self) -> usize {
+        self.lock().made
     }
 
     fn lock(&self) -> MutexGuard<'_, SpareMappings> {
@@ -81,7 +95,11 @@ impl MappingPool {
     /// A mapping of which no more is in memory than was written to, if the system gives one.
     fn map_new(&self, bytes: usize) -> Option<PooledMapping> {
         let map = MmapOptions::new().len(bytes).map_anon().ok()?;
-        self.lock().in_use += 1;
+        let mut mappings = self.lock();
+        mappings.in_use += 1;
+        #[cfg(test)]
+        (mappings.made += 1);
+        drop(mappings);
         Some(PooledMapping { map: Some(map), mappings: self.clone() })
     }
 }
@@ -147,6 +165,9 @@ impl AsMut<[u8]> for PooledMapping {
 pub(crate) struct PartBuffer {
     memory: BufferMemory,
     mappings: MappingPool,
+    /// How many bytes were copied into it since it was empty.
+    #[cfg(test)]
+    copied: usize,
 }
 
 #[derive(Debug)]
@@ -183,6 +204,9 @@ impl PartBuffer {
             }
         }
         if let BufferMemory::Heap(heap) = &mut self.memory {
+            // A heap that grows is copied, as it is mostly not the last block.
+            #[cfg(test)]
+            (self.copied += if heap.capacity() < bytes { heap.len() } else { 0 });
             heap.reserve(bytes.saturating_sub(heap.len()));
         }
     }
@@ -207,7 +231,14 @@ impl PartBuffer {
         self.len() == 0
     }
 
+    #[cfg(test)]
+    pub(crate) fn copied(&self) -> usize {
+        self.copied
+    }
+
     pub(crate) fn extend_from_slice(&mut self, piece: &[u8]) {
+        #[cfg(test)]
+        (self.copied += piece.len());
         match &mut self.memory {
             BufferMemory::Heap(heap) => heap.extend_from_slice(piece),
             BufferMemory::Mapped { map, len } => {
@@ -232,6 +263,8 @@ impl PartBuffer {
 
     /// The gathered bytes, which from now on own their memory alone.
     pub(crate) fn take(&mut self) -> Bytes {
+        #[cfg(test)]
+        (self.copied = 0);
         match std::mem::take(&mut self.memory) {
             BufferMemory::Heap(heap) => heap.freeze(),
             BufferMemory::Mapped { map, len } => Bytes::from_owner(map).slice(..len),

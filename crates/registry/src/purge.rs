@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
-use crate::record::{JsonRecord, ManifestRecord};
+use crate::record::{JsonRecord, Link, Location, ManifestRecord, StoredRecord};
 use crate::{ChangeId, Error, Repository, Result, TagTransition};
 
 /// That a manifest was purged: it must not be restored.
@@ -72,17 +72,19 @@ impl Repository {
     /// other manifest or copy of the repository references. With `force` also if it is tagged or an
     /// index references it; then its tags are deleted.
     ///
-    /// Reads every manifest of the repository.
+    /// Reads every manifest of the repository, before and after it unlinks blobs: a blob that a push has begun
+    /// to rely on meanwhile is linked again. A push that ends later finds it missing, as after a DELETE
+    /// of the blob.
     ///
     /// # Errors
     ///
     /// [`Error::ManifestUnknown`] if there is neither the manifest nor a copy;
-    /// [`Error::PurgeRefused`]; [`Error::Damaged`]; [`Error::Store`].
+    /// [`Error::PurgeRefused`]; [`Error::Immutable`]; [`Error::Damaged`]; [`Error::Store`].
     pub async fn manifest_purge(&self, digest: &Digest, force: bool) -> Result<PurgeReport> {
-        let core = &self.core;
         let own = self.own_references(digest).await?;
         let content = self.content_without(digest).await?;
         if !force {
+            self.check_manifest_delete(digest).await?;
             let tags = self.tags_of(digest).await?;
             let by = content.referenced.get(digest).cloned().map(PurgeObstacle::Referenced);
             let tagged = (!tags.is_empty()).then_some(PurgeObstacle::Tagged(tags));
@@ -91,6 +93,17 @@ impl Repository {
                 return Err(Error::PurgeRefused { name, digest: digest.clone(), obstacle });
             }
         }
+        // What is removed from here on was checked, or is to go by force.
+        self.clone().without_rules().purge(digest, own, content).await
+    }
+
+    async fn purge(
+        &self,
+        digest: &Digest,
+        own: BTreeSet<Digest>,
+        content: RepositoryContent,
+    ) -> Result<PurgeReport> {
+        let core = &self.core;
         self.mark_purged(digest).await?;
         let mut report = PurgeReport::default();
         let copies = core.list_all(keys::copies(&self.name, digest)).await?;
@@ -102,24 +115,54 @@ impl Repository {
             report.manifest_removed = true;
             report.tags_removed = tags.into_iter().map(|removed| removed.tag).collect();
         }
+        let mut unlinked = Vec::new();
         for blob in own {
             if let Some(by) = content.referenced.get(&blob) {
                 report.referenced.insert(blob, by.clone());
-                continue;
-            }
-            match self.blob_delete(&blob).await {
-                Ok(()) => {
-                    let others = core.repositories_with_blob(&blob).await?;
-                    if !others.is_empty() {
-                        report.elsewhere.insert(blob.clone(), others);
-                    }
-                    report.blobs_removed.push(blob);
-                }
-                Err(Error::BlobUnknown { .. }) => {}
-                Err(error) => return Err(error),
+            } else if let Some(location) = self.unlink(&blob).await? {
+                unlinked.push((blob, location));
             }
         }
+        // A push may have relied on a link while it was removed.
+        let content = self.content_without(digest).await?;
+        for (blob, location) in unlinked {
+            if let Some(by) = content.referenced.get(&blob) {
+                self.link_again(&blob, location).await?;
+                report.referenced.insert(blob, by.clone());
+                continue;
+            }
+            let others = core.repositories_with_blob(&blob).await?;
+            if !others.is_empty() {
+                report.elsewhere.insert(blob.clone(), others);
+            }
+            report.blobs_removed.push(blob);
+        }
         Ok(report)
+    }
+
+    /// Unlinks a blob. `None`: it was not linked.
+    async fn unlink(&self, blob: &Digest) -> Result<Option<Location>> {
+        let link = self.core.read::<Link>(&keys::link(blob, &self.name)).await?;
+        let Some(Link::Live(location)) = link.map(|link| link.value) else { return Ok(None) };
+        match self.blob_delete(blob).await {
+            Ok(()) => Ok(Some(location)),
+            Err(Error::BlobUnknown { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Links a blob as it was, unless it was pushed again. Its bytes stay for an hour at least.
+    async fn link_again(&self, blob: &Digest, location: Location) -> Result<()> {
+        let (core, key) = (&self.core, keys::link(blob, &self.name));
+        let window = core.open_window();
+        if let Some(seen) = core.read::<Link>(&key).await?
+            && seen.value == Link::Deleted
+        {
+            core.cache.forget(&self.name, blob);
+            let link = Link::Live(location).encode();
+            core.swap_within(window, &key, Some(&seen.etag), link).await?;
+        }
+        Ok(())
     }
 
     async fn mark_purged(&self, digest: &Digest) -> Result<()> {

@@ -315,6 +315,9 @@ pub(crate) struct ManifestHeader {
     /// versions have none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) change: Option<ChangeId>,
+    /// The delete whose copy it was restored from. A later push of it by a client takes that away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) restored: Option<ChangeId>,
 }
 
 impl StoredRecord for ManifestRecord {
@@ -398,6 +401,7 @@ mod tests {
             subject: None,
             artifact_type: Some("a\nb".to_owned()),
             change: None,
+            restored: None,
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
         assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
@@ -427,6 +431,7 @@ mod tests {
             subject: Some(Digest::of(Algorithm::Sha256, b"")),
             artifact_type: Some("application/x".to_owned()),
             change: None,
+            restored: None,
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{}") };
         let (whole, length) = (manifest.encode(), manifest.encode().len() - 2);
@@ -485,6 +490,7 @@ mod tests {
                 subject: None,
                 artifact_type: None,
                 change: None,
+                restored: None,
             };
             let whole = ManifestRecord { header, bytes: Bytes::from_static(b"{}") }.encode();
             whole.slice(..whole.len() - 1)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::RepositoryName;
 use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
 
@@ -35,6 +36,8 @@ pub struct Repository {
     pub(crate) name: RepositoryName,
     /// Who makes the changes.
     pub(crate) origin: Arc<ChangeOrigin>,
+    /// The rules of the file, by which this value is judged as a whole.
+    pub(crate) rules: Arc<LifecycleRules>,
 }
 
 /// The registry's use of its limits, and the statistics of its cache.
@@ -125,9 +128,18 @@ impl Registry {
         Ok(Self { core: Arc::new(Core::new(store, clock, options, &marker)) })
     }
 
+    /// The same registry, with the rules of a file.
+    #[must_use]
+    pub fn with_rules(&self, rules: CurrentRules) -> Self {
+        let mut core = Core::clone(&self.core);
+        core.lifecycle = rules;
+        Self { core: Arc::new(core) }
+    }
+
     /// The part of the registry with this name. It need not exist.
     pub fn repository(&self, name: RepositoryName) -> Repository {
-        Repository { core: Arc::clone(&self.core), name, origin: Arc::default() }
+        let (core, rules) = (Arc::clone(&self.core), self.core.lifecycle.get());
+        Repository { core, name, origin: Arc::default(), rules }
     }
 
     /// The repositories that a manifest was ever pushed to, in byte order.
@@ -231,6 +243,12 @@ impl Registry {
 impl Repository {
     pub fn name(&self) -> &RepositoryName {
         &self.name
+    }
+
+    /// The same, to which the rules of the file do not apply.
+    #[must_use]
+    pub fn without_rules(self) -> Self {
+        Self { rules: Arc::default(), ..self }
     }
 
     /// The same, whose changes name who makes them.

@@ -82,6 +82,14 @@ pub enum Rule {
     HistoryKeeps,
     /// A restore looks for the mark of a purge after it has written.
     LookForPurge,
+    /// An immutable tag is judged again on the version that a swap replaces.
+    ImmutableAtSwap,
+    /// A swap that was lost is looked for before another is tried.
+    LookForOwn,
+    /// GC reads what a tag is now before it judges what it was last.
+    NewestStays,
+    /// The hint of an immutable tag is written before its manifest, and counts as the tag while it is young.
+    ImmutableHint,
 }
 
 /// Which rules are in force.

@@ -10,6 +10,7 @@ use crate::damaged::FoundRecord;
 use crate::keys;
 use crate::page::list_requests_max;
 use crate::record::{PresenceMark, StoredRecord};
+use crate::rules::Rule;
 use crate::tag_record::{DeletedTag, TagChangeFields, TagRecord, TagTarget, is_deleted_tag};
 use crate::window::WriteWindow;
 use crate::{
@@ -48,6 +49,8 @@ pub(crate) struct KnownTag {
     pub(crate) is_archived: bool,
     /// The change of which an event was queued after it was read.
     pub(crate) queued: Option<ChangeId>,
+    /// Opened before it was read.
+    pub(crate) window: WriteWindow,
 }
 
 /// What a request did to a tag.
@@ -127,7 +130,9 @@ impl Repository {
 
     /// Changes a tag on the version just read, again until it succeeds: the last to be acknowledged
     /// wins, and a delayed retry of an old write can never revert a newer one. What it replaces is archived
-    /// first. `known` is the version to try first, if it was read already. `None`: there was no tag
+    /// first, and both are sent within a window from the read on: later, what was archived may have expired. A swap
+    /// whose response was lost may have been made, and then been replaced: it is looked for before another is
+    /// tried, or the change would be made twice. `known` is the version to try first, if it was read already. `None`: there was no tag
     /// to delete.
     ///
     /// Nothing else writes or removes the record of a tag, but for a GC run that has archived a deleted one.
@@ -141,49 +146,93 @@ impl Repository {
         let (core, key) = (&self.core, keys::tag(&self.name, tag));
         let _turn = core.tag_lock(&key).lock().await;
         let mut attempts = SwapAttempts::new("the tag is being changed by too many others");
+        let mut sent = Vec::new();
         loop {
             attempts.next().await?;
             if attempts.is_retry() && matches!(change, TagChange::RemoveKnown) {
                 return Ok(None);
             }
-            let KnownTag { seen, is_archived, queued } = match known.take() {
+            let KnownTag { seen, is_archived, queued, window } = match known.take() {
                 Some(known) => known,
                 None => {
+                    let window = match change {
+                        TagChange::Set(window, _) => window,
+                        _ => core.open_window(),
+                    };
                     let seen = core.find_record(&key).await?;
-                    KnownTag { seen, is_archived: false, queued: None }
+                    KnownTag { seen, is_archived: false, queued: None, window }
                 }
             };
+            if let Some(made) = self.find_made(&seen, &mut sent).await? {
+                return Ok(Some(made));
+            }
             if let Some(condition) = condition {
                 condition.check_tag(&Reference::Tag(tag.clone()), &seen)?;
             }
+            if !attempts.is_retry() || core.rules.keep(Rule::ImmutableAtSwap) {
+                self.judge_change(tag, change, &seen)?;
+            }
             let Some(next) = self.next_record(tag, change, &seen, queued)? else { return Ok(None) };
-            let window = match change {
-                TagChange::Set(window, target) => {
-                    core.check_window(window)?;
-                    if attempts.is_retry() {
-                        // The tag has changed since its hint was skipped.
-                        let hint = keys::tag_hint(&self.name, &target.digest, tag);
-                        core.ensure_record(window, &hint, &PresenceMark {}).await?;
-                    }
-                    Some(window)
-                }
-                TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown => None,
-            };
+            core.check_window(window)?;
+            if let (TagChange::Set(window, target), true) = (change, attempts.is_retry()) {
+                // The tag has changed since its hint was skipped.
+                let hint = keys::tag_hint(&self.name, &target.digest, tag);
+                core.ensure_record(window, &hint, &PresenceMark {}).await?;
+            }
             let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
             let swap =
                 Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
             let event = self.tag_event(tag, &seen, &next).filter(|_| queued.is_none());
+            let transition = TagTransition {
+                tag: tag.clone(),
+                change: next.change().id,
+                before: seen.target().map(|target| target.digest.clone()),
+                after: next.into_live().map(|target| target.digest),
+            };
             if core.archive_then(window, archived, event.as_ref(), swap).await? {
-                let transition = TagTransition {
-                    tag: tag.clone(),
-                    change: next.change().id,
-                    before: seen.target().map(|target| target.digest.clone()),
-                    after: next.into_live().map(|target| target.digest),
-                };
                 self.note_changed(&key, change, seen);
                 return Ok(Some(transition));
             }
+            sent.push(transition);
         }
+    }
+
+    /// The change of an earlier attempt that was made although its response says otherwise: the tag, or
+    /// its history, has it.
+    async fn find_made(
+        &self,
+        seen: &TagVersion,
+        sent: &mut Vec<TagTransition>,
+    ) -> Result<Option<TagTransition>> {
+        if !self.core.rules.keep(Rule::LookForOwn) {
+            return Ok(None);
+        }
+        let current = seen.valid().map(|record| record.value.change().id);
+        if let Some(made) = sent.iter().find(|sent| Some(sent.change) == current) {
+            return Ok(Some(made.clone()));
+        }
+        // Each once: whoever has replaced it has archived it before.
+        for sent in sent.drain(..) {
+            let TagTransition { tag, change, after, .. } = &sent;
+            let entry = keys::history_entry(&self.name, tag, *change, after.as_ref());
+            if self.core.exists(&entry).await? {
+                return Ok(Some(sent));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Refuses a change that the rules of the file forbid.
+    fn judge_change(&self, tag: &Tag, change: TagChange<'_>, seen: &TagVersion) -> Result<()> {
+        let is_there = |digest: &Digest| seen.target().is_some_and(|to| to.digest == *digest);
+        match change {
+            TagChange::Set(_, target) => self.check_move(tag, seen, &target.digest)?,
+            TagChange::RemoveFrom(digest) if !is_there(digest) => {}
+            TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown => {
+                self.check_tag_delete(tag, seen)?;
+            }
+        }
+        Ok(())
     }
 
     /// The record of a tag after a change; `None`: there is nothing to delete.

@@ -132,6 +132,8 @@ pub struct Metrics {
     auth_attempts: Counters<2>,
     auth_tokens: Counters<1>,
     auth_reloads: Counters<2>,
+    lifecycle_reloads: Counters<1>,
+    lifecycle_rules_hash: Gauge<f64, AtomicU64>,
     tls_handshakes: Counters<1>,
     tls_reloads: Counters<1>,
     tls_expiry: Gauge<f64, AtomicU64>,
@@ -185,6 +187,7 @@ impl Metrics {
         metrics.register_gc();
         metrics.register_fsck();
         metrics.register_auth();
+        metrics.register_lifecycle();
         metrics.register_tls();
         metrics.events.register(&mut metrics.registry);
         metrics
@@ -231,6 +234,8 @@ impl Metrics {
             auth_attempts: Family::default(),
             auth_tokens: Family::default(),
             auth_reloads: Family::default(),
+            lifecycle_reloads: Family::default(),
+            lifecycle_rules_hash: Gauge::default(),
             tls_handshakes: Family::default(),
             tls_reloads: Family::default(),
             tls_expiry: Gauge::default(),
@@ -468,6 +473,14 @@ impl Metrics {
         registry.register("audit_lines", text, self.audit_lines.clone());
     }
 
+    fn register_lifecycle(&mut self) {
+        let registry = &mut self.registry;
+        let text = "Reloads of the lifecycle file, by outcome (ok, failed)";
+        registry.register("lifecycle_reloads", text, self.lifecycle_reloads.clone());
+        let text = "The first 48 bits of the SHA-256 of the lifecycle file in use; 0 without one";
+        registry.register("lifecycle_rules_hash", text, self.lifecycle_rules_hash.clone());
+    }
+
     /// Counts a connection that was cut off.
     pub fn count_cut(&self, reason: &'static str) {
         self.connections_cut
@@ -529,6 +542,19 @@ impl Metrics {
         self.tls_reloads
             .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
             .inc();
+    }
+
+    /// Counts a reload of the lifecycle file.
+    pub fn count_lifecycle_reload(&self, outcome: &'static str) {
+        self.lifecycle_reloads
+            .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
+            .inc();
+    }
+
+    /// Sets the hash of the lifecycle file in use: at most 53 bits, which the metric shows exactly.
+    pub fn set_lifecycle_rules(&self, hash: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "53 bits have their place")]
+        self.lifecycle_rules_hash.set(hash as f64);
     }
 
     /// Notes when the server's certificate expires.

@@ -194,6 +194,39 @@ fn an_unknown_type_keeps_every_digest_and_requires_none() {
     assert_eq!(parse_as("application/json", &json!({})).unwrap().references, []);
 }
 
+/// Deep brackets must not cost the stack, and what is accepted must be readable to GC, however deep. The
+/// digest in the middle is found, or the manifest refused.
+#[test]
+fn what_is_nested_deeply_is_refused_or_read_to_its_depth() {
+    let digest = digest("1");
+    let kinds = ["application/x", media_type::OCI_IMAGE_INDEX, media_type::OCI_IMAGE_MANIFEST];
+    let depths = (1..200).chain([5_000, 1_000_000]);
+    for (depth, kind) in depths.flat_map(|depth| kinds.map(|kind| (depth, kind))) {
+        let (opened, closed) = ("[".repeat(depth), "]".repeat(depth));
+        let text = format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[],"x":{opened}"{digest}"{closed}}}"#,
+            config()
+        );
+        let text = match kind {
+            media_type::OCI_IMAGE_INDEX => text.replacen("layers", "manifests", 1),
+            _ => text,
+        };
+        let text = match kind {
+            media_type::OCI_IMAGE_MANIFEST => text,
+            _ => text.replacen(&format!(r#""config":{},"#, config()), "", 1),
+        };
+        let kind: MediaType = kind.parse().unwrap();
+        let Ok(manifest) = Manifest::parse(Some(&kind), text.as_bytes()) else {
+            assert!(depth > 100, "{kind} {depth}");
+            continue;
+        };
+        let stored = Manifest::parse_stored(&kind, text.as_bytes()).unwrap();
+        assert_eq!(stored.references, manifest.references, "{kind} {depth}");
+        assert!(manifest.references.iter().any(|of| of.digest == digest), "{kind} {depth}");
+        assert!(depth < 200, "{kind} {depth}");
+    }
+}
+
 #[test]
 fn an_unknown_type_may_have_a_subject() {
     let subject = descriptor(media_type::OCI_IMAGE_MANIFEST, "subject");

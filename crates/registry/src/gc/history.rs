@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_oci::{RepositoryName, Tag};
+use jreg_oci::{Digest, RepositoryName, Tag};
 use jreg_storage::{Key, Listed};
 
 use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
@@ -15,12 +15,17 @@ use super::observer::GcPhase;
 use super::{CLOCK_ERROR, GcRun, Result};
 use crate::fingerprint::{self, ListedVersion};
 use crate::keys::{self, ParsedKey};
+use crate::record::ManifestRecord;
 use crate::rules::Rule;
 use crate::tag_record::TagRecord;
+use crate::window::WriteWindow;
 use crate::{ChangeId, ChangeOrigin, Repository};
 
 /// Maximum number of replaced changes that are kept of one tag; older ones end early.
 pub const HISTORY_ENTRIES_MAX: usize = 1000;
+
+/// How many expired changes of a tag are removed by one request.
+const REMOVALS_AT_ONCE: usize = 1000;
 
 /// The changes of one tag, while they are listed, the latest first.
 struct ListedHistory {
@@ -30,6 +35,17 @@ struct ListedHistory {
     entries: usize,
     /// When the last listed one began.
     successor: SystemTime,
+}
+
+/// The copies of one manifest, with the mark of its purge.
+#[derive(Default)]
+struct ListedCopies {
+    of: Option<(RepositoryName, Digest)>,
+    entries: Vec<Listed>,
+}
+
+fn is_purge_mark(entry: &Listed) -> bool {
+    matches!(ParsedKey::parse(&entry.key), Some(ParsedKey::PurgeMark(..)))
 }
 
 impl GcRun<'_> {
@@ -104,51 +120,84 @@ impl GcRun<'_> {
         memo.put(version, references);
     }
 
-    /// Removes copies that have expired, and marks of purges that are older than the grace.
+    /// Removes copies that have expired or whose manifest was purged, and marks of purges that are older
+    /// than the grace. The mark is listed after the copies of its manifest.
     pub(super) async fn expire_copies(&mut self) -> Result<()> {
         let mut pages = self.core.list_pages(keys::DELETED_MANIFESTS);
+        let mut copies = ListedCopies::default();
         while let Some(page) = pages.next().await? {
-            let mut expired = Vec::new();
-            for entry in &page.entries {
+            for entry in page.entries {
+                let of = match ParsedKey::parse(&entry.key) {
+                    Some(ParsedKey::ManifestCopy(name, digest, _))
+                    | Some(ParsedKey::PurgeMark(name, digest)) => (name, digest),
+                    _ => continue,
+                };
                 self.done.copies.scan(entry.size_bytes);
-                match ParsedKey::parse(&entry.key) {
-                    Some(ParsedKey::ManifestCopy(name, digest, change))
-                        if !self.is_kept(change.time()) =>
-                    {
-                        expired.push(GcAction {
-                            kind: GcActionKind::RemoveCopy,
-                            key: entry.key.to_string(),
-                            repository: Some(name),
-                            digest: Some(digest),
-                            size_bytes: entry.size_bytes,
-                        });
-                    }
-                    Some(ParsedKey::PurgeMark(name, digest))
-                        if self.is_old(entry.last_modified) =>
-                    {
-                        expired.push(GcAction {
-                            kind: GcActionKind::RemovePurgeMark,
-                            key: entry.key.to_string(),
-                            repository: Some(name),
-                            digest: Some(digest),
-                            size_bytes: 0,
-                        });
-                    }
-                    _ => self.done.copies.kept += 1,
+                if copies.of.as_ref() != Some(&of) {
+                    self.judge_copies(copies).await?;
+                    copies = ListedCopies { of: Some(of), entries: Vec::new() };
                 }
+                copies.entries.push(entry);
             }
-            let outcome = self.remove_expired(&expired).await;
-            expired.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         }
+        self.judge_copies(copies).await
+    }
+
+    async fn judge_copies(&mut self, copies: ListedCopies) -> Result<()> {
+        let Some((name, digest)) = copies.of else { return Ok(()) };
+        let mark = copies.entries.iter().find(|entry| is_purge_mark(entry)).cloned();
+        if mark.is_some() {
+            self.remove_restored(&name, &digest).await?;
+        }
+        let mut expired = Vec::new();
+        for entry in copies.entries {
+            let is_expired = match ParsedKey::parse(&entry.key) {
+                Some(ParsedKey::ManifestCopy(.., change)) => {
+                    mark.is_some() || !self.is_kept(change.time())
+                }
+                // After the copies: a delete that had begun before the purge may have written one late.
+                Some(ParsedKey::PurgeMark(..)) => self.is_old(entry.last_modified),
+                _ => false,
+            };
+            if !is_expired {
+                self.done.copies.kept += 1;
+                continue;
+            }
+            let kind = match is_purge_mark(&entry) {
+                true => GcActionKind::RemovePurgeMark,
+                false => GcActionKind::RemoveCopy,
+            };
+            expired.push(GcAction {
+                kind,
+                key: entry.key.to_string(),
+                repository: Some(name.clone()),
+                digest: Some(digest.clone()),
+                size_bytes: entry.size_bytes,
+            });
+        }
+        let outcome = self.remove_expired(&expired).await;
+        expired.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         Ok(())
     }
 
-    /// Removes replaced changes of tags that have expired.
+    /// Removes a purged manifest that a restore has written and not looked at afterwards: it ended before.
+    async fn remove_restored(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
+        let key = keys::manifest(name, digest);
+        let read = self.core.read::<ManifestRecord>(&key).await.map_err(damaged)?;
+        if self.options.dry_run || read.is_none_or(|read| read.value.header.restored.is_none()) {
+            return Ok(());
+        }
+        self.repository(name).delete_purged(digest).await?;
+        Ok(())
+    }
+
+    /// Removes replaced changes of tags that have expired: of each tag the oldest first, so that a run that is
+    /// stopped leaves no gap.
     pub(super) async fn expire_history(&mut self) -> Result<()> {
         let mut pages = self.core.list_pages(keys::HISTORY);
         let mut history: Option<ListedHistory> = None;
+        let mut due = Vec::new();
         while let Some(page) = pages.next().await? {
-            let mut expired = Vec::new();
             for entry in &page.entries {
                 let Some(ParsedKey::History(name, tag, change, digest)) =
                     ParsedKey::parse(&entry.key)
@@ -157,20 +206,36 @@ impl GcRun<'_> {
                 };
                 self.done.history.scan(entry.size_bytes);
                 let listed = history.take_if(|listed| listed.name == name && listed.tag == tag);
-                if self.has_expired(listed.as_ref(), (&name, &tag, change)).await? {
+                if listed.is_none() {
+                    self.remove_history(&mut due).await;
+                }
+                let is_deleted = digest.is_none();
+                if self.has_expired(listed.as_ref(), (&name, &tag, change), is_deleted).await? {
                     let (repository, key) = (Some(name.clone()), entry.key.to_string());
                     let kind = GcActionKind::RemoveHistory;
-                    expired.push(GcAction { kind, key, repository, digest, size_bytes: 0 });
+                    due.push(GcAction { kind, key, repository, digest, size_bytes: 0 });
                 } else {
                     self.done.history.kept += 1;
                 }
                 let entries = listed.map_or(0, |listed| listed.entries) + 1;
                 history = Some(ListedHistory { name, tag, entries, successor: change.time() });
             }
-            let outcome = self.remove_expired(&expired).await;
-            expired.iter().for_each(|_| self.done.history.count(outcome, 0));
         }
+        self.remove_history(&mut due).await;
         Ok(())
+    }
+
+    /// Removes the expired changes of one tag.
+    async fn remove_history(&mut self, due: &mut Vec<GcAction>) {
+        due.reverse();
+        for oldest in due.chunks(REMOVALS_AT_ONCE) {
+            let outcome = self.remove_expired(oldest).await;
+            oldest.iter().for_each(|_| self.done.history.count(outcome, 0));
+            if outcome != GcOutcome::Done {
+                break;
+            }
+        }
+        due.clear();
     }
 
     /// Whether a replaced change has expired. `listed`: the later ones of its tag, if there are any.
@@ -178,6 +243,7 @@ impl GcRun<'_> {
         &self,
         listed: Option<&ListedHistory>,
         (name, tag, change): (&RepositoryName, &Tag, ChangeId),
+        is_deleted: bool,
     ) -> Result<bool> {
         if let Some(listed) = listed {
             let is_one_too_many = listed.entries >= HISTORY_ENTRIES_MAX;
@@ -192,7 +258,8 @@ impl GcRun<'_> {
             // It is about to be replaced.
             Some(current) if current <= change => false,
             Some(current) => !self.is_kept(current.time()),
-            None => true,
+            // Another run may have archived a delete since the listing, which ended it.
+            None => is_deleted || !self.core.rules.keep(Rule::NewestStays),
         })
     }
 
@@ -216,9 +283,10 @@ impl GcRun<'_> {
             self.done.orphans.young += 1;
             return;
         }
+        let window = self.core.open_window();
         let outcome = match self.core.read::<TagRecord>(&entry.key).await {
             Ok(Some(read)) if read.value.live().is_none() && self.is_old(read.last_modified) => {
-                let archived = self.archive_deleted(&name, tag, &read.value).await;
+                let archived = self.archive_deleted(window, &name, tag, &read.value).await;
                 let action = GcAction {
                     kind: GcActionKind::RemoveDeletedTag,
                     key: entry.key.to_string(),
@@ -242,6 +310,7 @@ impl GcRun<'_> {
 
     async fn archive_deleted(
         &self,
+        window: WriteWindow,
         name: &RepositoryName,
         tag: &Tag,
         record: &TagRecord,
@@ -249,7 +318,8 @@ impl GcRun<'_> {
         if self.options.dry_run || !self.core.rules.keep(Rule::ArchiveDeleted) {
             return Ok(());
         }
-        self.core.archive(None, self.repository(name).archive_of(tag, record)).await
+        self.core.archive(window, self.repository(name).archive_of(tag, record)).await?;
+        self.core.check_window(window)
     }
 
     /// A repository whose changes name the run.
@@ -258,6 +328,7 @@ impl GcRun<'_> {
             core: std::sync::Arc::new(self.core.clone()),
             name: name.clone(),
             origin: std::sync::Arc::new(ChangeOrigin::program("gc")),
+            rules: std::sync::Arc::default(),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::record::{ManifestRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange};
 use crate::tag_record::{TagRecord, is_deleted_tag};
-use crate::window::{TOUCH_AGE, WRITE_MAX};
+use crate::window::{TOUCH_AGE, WRITE_MAX, WriteWindow};
 
 /// What earlier runs noted.
 struct TidyMemos<'a, 'b> {
@@ -39,6 +39,8 @@ struct DanglingTag {
     key: Key,
     digest: Digest,
     read: VersionedRecord<TagRecord>,
+    /// Opened before it was read.
+    window: WriteWindow,
 }
 
 impl GcRun<'_> {
@@ -117,11 +119,11 @@ impl GcRun<'_> {
         (name, digest, tag): (RepositoryName, Digest, Tag),
         memo: Option<&mut Memo<'_>>,
     ) -> Result<()> {
-        let key = keys::tag(&name, &tag);
+        let (key, window) = (keys::tag(&name, &tag), self.core.open_window());
         match self.core.read::<TagRecord>(&key).await {
             Ok(Some(read)) if read.value.live().is_some_and(|tag| tag.digest == digest) => {
                 let Some(memo) = memo else { return Ok(()) };
-                let tag = DanglingTag { tag, key, digest, read };
+                let tag = DanglingTag { tag, key, digest, read, window };
                 self.judge_dangling(hint, date, name, tag, memo).await
             }
             Ok(_) => {
@@ -162,7 +164,7 @@ impl GcRun<'_> {
 
     /// Checks the manifest once more, then deletes the version of the tag that was read.
     async fn remove_tag(&self, name: RepositoryName, tag: DanglingTag) -> GcOutcome {
-        let DanglingTag { tag, key, digest, read } = tag;
+        let DanglingTag { tag, key, digest, read, window } = tag;
         match self.core.exists(&keys::manifest(&name, &digest)).await {
             Ok(false) => {}
             Ok(true) => return GcOutcome::Changed,
@@ -176,7 +178,8 @@ impl GcRun<'_> {
             size_bytes: 0,
         };
         let repository = self.repository(&name);
-        let known = KnownTag { seen: FoundRecord::Valid(read), is_archived: false, queued: None };
+        let seen = FoundRecord::Valid(read);
+        let known = KnownTag { seen, is_archived: false, queued: None, window };
         let removed = async {
             let removed = repository.change_tag(&tag, None, Some(known), TagChange::RemoveKnown);
             Ok(removed.await?.is_some())

@@ -148,6 +148,12 @@ impl PartMemory {
         self.buffer.extend_from_slice(stored);
     }
 
+    /// How many bytes were copied into the buffer.
+    #[cfg(test)]
+    fn copied(&self) -> usize {
+        self.buffer.copied()
+    }
+
     pub(super) fn take(&mut self) -> FilledPart {
         FilledPart { bytes: self.buffer.take(), reservation: self.reservation.take() }
     }
@@ -163,5 +169,54 @@ pub(super) fn check_size(size_bytes: u64, max_bytes: u64) -> Result<()> {
     match size_bytes > max_bytes {
         true => Err(Error::BlobTooLarge { max_bytes }),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::part_buffer::MappingPool;
+
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+
+    /// The mappings of a push of 20 MiB in frames of 128 KiB, and how many bytes were copied more than
+    /// once.
+    async fn push(pool: &MappingPool, part_bytes: usize) -> (usize, usize) {
+        let budget = MemoryBudget::new(256 * MIB as u64, 0, Duration::from_secs(30));
+        let made = pool.made();
+        let mut memory = PartMemory::new(budget, pool.buffer(), part_bytes as u64);
+        let (mut left, mut is_ahead, mut copied) = (20 * MIB, false, 0);
+        while left > 0 {
+            let mut frame = Bytes::from(vec![1; 128 * KIB]);
+            while !frame.is_empty() {
+                if memory.part_room() == 0 {
+                    copied += memory.copied();
+                    memory.take();
+                    is_ahead = true;
+                }
+                memory.expect(Some(left as u64));
+                memory.reserve(is_ahead).await.unwrap();
+                left -= memory.collect(&mut frame).len();
+            }
+        }
+        copied += memory.copied();
+        memory.take();
+        (pool.made() - made, copied - 20 * MIB)
+    }
+
+    /// Each byte is copied once, from the frame in which it came to its part; while the first part is
+    /// small, its bytes are copied again as it grows. A part is one mapping.
+    #[tokio::test]
+    async fn bytes_of_a_push_are_copied_once() {
+        let pool = MappingPool::new(256 * MIB as u64);
+        // The parts of S3.
+        assert_eq!(push(&pool, 16 * MIB).await, (2, 640 * KIB));
+        // Those of a folder.
+        let first = push(&pool, 256 * KIB).await;
+        assert_eq!((first, push(&pool, 256 * KIB).await), ((1, 64 * KIB), (0, 64 * KIB)));
     }
 }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use jreg_oci::{Digest, Reference};
-use jreg_registry::{Error, ReferencePolicy, RegistryOptions, TouchPolicy};
+use jreg_registry::{Error, NoObserver, ReferencePolicy, RegistryOptions, TouchPolicy};
 use jreg_storage::{Key, Store};
 
 use crate::bench::{Bench, HOUR, bytes, digest};
@@ -71,6 +71,20 @@ async fn a_push_over_other_bytes_counts_as_a_repair() {
     let repository = bench.another("a").await;
     let read = repository.manifest_get(&"v1".parse().unwrap(), TouchPolicy::Never).await.unwrap();
     assert_eq!(read.bytes, Bytes::from(manifest));
+}
+
+/// A copy of it could not be restored, and would stop GC as it did.
+#[tokio::test]
+async fn a_deleted_manifest_of_other_bytes_leaves_no_copy() {
+    let manifest = image(&bytes(5));
+    let (bench, at) = (with_manifest(&manifest).await, manifest_key(&manifest));
+    rot_bytes(&bench, &at).await;
+    let gc = async || bench.registry.collect_garbage(&crate::gc::options(), &NoObserver).await;
+    gc().await.unwrap_err();
+    let repository = bench.another("a").await;
+    repository.manifest_delete(&Reference::Digest(of(&manifest)), None).await.unwrap();
+    assert_eq!(bench.keys("deleted/").await, []);
+    gc().await.unwrap();
 }
 
 /// Nothing says any more what it was pushed as, and its subject does not depend on that.

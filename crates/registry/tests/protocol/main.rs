@@ -15,6 +15,7 @@ mod fsck;
 mod fsck_concurrent;
 mod gc;
 mod history;
+mod immutable;
 mod pushing;
 mod reaping;
 mod repairing;

@@ -3,10 +3,12 @@
 //! tokio's pool for blocking work gives work to a thread by a queue and a condition under one lock: the
 //! thread that it wakes mostly finds the lock taken, and sleeps and is woken once more. At some hundred
 //! microseconds of work that is a good part of it. So a thread of that pool that has done its work waits
-//! here for [`LINGER`] before it goes back, and work finds it without a queue, the last one to wait
+//! here for [`LINGER`] before it goes back, and work finds it without that queue, the last one to wait
 //! first: what it used is still in its processor's cache. Two system calls wake a thread and let it sleep.
 
 use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -28,10 +30,39 @@ pub(super) enum WorkFailure {
     Stopped,
 }
 
-/// The threads of a store that wait for work.
+/// The threads of a store.
 #[derive(Clone, Debug, Default)]
-pub(super) struct BlockingThreads {
-    waiting: Arc<Mutex<Vec<Arc<WaitingThread>>>>,
+pub(super) struct BlockingThreads(Arc<Mutex<ThreadTable>>);
+
+#[derive(Default)]
+struct ThreadTable {
+    /// Those that wait for work.
+    waiting: Vec<Arc<WaitingThread>>,
+    /// Work that found none waiting. A thread is on the way for each, but one that ends its own may be
+    /// there before it.
+    queue: VecDeque<Work>,
+}
+
+impl fmt::Debug for ThreadTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadTable").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
+}
+
+/// A thread on the way to work that is queued.
+struct ComingThread {
+    threads: BlockingThreads,
+    has_come: bool,
+}
+
+impl Drop for ComingThread {
+    fn drop(&mut self) {
+        if !self.has_come {
+            // The runtime stops: so does as much work as it was coming for.
+            let work = self.threads.table().queue.pop_back();
+            drop(work);
+        }
+    }
 }
 
 /// A thread that waits for work.
@@ -41,8 +72,8 @@ struct WaitingThread {
     work: Mutex<Option<Work>>,
 }
 
-impl std::fmt::Debug for WaitingThread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for WaitingThread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WaitingThread").field("thread", &self.thread).finish_non_exhaustive()
     }
 }
@@ -71,31 +102,39 @@ impl BlockingThreads {
     }
 
     fn submit(&self, work: Work) {
-        let waiting = self.waiting().pop();
-        match waiting {
-            Some(waiting) => {
-                *waiting.work() = Some(work);
-                waiting.thread.unpark();
-            }
-            None => {
-                let threads = self.clone();
-                drop(tokio::task::spawn_blocking(move || threads.work_from(work)));
-            }
+        let mut table = self.table();
+        if let Some(waiting) = table.waiting.pop() {
+            drop(table);
+            *waiting.work() = Some(work);
+            waiting.thread.unpark();
+            return;
         }
+        table.queue.push_back(work);
+        drop(table);
+        let mut coming = ComingThread { threads: self.clone(), has_come: false };
+        drop(tokio::task::spawn_blocking(move || {
+            coming.has_come = true;
+            coming.threads.work();
+        }));
     }
 
     /// Does work until there is no more for a while.
-    fn work_from(&self, first: Work) {
+    fn work(&self) {
         let own = Arc::new(WaitingThread { thread: thread::current(), work: Mutex::default() });
-        let mut next = Some(first);
+        let mut next = self.table().queue.pop_front();
         while let Some(work) = next {
             work();
-            next = self.wait(&own);
+            next = self.next(&own);
         }
     }
 
-    fn wait(&self, own: &Arc<WaitingThread>) -> Option<Work> {
-        self.waiting().push(Arc::clone(own));
+    fn next(&self, own: &Arc<WaitingThread>) -> Option<Work> {
+        let mut table = self.table();
+        if let Some(queued) = table.queue.pop_front() {
+            return Some(queued);
+        }
+        table.waiting.push(Arc::clone(own));
+        drop(table);
         let until = Instant::now() + LINGER;
         loop {
             if let Some(work) = own.work().take() {
@@ -115,13 +154,13 @@ impl BlockingThreads {
 
     /// Takes a thread off the list of those that wait. `false`: another has, to give it work.
     fn leave(&self, own: &Arc<WaitingThread>) -> bool {
-        let mut waiting = self.waiting();
-        let at = waiting.iter().position(|other| Arc::ptr_eq(other, own));
-        at.map(|at| waiting.remove(at)).is_some()
+        let mut table = self.table();
+        let at = table.waiting.iter().position(|other| Arc::ptr_eq(other, own));
+        at.map(|at| table.waiting.remove(at)).is_some()
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Arc<WaitingThread>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, ThreadTable> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,7 +193,9 @@ mod tests {
         for _ in 0..3 {
             let all = (0..8).map(|_| {
                 let barrier = Arc::clone(&barrier);
-                threads.run(move || drop(barrier.wait()))
+                threads.run(move || {
+                    barrier.wait();
+                })
             });
             for done in futures::future::join_all(all).await {
                 done.unwrap();
@@ -178,10 +219,40 @@ mod tests {
         let threads = BlockingThreads::default();
         threads.run(|| ()).await.unwrap();
         let ended = Instant::now() + Duration::from_secs(30);
-        while Arc::strong_count(&threads.waiting) > 1 && Instant::now() < ended {
+        while Arc::strong_count(&threads.0) > 1 && Instant::now() < ended {
             tokio::time::sleep(LINGER).await;
         }
-        assert_eq!((Arc::strong_count(&threads.waiting), threads.waiting().len()), (1, 0));
+        assert_eq!((Arc::strong_count(&threads.0), threads.table().waiting.len()), (1, 0));
         threads.run(|| ()).await.unwrap();
+    }
+
+    /// A thread that ends its work takes what is queued: it does not wait while there is some.
+    #[test]
+    fn more_work_than_threads_does_not_wait_for_them_to_go_back() {
+        const WORKS: u32 = 2000;
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(2).build().unwrap();
+        let threads = BlockingThreads::default();
+        let began = Instant::now();
+        runtime.block_on(async {
+            let all = (0..WORKS).map(|_| threads.run(|| ()));
+            for done in futures::future::join_all(all).await {
+                done.unwrap();
+            }
+        });
+        assert!(began.elapsed() < LINGER * WORKS / 4, "{:?}", began.elapsed());
+        assert!(threads.table().queue.is_empty());
+    }
+
+    #[test]
+    fn work_of_a_runtime_that_stops_is_not_begun() {
+        let (threads, runtime) =
+            (BlockingThreads::default(), tokio::runtime::Runtime::new().unwrap());
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        let stopped = threads.run(|| ()).now_or_never();
+        assert!(matches!(stopped, Some(Err(WorkFailure::Stopped))), "{stopped:?}");
+        assert!(threads.table().queue.is_empty());
     }
 }

@@ -8,8 +8,8 @@
 use std::error::Error;
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -24,6 +24,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::credentials::CachedS3Credentials;
@@ -45,6 +46,9 @@ const DEFAULT_REGION: &str = "us-east-1";
 
 /// What of an error's text is read.
 const ERROR_BYTES_MAX: u64 = 64 * 1024;
+
+/// A body of so many bytes or fewer is hashed where it is signed: handing it over would take longer.
+const HASHED_INLINE_BYTES_MAX: usize = 64 * 1024;
 
 /// How long an unused connection is kept: less than servers keep theirs, so that few requests
 /// meet one that is being closed.
@@ -86,6 +90,8 @@ pub(super) struct S3Request {
     pub(super) query: Vec<(&'static str, String)>,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The SHA-256 of a large body, once it was signed: a retry sends the same.
+    body_hash: OnceLock<[u8; 32]>,
 }
 
 impl S3Request {
@@ -190,7 +196,8 @@ impl BucketClient {
     /// A request about the bucket.
     pub(super) fn bucket(&self, method: Method) -> S3Request {
         let headers = HeaderMap::new();
-        S3Request { method, key: None, query: Vec::new(), headers, body: Bytes::new() }
+        let (query, body, body_hash) = (Vec::new(), Bytes::new(), OnceLock::new());
+        S3Request { method, key: None, query, headers, body, body_hash }
     }
 
     /// A request that makes an object, with the headers that decide how it is kept.
@@ -266,12 +273,28 @@ impl BucketClient {
         if matches!(request.method, Method::PUT | Method::POST) {
             signed.headers_mut().insert(header::CONTENT_LENGTH, request.body.len().into());
         }
+        let body_hash = self.signed_body_hash(request).await?;
         let credential = self.keys.get().await?;
         AwsAuthorizer::new(&credential, "s3", &self.region)
             .with_sign_payload(self.options.url.sign_payload)
-            .try_authorize(&mut signed, None)
+            .try_authorize(&mut signed, body_hash.as_ref().map(<[u8; 32]>::as_slice))
             .map_err(|error| S3Failure::new(FailureClass::Unsent, error))?;
         Ok(signed)
+    }
+
+    /// The hash of a body that is part of the signature, if it is large: it is computed once, beside the
+    /// runtime's threads.
+    async fn signed_body_hash(&self, request: &S3Request) -> Result<Option<[u8; 32]>, S3Failure> {
+        if !self.options.url.sign_payload || request.body.len() <= HASHED_INLINE_BYTES_MAX {
+            return Ok(None);
+        }
+        if let Some(hash) = request.body_hash.get() {
+            return Ok(Some(*hash));
+        }
+        let body = request.body.clone();
+        let hashed = tokio::task::spawn_blocking(move || Sha256::digest(&body).into()).await;
+        let hash = hashed.map_err(|stopped| S3Failure::new(FailureClass::Unsent, stopped))?;
+        Ok(Some(*request.body_hash.get_or_init(|| hash)))
     }
 
     /// Sends a request once, and waits for the head of a good response.

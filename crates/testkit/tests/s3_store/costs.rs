@@ -1,9 +1,12 @@
 //! How many requests an operation costs.
 
 use bytes::Bytes;
-use jreg_storage::{ByteRange, ListRequest, PART_BYTES_MIN, PutMode, Store, TombstoneStore};
+use jreg_storage::{
+    ByteRange, ListRequest, PART_BYTES_MIN, PutMode, S3Store, Store, TombstoneStore,
+};
+use jreg_testkit::sha256;
 
-use super::support::{asked, key, server, store};
+use super::support::{asked, key, options, server, store};
 
 #[tokio::test]
 async fn every_operation_costs_one_request() {
@@ -49,6 +52,35 @@ async fn an_upload_costs_one_request_a_part_and_two() {
     store.complete_multipart(&upload).await.unwrap();
     let parts = ["CreateMultipartUpload", "UploadPart", "UploadPart", "CompleteMultipartUpload"];
     assert_eq!(asked(&server), parts);
+}
+
+/// Over TLS a body is hashed by the registry alone, for its digest; without TLS once more, for the
+/// signature. No other checksum is computed of it.
+#[tokio::test]
+async fn bodies_are_hashed_once_more_at_most() {
+    let bytes = Bytes::from(vec![7; usize::try_from(PART_BYTES_MIN).unwrap()]);
+    for sign_payload in [true, false] {
+        let server = server().await;
+        let mut options = options(&server);
+        options.url.sign_payload = sign_payload;
+        let store = S3Store::open(options).unwrap();
+        let upload = store.create_multipart(&key("blobs/a"), 1, PART_BYTES_MIN).await.unwrap();
+        server.take_requests();
+        for small in [bytes.clone(), "12345".into()] {
+            let hash = sha256(&small).replace("sha256:", "");
+            let hash = if sign_payload { &hash } else { "UNSIGNED-PAYLOAD" };
+            store.put(&key("blobs/b"), small.clone(), PutMode::Overwrite).await.unwrap();
+            store.put_part(&upload, 0, small.clone()).await.unwrap();
+            let requests = server.take_requests();
+            assert_eq!(requests.len(), 2);
+            for request in requests {
+                assert_eq!(request.header("x-amz-content-sha256"), Some(hash));
+                assert_eq!(request.header("content-md5"), None);
+                assert_eq!(request.header("x-amz-sdk-checksum-algorithm"), None);
+                assert_eq!(request.header("x-amz-trailer"), None);
+            }
+        }
+    }
 }
 
 #[tokio::test]
