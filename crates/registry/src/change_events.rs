@@ -38,7 +38,7 @@ impl Repository {
         target: &TaggedManifest,
         pushed: Option<ChangeId>,
     ) -> Result<Option<ChangeId>> {
-        let action = set_action(seen);
+        let action = set_action(seen, target.is_restore);
         if !self.core.events.wants(action, Some(&self.name)) {
             return Ok(None);
         }
@@ -63,6 +63,7 @@ impl Repository {
         tag: &Tag,
         seen: &TagVersion,
         next: &TagRecord,
+        is_restore: bool,
     ) -> Option<Event> {
         let change = next.change().id;
         if seen.valid().is_some_and(|record| record.value.change().id == change) {
@@ -75,7 +76,7 @@ impl Repository {
                 media_type: Some(target.media_type.clone()),
                 size: Some(target.size),
                 previous_digest: before.map(|before| before.digest.clone()),
-                ..self.event(set_action(seen), change)
+                ..self.event(set_action(seen, is_restore), change)
             },
             None => {
                 let action = match self.origin.actor() {
@@ -143,7 +144,10 @@ impl Repository {
     }
 }
 
-fn set_action(seen: &TagVersion) -> EventAction {
+fn set_action(seen: &TagVersion, is_restore: bool) -> EventAction {
+    if is_restore {
+        return EventAction::TagRestore;
+    }
     match (seen, seen.target()) {
         // It was there, whatever it pointed to.
         (FoundRecord::Damaged(_), _) | (_, Some(_)) => EventAction::TagMove,

@@ -94,6 +94,8 @@ struct PushPlan {
     tags: Vec<Tag>,
     reference: Reference,
     condition: Option<ReferencePrecondition>,
+    /// Whether it sets a tag to what it pointed to before.
+    is_restore: bool,
 }
 
 /// A version of the manifest that is pushed.
@@ -144,6 +146,7 @@ impl PushPlan {
             digest: self.digest.clone(),
             media_type: self.manifest.media_type.clone(),
             size: self.record.header.size,
+            is_restore: self.is_restore,
         }
     }
 
@@ -297,7 +300,8 @@ impl Repository {
     ) -> Result<TagTransition> {
         let push = ManifestPush { tags: vec![tag.clone()], ..push };
         let plan = self.plan_push(push).await?;
-        let plan = PushPlan { reference: Reference::Tag(tag.clone()), condition, ..plan };
+        let reference = Reference::Tag(tag.clone());
+        let plan = PushPlan { reference, condition, is_restore: true, ..plan };
         let pushed = self.carry_out(plan, Vec::new()).await?;
         pushed.transitions.into_iter().next().ok_or(Error::Stopped)
     }
@@ -345,6 +349,7 @@ impl Repository {
         let record = ManifestRecord { header, bytes };
         Ok(PushPlan {
             restored: None,
+            is_restore: false,
             digest,
             manifest,
             record,

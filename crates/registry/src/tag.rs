@@ -30,12 +30,20 @@ pub(crate) enum TagChange<'a> {
     RemoveKnown,
 }
 
+impl TagChange<'_> {
+    fn is_restore(self) -> bool {
+        matches!(self, Self::Set(_, TaggedManifest { is_restore: true, .. }))
+    }
+}
+
 /// What a tag is set to.
 #[derive(Clone, Debug)]
 pub(crate) struct TaggedManifest {
     pub(crate) digest: Digest,
     pub(crate) media_type: MediaType,
     pub(crate) size: u64,
+    /// Whether it pointed there before, and is restored: only the event of it says so.
+    pub(crate) is_restore: bool,
 }
 
 /// A tag as it was read.
@@ -182,7 +190,8 @@ impl Repository {
             let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
             let swap =
                 Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
-            let event = self.tag_event(tag, &seen, &next).filter(|_| queued.is_none());
+            let event =
+                self.tag_event(tag, &seen, &next, change.is_restore()).filter(|_| queued.is_none());
             let transition = TagTransition {
                 tag: tag.clone(),
                 change: next.change().id,
@@ -263,7 +272,7 @@ impl Repository {
             previous,
             origin: ChangeOrigin::clone(&self.origin),
         };
-        let Some(TaggedManifest { digest, media_type, size }) = target.cloned() else {
+        let Some(TaggedManifest { digest, media_type, size, .. }) = target.cloned() else {
             return Ok(Some(TagRecord::Deleted(DeletedTag { change: new_change() })));
         };
         let pushed = self.unix_time();

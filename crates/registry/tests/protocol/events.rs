@@ -257,7 +257,7 @@ async fn of_two_sequencers_that_append_at_the_same_time_one_reads_what_the_other
     );
     assert_eq!(here.appended + there.appended, 1);
     assert_eq!(here.repeated + there.repeated, 1);
-    assert_eq!(bench.log().await, [first.clone()]);
+    assert_eq!(bench.log().await, std::slice::from_ref(&first));
     // Both know the end of the log.
     let second = bench.change("a").await;
     other.sequence_events(&mut two, &bench.tags).await.unwrap();

@@ -355,3 +355,21 @@ async fn a_manifest_that_is_purged_before_its_event_is_sequenced_has_both_events
     actions.sort_unstable();
     assert_eq!(actions, ["manifest.delete", "manifest.push", "tag.create", "tag.delete"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn restores_have_events_of_their_own() {
+    let mut bench = ChangeBench::new(BenchStoreKind::Remote).await;
+    bench.push("v1", 1).await.unwrap();
+    bench.push("v1", 2).await.unwrap();
+    let (tag, of) = ("v1".parse().unwrap(), digest(manifest(1).as_bytes()));
+    bench.repository().tag_restore(&tag, &of, None).await.unwrap();
+    // It points there already.
+    bench.repository().tag_restore(&tag, &of, None).await.unwrap();
+    let restored: Vec<_> = bench.sequence().await;
+    let of_tag = restored.iter().filter(|event| event.tag.is_some());
+    let actions: Vec<_> = of_tag.map(|event| event.action.name()).collect();
+    assert_eq!(actions, ["tag.create", "tag.move", "tag.restore"]);
+    let last = restored.iter().rfind(|event| event.tag.is_some()).unwrap();
+    assert_eq!(last.digest.as_ref(), Some(&of));
+    assert_eq!(last.previous_digest, Some(digest(manifest(2).as_bytes())));
+}
