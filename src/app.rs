@@ -93,7 +93,9 @@ impl App {
         let tls = open_tls(&settings, &store, &metrics).await?;
         let lifecycle = open_lifecycle(&settings, &metrics).await?;
         let registry = options::registry(&settings);
+        let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
+        let registry = registry.with_rules(rules);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;

@@ -7,6 +7,7 @@
 
 pub mod command;
 mod events;
+mod history;
 pub mod print;
 pub mod socket;
 mod token;
@@ -24,12 +25,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use events::{EventsReport, EventsRequest, SinkStatus};
+pub use history::{HistoryReport, HistoryRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
-use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
+use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
 use jreg_telemetry::metrics::Metrics;
 
 use crate::jobs::{record, record_report, report};
@@ -51,6 +53,8 @@ pub enum MaintenanceCommand {
     Token(AccessTokenRequest),
     /// Show how far the sinks of events are, or send events again.
     Events(EventsRequest),
+    /// Show or restore what tags and manifests were, or remove one for good.
+    History(HistoryRequest),
 }
 
 /// Options of GC.
@@ -135,6 +139,7 @@ pub enum MaintenanceReport {
     Explain(ExplainReport),
     Token(AccessTokenReport),
     Events(EventsReport),
+    History(HistoryReport),
 }
 
 /// The registry that commands work on, with its context.
@@ -225,9 +230,13 @@ impl MaintenanceContext {
         if let Some(underway) = underway {
             let outcome =
                 if result.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
-            underway
-                .end(outcome, result.as_ref().ok().and_then(MaintenanceReport::credential))
-                .await;
+            let report = result.as_ref().ok();
+            let credential = report.and_then(MaintenanceReport::credential);
+            let changes = report.map(MaintenanceReport::changes).unwrap_or_default();
+            underway.end(outcome, credential, changes).await;
+        }
+        if let Ok(MaintenanceReport::History(report)) = &result {
+            report.log();
         }
         let last = match result {
             Ok(report) => MaintenanceEvent::Done(Box::new(report)),
@@ -277,6 +286,10 @@ impl MaintenanceContext {
                 let done = events::run(&self.registry, request).await;
                 done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
             }
+            MaintenanceCommand::History(request) => {
+                let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
+                done.map(MaintenanceReport::History).map_err(|error| error_chain(&error))
+            }
         }
     }
 }
@@ -298,6 +311,7 @@ impl MaintenanceCommand {
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
             Self::Events(EventsRequest::Status) => None,
             Self::Events(EventsRequest::Replay { .. }) => Some("events_replay"),
+            Self::History(request) => request.audited(),
         }
     }
 }
@@ -307,15 +321,31 @@ impl MaintenanceReport {
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Events(_) => None,
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Events(_) | Self::History(_) => {
+                None
+            }
+        }
+    }
+
+    /// What became of tags.
+    fn changes(&self) -> Vec<TagChangeAudit> {
+        match self {
+            Self::History(report) => report.audited_changes(),
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Token(_) | Self::Events(_) => {
+                Vec::new()
+            }
         }
     }
 }
 
 impl GcRequest {
     fn options(self, defaults: GcOptions) -> GcOptions {
+        let grace = self.grace.unwrap_or(defaults.grace);
+        let keep = defaults.history_keep;
         GcOptions {
-            grace: self.grace.unwrap_or(defaults.grace),
+            grace,
+            // No shorter than the grace, if anything is kept.
+            history_keep: if keep.is_zero() { keep } else { keep.max(grace) },
             untagged: self.untagged.or(defaults.untagged),
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
             dry_run: self.dry_run,
@@ -348,6 +378,11 @@ impl fmt::Display for MaintenanceCommand {
             Self::Explain(_) => "explain",
             Self::Token(_) => "token",
             Self::Events(_) => "events",
+            Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
+            Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",
+            Self::History(HistoryRequest::ListDeleted { .. }) => "manifest list-deleted",
+            Self::History(HistoryRequest::ManifestRestore { .. }) => "manifest restore",
+            Self::History(HistoryRequest::Purge { .. }) => "purge",
         })
     }
 }

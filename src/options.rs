@@ -216,20 +216,19 @@ pub fn folder(settings: &Settings) -> FsOptions {
     }
 }
 
-/// How long replaced changes of tags and copies of deleted manifests are kept.
-const HISTORY_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// Options of GC.
 pub fn gc(settings: &Settings) -> GcOptions {
     // A client may read by a presigned URL, or an instance by a cached link, for this long.
     let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
     // By the history the sequencer sees which events of the queue happened.
-    let events =
-        if settings.event_sinks.is_empty() { Duration::ZERO } else { settings.events_keep };
+    let history_keep = match settings.event_sinks.is_empty() {
+        true => settings.history_keep,
+        false => settings.history_keep.max(settings.events_keep).max(settings.gc_grace),
+    };
     GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
-        history_keep: HISTORY_KEEP.max(settings.gc_grace).max(events),
+        history_keep,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
         bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,

@@ -158,9 +158,10 @@ async fn run_to_end(
 
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) | MaintenanceReport::Events(_) => {
-            true
-        }
+        MaintenanceReport::Gc(_)
+        | MaintenanceReport::Token(_)
+        | MaintenanceReport::Events(_)
+        | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -186,9 +187,13 @@ async fn find(
                 MaintenanceCommand::Events(EventsRequest::Replay { .. }) => {
                     bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::History(request) if request.changes() => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::Fsck(_)
                 | MaintenanceCommand::Explain(_)
-                | MaintenanceCommand::Events(EventsRequest::Status) => bucket::BucketAccess::Look,
+                | MaintenanceCommand::Events(EventsRequest::Status)
+                | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await

@@ -44,6 +44,7 @@ pub use history::HISTORY_ENTRIES_MAX;
 pub use observer::{GcObserver, GcPhase};
 
 use self::action::GcSink;
+use self::manifests::damaged;
 use self::sweep::BlobLocations;
 use crate::core::Core;
 use crate::fingerprint::FingerprintSet;
@@ -276,7 +277,7 @@ impl Registry {
     ) -> Result<GcReport> {
         check(options)?;
         let core = paced(self.core(), options.requests_per_second);
-        core.check_required().await?;
+        core.check_required().await.map_err(damaged)?;
         watch.phase(GcPhase::Uploads);
         let uploads = match options.dry_run {
             true => ReaperReport::default(),
