@@ -107,7 +107,7 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: [(&str, &[&str]); 13] = [
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
@@ -116,7 +116,8 @@ const LAYERS: [(&str, &[&str]); 12] = [
     ("registry", &["lifecycle", "oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
-    ("config", &["auth", "oci", "registry", "storage", "telemetry", "units"]),
+    ("events", &["auth", "oci", "registry", "storage"]),
+    ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
@@ -215,7 +216,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
     ("change", &[]),
     ("format", &[]),
     ("upload_id", &[]),
@@ -230,6 +231,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
     ("cache", &["content", "options", "record", "window"]),
     ("budget", &["error"]),
     ("compute", &["error"]),
+    ("event", &["change"]),
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
@@ -248,6 +250,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
             "compute",
             "damaged",
             "error",
+            "event",
             "fingerprint",
             "format",
             "manifest_locks",
@@ -285,7 +288,15 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
         ],
     ),
     ("body", &["budget", "error"]),
+    ("lease", &["core", "error", "keys", "record", "registry"]),
     ("listing", &["core", "error", "page"]),
+    (
+        "events",
+        &[
+            "attempts", "change", "core", "error", "event", "keys", "listing", "record",
+            "registry", "window",
+        ],
+    ),
     ("location_check", &["core", "error", "record", "rules", "suspects"]),
     ("pace", &["core", "record"]),
     (
@@ -373,6 +384,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
             "core",
             "damaged",
             "error",
+            "event",
             "keys",
             "page",
             "registry",
@@ -417,6 +429,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
         "delete",
         &[
             "attempts",
+            "change",
             "content",
             "damaged",
             "error",
@@ -477,13 +490,47 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
             "window",
         ],
     ),
-    ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record"]),
+    (
+        "explain",
+        &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record", "window"],
+    ),
     ("protect", &["content", "error", "keys", "page", "registry", "tag", "tag_record"]),
     (
         "immutable",
         &["error", "keys", "protect", "registry", "rules", "tag", "tag_record", "window"],
     ),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
+    (
+        "change_events",
+        &[
+            "change",
+            "damaged",
+            "error",
+            "event",
+            "keys",
+            "record",
+            "registry",
+            "tag",
+            "tag_record",
+            "window",
+        ],
+    ),
+    (
+        "evidence",
+        &[
+            "change",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "events",
+            "keys",
+            "manifest_copy",
+            "record",
+            "registry",
+            "tag_record",
+        ],
+    ),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there
@@ -587,7 +634,7 @@ fn modules_of_http_know_only_those_below_them() {
 /// Only the wiring and the command line know the settings: components have options.
 #[test]
 fn components_know_no_settings() {
-    for krate in ["telemetry", "reload", "net", "access", "http"] {
+    for krate in ["telemetry", "reload", "events", "net", "access", "http"] {
         depends_on_none_of(krate, &["jreg-config", "toml"]);
     }
 }
