@@ -216,7 +216,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
     ("change", &[]),
     ("format", &[]),
     ("upload_id", &[]),
@@ -231,7 +231,6 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
     ("cache", &["content", "options", "record", "window"]),
     ("budget", &["error"]),
     ("compute", &["error"]),
-    ("event", &["change"]),
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
@@ -250,7 +249,6 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
             "compute",
             "damaged",
             "error",
-            "event",
             "fingerprint",
             "format",
             "manifest_locks",
@@ -288,15 +286,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
         ],
     ),
     ("body", &["budget", "error"]),
-    ("lease", &["core", "error", "keys", "record", "registry"]),
     ("listing", &["core", "error", "page"]),
-    (
-        "events",
-        &[
-            "attempts", "change", "core", "error", "event", "keys", "listing", "record",
-            "registry", "window",
-        ],
-    ),
     ("location_check", &["core", "error", "record", "rules", "suspects"]),
     ("pace", &["core", "record"]),
     (
@@ -384,7 +374,6 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
             "core",
             "damaged",
             "error",
-            "event",
             "keys",
             "page",
             "registry",
@@ -429,7 +418,6 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
         "delete",
         &[
             "attempts",
-            "change",
             "content",
             "damaged",
             "error",
@@ -490,47 +478,13 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
             "window",
         ],
     ),
-    (
-        "explain",
-        &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record", "window"],
-    ),
+    ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record"]),
     ("protect", &["content", "error", "keys", "page", "registry", "tag", "tag_record"]),
     (
         "immutable",
         &["error", "keys", "protect", "registry", "rules", "tag", "tag_record", "window"],
     ),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
-    (
-        "change_events",
-        &[
-            "change",
-            "damaged",
-            "error",
-            "event",
-            "keys",
-            "record",
-            "registry",
-            "tag",
-            "tag_record",
-            "window",
-        ],
-    ),
-    (
-        "evidence",
-        &[
-            "change",
-            "core",
-            "damaged",
-            "error",
-            "event",
-            "events",
-            "keys",
-            "manifest_copy",
-            "record",
-            "registry",
-            "tag_record",
-        ],
-    ),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there
