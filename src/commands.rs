@@ -1,11 +1,15 @@
 //! The subcommands of `jreg`, one file each: from the parsed command line to an exit code.
 
+pub mod events;
 pub mod explain;
 pub mod fsck;
 pub mod gc;
 pub mod lifecycle;
+pub mod manifest;
 pub mod policy;
+pub mod purge;
 pub mod serve;
+pub mod tag;
 pub mod token;
 pub mod user;
 pub mod version;

@@ -1,4 +1,4 @@
-//! Maintenance commands: GC, fsck, explain and access tokens.
+//! Maintenance commands: GC, fsck, explain, access tokens and events.
 //!
 //! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves. For a folder that is
 //! being served, they run in the serving process through a socket in the folder (`socket.rs`): one
@@ -6,6 +6,8 @@
 //! [`MaintenanceCommand`] that emits [`MaintenanceEvent`]s, printed by the same code (`print.rs`).
 
 pub mod command;
+mod events;
+mod history;
 pub mod print;
 pub mod socket;
 mod token;
@@ -22,15 +24,17 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use events::{EventsReport, EventsRequest, SinkStatus};
+pub use history::{HistoryReport, HistoryRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
-use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
+use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
 use jreg_telemetry::metrics::Metrics;
 
-use crate::jobs::report;
+use crate::jobs::{record, record_report, report};
 
 /// Maximum number of queued events. Further ones are dropped and counted.
 pub const EVENTS_MAX: usize = 65_536;
@@ -47,6 +51,10 @@ pub enum MaintenanceCommand {
     Explain(ExplainRequest),
     /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
+    /// Show how far the sinks of events are, or send events again.
+    Events(EventsRequest),
+    /// Show or restore what tags and manifests were, or remove one for good.
+    History(HistoryRequest),
 }
 
 /// Options of GC.
@@ -130,6 +138,8 @@ pub enum MaintenanceReport {
     Fsck(FsckReport),
     Explain(ExplainReport),
     Token(AccessTokenReport),
+    Events(EventsReport),
+    History(HistoryReport),
 }
 
 /// The registry that commands work on, with its context.
@@ -220,9 +230,13 @@ impl MaintenanceContext {
         if let Some(underway) = underway {
             let outcome =
                 if result.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
-            underway
-                .end(outcome, result.as_ref().ok().and_then(MaintenanceReport::credential))
-                .await;
+            let report = result.as_ref().ok();
+            let credential = report.and_then(MaintenanceReport::credential);
+            let changes = report.map(MaintenanceReport::changes).unwrap_or_default();
+            underway.end(outcome, credential, changes).await;
+        }
+        if let Ok(MaintenanceReport::History(report)) = &result {
+            report.log();
         }
         let last = match result {
             Ok(report) => MaintenanceEvent::Done(Box::new(report)),
@@ -247,6 +261,7 @@ impl MaintenanceContext {
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
+                    record_report(&self.registry, &result).await;
                 }
                 result.map(MaintenanceReport::Gc).map_err(|error| error_chain(&error))
             }
@@ -260,8 +275,20 @@ impl MaintenanceContext {
                 report.map(MaintenanceReport::Explain).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::Token(request) => {
+                let action = request.event_action();
                 let done = token::run(&self.access_tokens, request).await;
+                if let (Some(action), Ok(report)) = (action, &done) {
+                    record(&self.registry, report.event(action)).await;
+                }
                 done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
+            }
+            MaintenanceCommand::Events(request) => {
+                let done = events::run(&self.registry, request).await;
+                done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
+            }
+            MaintenanceCommand::History(request) => {
+                let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
+                done.map(MaintenanceReport::History).map_err(|error| error_chain(&error))
             }
         }
     }
@@ -282,6 +309,9 @@ impl MaintenanceCommand {
             Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::Events(EventsRequest::Status) => None,
+            Self::Events(EventsRequest::Replay { .. }) => Some("events_replay"),
+            Self::History(request) => request.audited(),
         }
     }
 }
@@ -291,15 +321,31 @@ impl MaintenanceReport {
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) => None,
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Events(_) | Self::History(_) => {
+                None
+            }
+        }
+    }
+
+    /// What became of tags.
+    fn changes(&self) -> Vec<TagChangeAudit> {
+        match self {
+            Self::History(report) => report.audited_changes(),
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Token(_) | Self::Events(_) => {
+                Vec::new()
+            }
         }
     }
 }
 
 impl GcRequest {
     fn options(self, defaults: GcOptions) -> GcOptions {
+        let grace = self.grace.unwrap_or(defaults.grace);
+        let keep = defaults.history_keep;
         GcOptions {
-            grace: self.grace.unwrap_or(defaults.grace),
+            grace,
+            // No shorter than the grace, if anything is kept.
+            history_keep: if keep.is_zero() { keep } else { keep.max(grace) },
             untagged: self.untagged.or(defaults.untagged),
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
             dry_run: self.dry_run,
@@ -331,6 +377,12 @@ impl fmt::Display for MaintenanceCommand {
             Self::Fsck(_) => "fsck",
             Self::Explain(_) => "explain",
             Self::Token(_) => "token",
+            Self::Events(_) => "events",
+            Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
+            Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",
+            Self::History(HistoryRequest::ListDeleted { .. }) => "manifest list-deleted",
+            Self::History(HistoryRequest::ManifestRestore { .. }) => "manifest restore",
+            Self::History(HistoryRequest::Purge { .. }) => "purge",
         })
     }
 }

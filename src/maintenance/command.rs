@@ -17,7 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{Shown, ShownEnd, show};
-use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
+use super::{
+    EVENTS_MAX, EventsRequest, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket,
+};
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -156,7 +158,10 @@ async fn run_to_end(
 
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) => true,
+        MaintenanceReport::Gc(_)
+        | MaintenanceReport::Token(_)
+        | MaintenanceReport::Events(_)
+        | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -179,9 +184,16 @@ async fn find(
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
-                MaintenanceCommand::Fsck(_) | MaintenanceCommand::Explain(_) => {
-                    bucket::BucketAccess::Look
+                MaintenanceCommand::Events(EventsRequest::Replay { .. }) => {
+                    bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::History(request) if request.changes() => {
+                    bucket::BucketAccess::Collect
+                }
+                MaintenanceCommand::Fsck(_)
+                | MaintenanceCommand::Explain(_)
+                | MaintenanceCommand::Events(EventsRequest::Status)
+                | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await
@@ -258,7 +270,7 @@ async fn workshop(
         true => Registry::open(store, clock, options).await,
         false => Registry::open_existing(store, clock, options).await,
     };
-    let registry = registry.map_err(StartError::from)?;
+    let registry = options::with_events(registry.map_err(StartError::from)?, &settings);
     let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
     Ok(WorkPlace::Here(Box::new(MaintenanceContext {
         registry,

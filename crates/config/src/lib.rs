@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod sinks;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_events::SinkOptions;
 use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
@@ -102,11 +104,14 @@ macro_rules! settings {
             $(#[doc = $doc])+
             #[doc = concat!("\n\nAllowed: `", $allowed, "`.")]
             pub $field: $type,
-        )+)+ }
+        )+)+
+            /// The sinks of events, which only the file can set: `[[events.sink]]`.
+            pub event_sinks: Vec<SinkOptions>,
+        }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($($field: $default,)+)+ }
+                Self { event_sinks: Vec::new(), $($($field: $default,)+)+ }
             }
         }
 
@@ -360,6 +365,10 @@ settings! {
         /// whose subject is absent; off keeps untagged manifests.
         gc_untagged: Option<Duration> = None, "off, or a duration up to 3650d",
             |untagged| untagged.is_none_or(|after| after <= 3650 * DAY);
+        /// How long replaced changes of tags and deleted manifests can be listed and restored, from
+        /// when the next change or the delete ended them; 0s keeps nothing.
+        history_keep: Duration = 30 * DAY, "0s, or a duration from gc-grace to 3650d",
+            |keep| keep.is_zero() || (GRACE_MIN..=3650 * DAY).contains(keep);
         /// Maximum percentage of links that one GC run deletes (100 links in any case); the rest
         /// waits for the next run.
         gc_share_max: u32 = 33, "a number from 1 to 100", |percent| (1..=100).contains(percent);
@@ -374,6 +383,14 @@ settings! {
         /// Maximum bytes per second that the background fsck reads.
         fsck_bytes_per_second: u64 = 10 * MIB, "a size from 64KiB to 1TiB",
             |rate| (64 * KIB..=MIB * MIB).contains(rate);
+    }
+    "Events" {
+        /// Time for which events are kept: a sink that does not work for longer loses events.
+        events_keep: Duration = 7 * DAY, "a duration from 1h to 90d",
+            |keep| (HOUR..=90 * DAY).contains(keep);
+        /// Interval at which one instance looks for events of the others, if there is a sink.
+        events_interval: Duration = 5 * SECOND, "a duration from 100ms to 1h",
+            |interval| is_timeout(*interval);
     }
     "Redirects" {
         /// Redirect blob downloads to the bucket (S3 only).
@@ -594,6 +611,13 @@ pub enum ConfigError {
     /// Two settings exclude each other.
     #[error("`{given}` cannot be given with `{other}`: {why}")]
     Contradictory { given: &'static str, other: &'static str, why: &'static str },
+    /// A sink of events is wrong. Its values are not shown: they may be secrets.
+    #[error("{place}: {why}")]
+    Sink {
+        /// The file and key.
+        place: String,
+        why: String,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -658,10 +682,24 @@ impl Settings {
                 return Err(ConfigError::Incomplete { given: name, missing });
             }
         }
-        Ok(())
+        self.check_history_keep()
+    }
+
+    fn check_history_keep(&self) -> Result<(), ConfigError> {
+        let (keep, grace) = (self.history_keep, self.gc_grace);
+        if keep.is_zero() || keep >= grace {
+            return Ok(());
+        }
+        let (value, grace) = (Value::show(&keep), Value::show(&grace));
+        let why = format!("it must be 0s (nothing is kept), or gc-grace ({grace}) or more");
+        Err(ConfigError::NotAllowed { place: "history-keep".to_owned(), value, why })
     }
 
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
+        if assignment.name == sinks::SINKS {
+            self.event_sinks = sinks::parse(assignment)?;
+            return Ok(());
+        }
         let Some(key) = KEYS.iter().find(|key| key.name() == assignment.name) else {
             return Err(unknown(assignment));
         };
@@ -694,8 +732,12 @@ fn place(key: &SettingKey, origin: &Origin) -> String {
     match origin {
         Origin::Flag => format!("--{}", key.name()),
         Origin::Variable => key.variable(),
-        Origin::File(path) => format!("{}: `{}`", path.display(), key.name()),
+        Origin::File(path) => place_in_file(path, &key.name()),
     }
+}
+
+fn place_in_file(path: &std::path::Path, key: &str) -> String {
+    format!("{}: `{key}`", path.display())
 }
 
 fn unknown(assignment: &Assignment) -> ConfigError {
@@ -739,6 +781,9 @@ fn file_assignment(
     name: String,
     value: &toml::Value,
 ) -> Result<Assignment, ConfigError> {
+    if name == "events" {
+        return sinks::assignment(path, value);
+    }
     let origin = Origin::File(path.to_owned());
     if let Some(values) = texts(value) {
         return Ok(Assignment { name, values, origin });
