@@ -43,6 +43,9 @@ const COLLECTIONS_MAX: usize = 7;
 
 type TombstoneMemory = TombstoneStore<MemoryStore>;
 
+/// Says whether a call is meant.
+pub(crate) type CallMatch = fn(&Call) -> bool;
+
 /// What an actor does.
 pub(crate) type ActorWork = Arc<dyn Fn(TestInstance) -> BoxFuture<'static, ()> + Send + Sync>;
 
@@ -193,7 +196,7 @@ pub(crate) struct InterleavedScenario {
     /// Rules of the file, by which tags are immutable.
     pub(crate) rules: Option<&'static str>,
     /// A call of this actor whose response is lost: its retry finds a conflict.
-    pub(crate) lost: Option<(usize, fn(&Call) -> bool)>,
+    pub(crate) lost: Option<(usize, CallMatch)>,
 }
 
 /// What came of playing a scenario.
