@@ -216,7 +216,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 57] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
@@ -406,6 +406,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
             "window",
         ],
     ),
+    ("manifest_header", &["record"]),
     (
         "manifest",
         &[
@@ -417,6 +418,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
             "damaged",
             "error",
             "keys",
+            "manifest_header",
             "options",
             "record",
             "registry",
@@ -475,6 +477,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
             "keys",
             "manifest",
             "manifest_copy",
+            "manifest_header",
             "record",
             "registry",
             "rules",
@@ -486,12 +489,15 @@ const REGISTRY_MODULES: [(&str, &[&str]); 56] = [
     (
         "fsck",
         &[
+            "change",
             "core",
             "error",
             "fingerprint",
             "format",
             "keys",
             "manifest",
+            "manifest_copy",
+            "manifest_header",
             "observer",
             "pace",
             "record",

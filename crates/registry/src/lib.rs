@@ -71,6 +71,7 @@ mod listing;
 mod location_check;
 mod manifest;
 mod manifest_copy;
+mod manifest_header;
 mod manifest_locks;
 mod observer;
 mod options;

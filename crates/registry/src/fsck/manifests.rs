@@ -11,7 +11,8 @@ use super::repair::{RepairPlan, rewrite};
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::{HeadlessManifest, is_required, manifest_header, referrer_entry};
+use crate::manifest::is_required;
+use crate::manifest_header::{HeadlessManifest, manifest_header, referrer_entry};
 use crate::record::{
     Link, ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord,
     VersionedRecord, decode_versioned,
