@@ -472,6 +472,13 @@ const REGISTRY_MODULES: [(&str, &[&str]); 44] = [
     ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry"]),
     ("protect", &["content", "error", "keys", "page", "record", "registry"]),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
+    (
+        "retention",
+        &[
+            "change", "content", "core", "damaged", "error", "keys", "manifest", "observer", "pace",
+            "record", "registry", "tag", "tag_record",
+        ],
+    ),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there

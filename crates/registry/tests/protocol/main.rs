@@ -17,6 +17,7 @@ mod immutable;
 mod pushing;
 mod reaping;
 mod repairing;
+mod retention;
 mod sessions;
 mod tagging;
 mod touching;
