@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
-use jreg::commands::{self, explain, fsck, gc, lifecycle, policy, serve, token, user, version};
+use jreg::commands::{
+    self, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, user, version,
+};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -16,6 +18,9 @@ fn main() -> ExitCode {
         CliCommand::Gc(args) => gc::run(args),
         CliCommand::Fsck(args) => fsck::run(args),
         CliCommand::Explain(args) => explain::run(args),
+        CliCommand::Tag(action) => tag::run(action),
+        CliCommand::Manifest(action) => manifest::run(action),
+        CliCommand::Purge(args) => purge::run(args),
         CliCommand::Token(action) => token::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),

@@ -156,7 +156,9 @@ async fn run_to_end(
 
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) => true,
+        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) | MaintenanceReport::History(_) => {
+            true
+        }
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -179,9 +181,12 @@ async fn find(
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
-                MaintenanceCommand::Fsck(_) | MaintenanceCommand::Explain(_) => {
-                    bucket::BucketAccess::Look
+                MaintenanceCommand::History(request) if request.changes() => {
+                    bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::Fsck(_)
+                | MaintenanceCommand::Explain(_)
+                | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await

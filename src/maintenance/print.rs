@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, token};
+use super::{MaintenanceEvent, MaintenanceReport, history, token};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -142,6 +142,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Fsck(checked) => check_summary(checked),
             MaintenanceReport::Explain(explanation) => explained(explanation),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::History(report) => history::plain(report),
         },
         // The caller reports it, with its exit code.
         MaintenanceEvent::Failed { .. }

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -312,9 +313,20 @@ impl Core {
         &self,
         window: WriteWindow,
         key: &Key,
-        mut seen: VersionedRecord<T>,
+        seen: VersionedRecord<T>,
     ) -> Result<Option<VersionedRecord<T>>> {
-        if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+        self.touch_version_of(window, key, seen, TOUCH_AGE).await
+    }
+
+    /// The same from this age on.
+    pub(crate) async fn touch_version_of<T: StoredRecord>(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        mut seen: VersionedRecord<T>,
+        touch_age: Duration,
+    ) -> Result<Option<VersionedRecord<T>>> {
+        if seen.age() < touch_age || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
         let bytes = seen.renewed();

@@ -14,6 +14,7 @@ use crate::keys;
 use crate::manifest::{HeadlessManifest, MANIFEST_CONTENDED};
 use crate::manifest_copy::COPIED_TAGS_MAX;
 use crate::record::ManifestRecord;
+use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
 use crate::window::WriteWindow;
 use crate::{Error, ReferencePrecondition, Repository, Result};
@@ -86,6 +87,52 @@ impl Repository {
         let removal = TagRemoval::new(&|_| true);
         self.delete_manifest(digest, None, &removal, KeepCopy::No).await?;
         Ok(removal.into_removed())
+    }
+
+    /// Removes a manifest that a restore has created, and the tags that lead to it. `false`: there is none, or
+    /// a client has pushed it since.
+    pub(crate) async fn delete_restored(&self, digest: &Digest) -> Result<bool> {
+        let (core, key) = (&self.core, keys::manifest(&self.name, digest));
+        let only_restored = core.rules.keep(Rule::UndoRestored);
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
+            // Read before the manifest: a client's push sets its tag after it has written that.
+            let tags = self.hinted_tags(digest, None).await?;
+            let Some(seen) = core.read::<ManifestRecord>(&key).await? else { return Ok(false) };
+            let header = seen.value.header;
+            if header.restored.is_none() && only_restored {
+                return Ok(false);
+            }
+            let entry = header.subject.map(|subject| keys::referrer(&self.name, &subject, digest));
+            let listed = match &entry {
+                Some(entry) => core.read_etag(entry).await?.map(|etag| (entry, etag)),
+                None => None,
+            };
+            core.cache.forget(&self.name, digest);
+            let removed = core.remove(&key, &seen.etag).await;
+            core.cache.forget(&self.name, digest);
+            if !removed? {
+                continue;
+            }
+            if let Some((entry, etag)) = listed {
+                core.remove(entry, &etag).await?;
+            }
+            self.clone().without_rules().remove_known_tags(digest, tags).await?;
+            return Ok(true);
+        }
+    }
+
+    /// Removes those versions of tags that point to a manifest.
+    async fn remove_known_tags(&self, digest: &Digest, page: HintedTags) -> Result<()> {
+        let HintedTags { tags, window, .. } = page;
+        for (tag, seen) in tags {
+            if seen.target().is_some_and(|target| target.digest == *digest) {
+                let known = Some(KnownTag { seen, is_archived: false, window });
+                self.change_tag(&tag, None, known, TagChange::RemoveKnown).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).

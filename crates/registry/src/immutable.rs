@@ -1,9 +1,10 @@
 //! Immutable tags: changes that the rules file forbids.
 //!
 //! A tag is judged when it is read, before anything is written, and again on the version that a swap
-//! replaces. The hint of an immutable tag is written before its manifest, and a delete of the manifest looks
-//! at hints after it has read the version that it removes. So either the delete sees the hint, or the push
-//! has written a later version of the manifest, which is not removed.
+//! replaces. The hint of an immutable tag is written before a push reads anything, and a delete of the manifest
+//! looks at hints after it has read the version that it removes. So either the delete sees the hint, or the
+//! push has written a later version of the manifest, which is not removed. The same holds for the children of
+//! an index: such a push touches them, however young they are.
 
 use jreg_lifecycle::{ImmutableRefusal, ImmutableRuleName};
 use jreg_oci::{Digest, Tag};
@@ -14,7 +15,9 @@ use crate::rules::Rule;
 use crate::tag::TagVersion;
 use crate::tag_record::TagRecord;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
-use crate::{DeleteProtection, Error, Repository, Result};
+use crate::{
+    DeleteProtection, Error, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Repository, Result,
+};
 
 impl Repository {
     /// The rule by which a tag may not change.
@@ -28,11 +31,11 @@ impl Repository {
         tag: &Tag,
         seen: &TagVersion,
         to: &Digest,
-    ) -> Result<(), ImmutableRefusal> {
+    ) -> Result<(), Box<ImmutableRefusal>> {
         match (seen.target(), self.immutable_rule(tag)) {
             (Some(target), Some(rule)) if target.digest != *to => {
                 let (tag, present) = (tag.clone(), target.digest.clone());
-                Err(ImmutableRefusal::Move { rule, tag, present })
+                Err(Box::new(ImmutableRefusal::Move { rule, tag, present }))
             }
             _ => Ok(()),
         }
@@ -43,11 +46,11 @@ impl Repository {
         &self,
         tag: &Tag,
         seen: &TagVersion,
-    ) -> Result<(), ImmutableRefusal> {
+    ) -> Result<(), Box<ImmutableRefusal>> {
         match (seen.target(), self.immutable_rule(tag)) {
             (Some(target), Some(rule)) => {
                 let (tag, present) = (tag.clone(), target.digest.clone());
-                Err(ImmutableRefusal::DeleteTag { rule, tag, present })
+                Err(Box::new(ImmutableRefusal::DeleteTag { rule, tag, present }))
             }
             _ => Ok(()),
         }
@@ -58,7 +61,7 @@ impl Repository {
         match self.rules.immutable().judge_repository(&self.name) {
             Some(rule) => {
                 let repository = self.name.clone();
-                Err(ImmutableRefusal::DeleteBlob { rule, repository }.into())
+                Err(Box::new(ImmutableRefusal::DeleteBlob { rule, repository }).into())
             }
             None => Ok(()),
         }
@@ -72,13 +75,13 @@ impl Repository {
         }
         self.check_hints(digest).await?;
         let Some(tags) = self.list_all_tags().await? else {
-            return Err(Error::ProtectionUnknown { name: self.name.clone() });
+            return Err(self.protection_unknown());
         };
         let immutable = tags.into_iter().filter(|tag| self.immutable_rule(tag).is_some());
         let tag = match self.find_protection(digest, immutable.collect()).await? {
             DeleteProtection::None => return Ok(()),
             DeleteProtection::TooMany => {
-                return Err(Error::ProtectionUnknown { name: self.name.clone() });
+                return Err(self.protection_unknown());
             }
             DeleteProtection::Tag(tag) => tag,
         };
@@ -89,11 +92,17 @@ impl Repository {
         }
     }
 
+    fn protection_unknown(&self) -> Error {
+        let (tags_max, records_max) = (PROTECTING_TAGS_MAX, PROTECTING_RECORDS_MAX);
+        Error::ProtectionUnknown { name: self.name.clone(), tags_max, records_max }
+    }
+
     fn refuse_manifest_delete(&self, digest: &Digest, tag: Tag, present: Digest) -> Result<()> {
         match self.immutable_rule(&tag) {
             Some(rule) => {
                 let manifest = digest.clone();
-                Err(ImmutableRefusal::DeleteManifest { rule, tag, present, manifest }.into())
+                let refusal = ImmutableRefusal::DeleteManifest { rule, tag, present, manifest };
+                Err(Box::new(refusal).into())
             }
             None => Ok(()),
         }

@@ -12,6 +12,7 @@
 //! push and not delete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -31,6 +32,7 @@ use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
+use crate::manifest_copy::RestoredCopy;
 use crate::record::{
     ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, VersionedRecord, header_line,
 };
@@ -76,6 +78,12 @@ pub struct PushedManifest {
     pub refused: Vec<ImmutableRefusal>,
 }
 
+/// The tags of a push, judged by the rules of the file.
+struct JudgedTags {
+    allowed: Vec<(Tag, TagVersion)>,
+    refused: Vec<ImmutableRefusal>,
+}
+
 /// What became of the tags of a push.
 #[derive(Default)]
 struct TagsSet {
@@ -85,8 +93,8 @@ struct TagsSet {
 
 /// A push that has been understood, before anything was read or written.
 struct PushPlan {
-    /// The delete whose copy is pushed.
-    restored: Option<ChangeId>,
+    /// The copy of a delete that is pushed.
+    restored: Option<RestoredCopy>,
     digest: Digest,
     manifest: Manifest,
     record: ManifestRecord,
@@ -146,11 +154,22 @@ impl PushPlan {
         self.condition.is_some() && self.reference.digest().is_some()
     }
 
-    /// Whether a version is what this push would write.
+    /// Whether a version is what this push would write. What a restore has written it may remove again.
     fn is_served_by(&self, seen: &SeenManifest) -> bool {
-        let stored = seen.header.as_ref().map(|stored| &stored.value.media_type);
-        let is_same = stored.is_some_and(|stored| stored.is(self.manifest.media_type.as_str()));
+        let is_same = seen.header.as_ref().is_some_and(|SeenHeader { value: stored, .. }| {
+            stored.media_type.is(self.manifest.media_type.as_str())
+                && (stored.restored.is_none() || self.restored.is_some())
+        });
         is_same && seen.damaged.is_none()
+    }
+
+    /// What the header says of a restore: only a version of which no client has pushed the manifest since.
+    fn restored_over(&self, seen: Option<&SeenHeader>) -> Option<ChangeId> {
+        let copy = self.restored?;
+        match seen {
+            Some(seen) => seen.value.restored,
+            None => Some(copy.change),
+        }
     }
 
     /// The stored type wins over the one of a later push.
@@ -235,7 +254,9 @@ impl Repository {
         let ticket = core.cache.take_ticket(&self.name, digest);
         let read = match touch {
             TouchPolicy::Never => core.read_manifest(&key, digest).await?,
-            TouchPolicy::IfOld => core.touch_manifest(core.open_window(), &key, digest).await?,
+            TouchPolicy::IfOld => {
+                core.touch_manifest(core.open_window(), &key, digest, TOUCH_AGE).await?
+            }
         };
         let Some(VersionedManifest { manifest, record }) = read else { return Ok(None) };
         let (age, manifest) = (record.age(), Arc::new(manifest));
@@ -270,10 +291,10 @@ impl Repository {
     pub(crate) async fn put_restored(
         &self,
         push: ManifestPush,
-        restored: ChangeId,
+        copy: RestoredCopy,
     ) -> Result<PushedManifest> {
         let plan = self.plan_push(push).await?;
-        let plan = PushPlan { restored: Some(restored), ..plan };
+        let plan = PushPlan { restored: Some(copy), ..plan };
         self.carry_out(plan, Vec::new()).await
     }
 
@@ -283,10 +304,12 @@ impl Repository {
         push: ManifestPush,
         tag: &Tag,
         condition: Option<ReferencePrecondition>,
+        restored: Option<RestoredCopy>,
     ) -> Result<TagTransition> {
         let push = ManifestPush { tags: vec![tag.clone()], ..push };
         let plan = self.plan_push(push).await?;
-        let plan = PushPlan { reference: Reference::Tag(tag.clone()), condition, ..plan };
+        let reference = Reference::Tag(tag.clone());
+        let plan = PushPlan { reference, condition, restored, ..plan };
         let pushed = self.carry_out(plan, Vec::new()).await?;
         pushed.transitions.into_iter().next().ok_or(Error::Stopped)
     }
@@ -295,10 +318,14 @@ impl Repository {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
-            let window = self.core.open_window();
-            let reads = self.read_for_push(window, &plan).await?;
+            let window = match plan.restored {
+                Some(copy) => copy.window,
+                None => self.core.open_window(),
+            };
+            // Boxed: together they would make the future of every push large.
+            let reads = Box::pin(self.read_for_push(window, &plan)).await?;
             // A delete got between the reads and this write: what the reads found is void.
-            if let Some(set) = self.write_manifest(window, &plan, reads).await? {
+            if let Some(set) = Box::pin(self.write_manifest(window, &plan, reads)).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 let TagsSet { transitions, refused } = set;
                 let is_set = |tag: &Tag| transitions.iter().any(|set| set.tag == *tag);
@@ -360,15 +387,15 @@ impl Repository {
             }
         });
         let ((), catalog, manifest, tags) = try_join4(
-            self.check_references(window, &plan.manifest.references, width),
+            self.check_references(window, plan, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
             with_permit(width, self.look_up(plan, &manifest_key)),
             try_join_all(tags),
         )
         .await?;
-        let (tags, refused) = self.judge_tags(plan, tags)?;
-        let reads = PushReads { manifest, tags, refused, is_listed: catalog.is_some() };
+        let JudgedTags { allowed, refused } = self.judge_tags(plan, tags)?;
+        let reads = PushReads { manifest, tags: allowed, refused, is_listed: catalog.is_some() };
         plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
             plan.check_type(&reads)?;
@@ -377,31 +404,34 @@ impl Repository {
     }
 
     /// The tags that may be set, and why others may not. If the tag of the path may not, nothing is done.
-    fn judge_tags(
-        &self,
-        plan: &PushPlan,
-        tags: Vec<(Tag, TagVersion)>,
-    ) -> Result<(Vec<(Tag, TagVersion)>, Vec<ImmutableRefusal>)> {
+    fn judge_tags(&self, plan: &PushPlan, tags: Vec<(Tag, TagVersion)>) -> Result<JudgedTags> {
         let (mut allowed, mut refused) = (Vec::new(), Vec::new());
         for (tag, seen) in tags {
             match self.check_move(&tag, &seen, &plan.digest) {
                 Ok(()) => allowed.push((tag, seen)),
                 Err(refusal) if plan.is_of_path(&tag) => return Err(refusal.into()),
-                Err(refusal) => refused.push(refusal),
+                Err(refusal) => refused.push(*refusal),
             }
         }
-        Ok((allowed, refused))
+        Ok(JudgedTags { allowed, refused })
+    }
+
+    /// Whether the push sets a tag that is immutable then.
+    fn is_immutable(&self, plan: &PushPlan) -> bool {
+        plan.tags.iter().any(|tag| self.immutable_rule(tag).is_some())
     }
 
     /// Writes the hints of immutable tags before anything is read: a delete of the manifest, or of a
-    /// child that an index references, sees the hint, or removes a version that this push has not relied on.
+    /// child that an index references, sees the hint, or misses the version that this push writes after it.
     async fn write_hints_early(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
         if !self.core.rules.keep(Rule::ImmutableHint) {
             return Ok(());
         }
         let immutable = plan.tags.iter().filter(|tag| self.immutable_rule(tag).is_some());
         let children = plan.manifest.references.iter();
-        let children = children.filter(|reference| reference.kind == ReferenceKind::Child);
+        let children = children.filter(|reference| {
+            reference.kind == ReferenceKind::Child && self.core.rules.keep(Rule::ChildHints)
+        });
         let needed: Vec<_> =
             std::iter::once(&plan.digest).chain(children.map(|child| &child.digest)).collect();
         let hints = immutable.flat_map(|tag| {
@@ -438,16 +468,22 @@ impl Repository {
         })
     }
 
-    /// W1 for all that a manifest refers to.
+    /// W1 for all that a manifest refers to; what an immutable tag needs is touched whatever its age.
     async fn check_references(
         &self,
         window: WriteWindow,
-        references: &[ManifestReference],
+        plan: &PushPlan,
         width: &Semaphore,
     ) -> Result<()> {
         let policy = self.core.options.references;
-        let checks = references.iter().map(|reference| async move {
-            let is_there = with_permit(width, self.touch_reference(window, reference)).await?;
+        let rules = self.core.rules;
+        let touch_age = match self.is_immutable(plan) && rules.keep(Rule::TouchYoungChild) {
+            true => Duration::ZERO,
+            false => TOUCH_AGE,
+        };
+        let checks = plan.manifest.references.iter().map(|reference| async move {
+            let touched = self.touch_reference(window, reference, touch_age);
+            let is_there = with_permit(width, touched).await?;
             let is_missing = !is_there && is_required(policy, reference);
             Ok::<_, Error>(is_missing.then(|| reference.digest.clone()))
         });
@@ -468,13 +504,14 @@ impl Repository {
         &self,
         window: WriteWindow,
         reference: &ManifestReference,
+        touch_age: Duration,
     ) -> Result<bool> {
         let (core, digest) = (&self.core, &reference.digest);
         // An index may list layers (build caches do); whichever exists counts.
         if reference.kind.may_be_manifest() {
             let key = keys::manifest(&self.name, digest);
             let held = match core.rules.keep(Rule::TouchChildren) {
-                true => core.touch_child(window, &key, digest).await?,
+                true => core.touch_child(window, &key, digest, touch_age).await?,
                 false => core.exists(&key).await?,
             };
             if held {
@@ -600,8 +637,8 @@ impl Repository {
             Some(seen) => seen.value.change,
             None => Some(ChangeId::after(None, self.core.clock.now())),
         };
-        let header =
-            ManifestHeader { change, restored: plan.restored, ..plan.record.header.clone() };
+        let restored = plan.restored_over(seen);
+        let header = ManifestHeader { change, restored, ..plan.record.header.clone() };
         plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
     }
 
@@ -632,7 +669,7 @@ impl Repository {
         for changed in try_join_all(sets).await? {
             match changed {
                 Ok(transition) => set.transitions.extend(transition),
-                Err(refusal) => set.refused.push(refusal),
+                Err(refusal) => set.refused.push(*refusal),
             }
         }
         Ok(set)
@@ -782,19 +819,20 @@ impl Core {
         }
     }
 
-    /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.
+    /// W1 for a manifest of this age, unless its bytes are wrong: a new version of those would be trusted.
     async fn touch_manifest(
         &self,
         window: WriteWindow,
         key: &Key,
         digest: &Digest,
+        touch_age: Duration,
     ) -> Result<Option<VersionedManifest>> {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
             let Some(read) = self.read_manifest(key, digest).await? else { return Ok(None) };
             let VersionedManifest { manifest, record } = read;
-            if let Some(record) = self.touch_version(window, key, record).await? {
+            if let Some(record) = self.touch_version_of(window, key, record, touch_age).await? {
                 return Ok(Some(VersionedManifest { manifest, record }));
             }
         }
@@ -802,14 +840,20 @@ impl Core {
 
     /// W1 for a manifest that an index refers to, which is mostly young: it is read only to be touched.
     /// `false` if it is absent, or damaged.
-    async fn touch_child(&self, window: WriteWindow, key: &Key, digest: &Digest) -> Result<bool> {
+    async fn touch_child(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        digest: &Digest,
+        touch_age: Duration,
+    ) -> Result<bool> {
         let Some(stat) = self.stat(key).await? else { return Ok(false) };
         let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
-        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+        if age < touch_age || !self.rules.keep(Rule::Touch) {
             return Ok(true);
         }
         let _room = self.reserve_touch_memory(stat.size_bytes).await?;
-        let touched = self.touch_manifest(window, key, digest).await;
+        let touched = self.touch_manifest(window, key, digest, touch_age).await;
         Ok(absent_if_damaged(touched)?.is_some())
     }
 

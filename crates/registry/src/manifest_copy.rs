@@ -27,6 +27,9 @@ use crate::{
 /// Maximum number of tags that the copy of a manifest names.
 pub const COPIED_TAGS_MAX: usize = 1000;
 
+/// Says whether the requester may set a tag.
+pub type MaySetTag<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
+
 /// A manifest that was deleted and can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletedManifest {
@@ -67,6 +70,15 @@ pub(crate) struct ManifestCopy {
     origin: ChangeOrigin,
     tags: Vec<Tag>,
     pub(crate) manifest: ManifestRecord,
+}
+
+/// The copy of a deleted manifest that a restore pushes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RestoredCopy {
+    /// The delete that made it.
+    pub(crate) change: ChangeId,
+    /// Opened before it was looked for, and whether it was purged.
+    pub(crate) window: WriteWindow,
 }
 
 /// The header line of a copy.
@@ -247,8 +259,31 @@ impl Repository {
         digest: &Digest,
         with_tags: bool,
     ) -> Result<RestoredManifest> {
+        let all: MaySetTag<'_> = &|_| true;
+        self.manifest_restore_if(digest, with_tags.then_some(all)).await
+    }
+
+    /// The same for a client that may not set every tag: if `tags` refuses one that the manifest had,
+    /// nothing is restored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::manifest_restore`], and [`Error::TagProtected`].
+    pub async fn manifest_restore_if(
+        &self,
+        digest: &Digest,
+        tags: Option<MaySetTag<'_>>,
+    ) -> Result<RestoredManifest> {
         let reference = Reference::Digest(digest.clone());
+        // Later a purge may have been forgotten that was not seen.
+        let window = self.core.open_window();
         let copy = self.latest_copy(digest).await?.ok_or_else(|| self.unknown(&reference))?;
+        let denied = tags.and_then(|may_set| copy.tags.iter().find(|tag| !may_set(tag)));
+        if let Some(tag) = denied {
+            return Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() });
+        }
+        let with_tags = tags.is_some();
+        let restored = RestoredCopy { change: copy.change, window };
         let key = keys::manifest_copy(&self.name, digest, copy.change);
         let stored = self.core.verified(key, digest, copy.manifest).await?;
         let push = ManifestPush {
@@ -258,30 +293,31 @@ impl Repository {
             bytes: stored.bytes,
             condition: None,
         };
-        let restored = self.push_restored(push, (copy.change, copy.tags), with_tags).await;
+        let tags = copy.tags.into_iter().filter(|_| with_tags).collect();
+        let pushed = self.push_restored(push, restored, tags).await;
         // Also if it failed: it may have written the manifest. If this request ends before it looks, the
         // header says what GC removes.
         if self.core.rules.keep(Rule::LookForPurge)
             && self.core.exists(&keys::purge_mark(&self.name, digest)).await?
         {
-            self.delete_purged(digest).await?;
+            self.delete_restored(digest).await?;
             return Err(self.unknown(&reference));
         }
-        restored
+        pushed
     }
 
     async fn push_restored(
         &self,
         push: ManifestPush,
-        (copied, tags): (ChangeId, Vec<Tag>),
-        with_tags: bool,
+        copy: RestoredCopy,
+        tags: Vec<Tag>,
     ) -> Result<RestoredManifest> {
-        let digest = self.put_restored(push.clone(), copied).await?.digest;
+        let digest = self.put_restored(push.clone(), copy).await?.digest;
         let mut restored =
             RestoredManifest { digest, transitions: Vec::new(), tags_kept: Vec::new() };
-        for tag in tags.into_iter().filter(|_| with_tags) {
+        for tag in tags {
             let absent = Some(ReferencePrecondition::Absent);
-            match self.put_tag(push.clone(), &tag, absent).await {
+            match self.put_tag(push.clone(), &tag, absent, Some(copy)).await {
                 Ok(set) => restored.transitions.push(set),
                 Err(Error::PreconditionFailed { .. }) => restored.tags_kept.push(tag),
                 Err(error) => return Err(error),
@@ -312,7 +348,7 @@ impl Repository {
             bytes: stored.bytes.clone(),
             condition: None,
         };
-        self.put_tag(push, tag, condition).await
+        self.put_tag(push, tag, condition, None).await
     }
 
     /// The latest copy of a deleted manifest; `None` if there is none, or it was purged.
