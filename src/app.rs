@@ -28,7 +28,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::StartError;
-use crate::jobs::{self, CertificateJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob};
+use crate::jobs::{
+    self, CertificateJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob, RetentionJob,
+};
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
@@ -118,6 +120,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             gc: options::gc(&settings),
             fsck: options::fsck(&settings),
+            retention: options::retention(&settings),
             access_tokens,
             audit: audit.clone(),
         };
@@ -298,6 +301,7 @@ impl JwksFetcher for NoJwksFetcher {
 struct Jobs {
     reaper: ExpiredUploadsJob,
     collector: Option<GcJob>,
+    retention: Option<RetentionJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
@@ -316,13 +320,24 @@ impl Jobs {
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,
         };
+        let holder = format!("process {}, {}", std::process::id(), Uuid::new_v4().simple());
+        let retention = settings.retention_interval.filter(|_| settings.lifecycle.is_some());
+        let retention = retention.map(|interval| RetentionJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            audit: audit.clone(),
+            options: options::retention(settings),
+            interval,
+            holder: holder.clone(),
+            is_shared,
+        });
         let collector = settings.gc_interval.map(|interval| GcJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             audit: audit.clone(),
             options: options::gc(settings),
             interval,
-            holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
+            holder,
             is_shared,
         });
         let fsck = settings.fsck_interval.map(|interval| FsckJob {
@@ -331,13 +346,16 @@ impl Jobs {
             options: options::fsck(settings),
             interval,
         });
-        Self { reaper, collector, fsck, reloader: None, renewer: None }
+        Self { reaper, collector, retention, fsck, reloader: None, renewer: None }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
         jobs::spawn(self.reaper, tasks, stopping.clone());
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());
+        }
+        if let Some(retention) = self.retention {
+            jobs::spawn(retention, tasks, stopping.clone());
         }
         if let Some(fsck) = self.fsck {
             jobs::spawn(fsck, tasks, stopping.clone());

@@ -24,6 +24,6 @@ fn main() -> ExitCode {
         CliCommand::Token(action) => token::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
-        CliCommand::Lifecycle(action) => lifecycle::run(&action),
+        CliCommand::Lifecycle(action) => lifecycle::run(action),
     }
 }

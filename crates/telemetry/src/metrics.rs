@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use jreg_registry::{BudgetUsage, FsckReport, GcReport, GcTally, RegistryUsage};
+use jreg_registry::{BudgetUsage, FsckReport, GcReport, GcTally, RegistryUsage, RetentionReport};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, LabelSetEncoder};
 use prometheus_client::metrics::counter::Counter;
@@ -130,6 +130,9 @@ pub struct Metrics {
     auth_reloads: Counters<2>,
     lifecycle_reloads: Counters<1>,
     lifecycle_rules_hash: Gauge<f64, AtomicU64>,
+    retention_runs: Counters<1>,
+    retention_last_success: Gauge<f64, AtomicU64>,
+    retention_tags: Counters<1>,
     tls_handshakes: Counters<1>,
     tls_reloads: Counters<1>,
     tls_expiry: Gauge<f64, AtomicU64>,
@@ -229,6 +232,9 @@ impl Metrics {
             auth_reloads: Family::default(),
             lifecycle_reloads: Family::default(),
             lifecycle_rules_hash: Gauge::default(),
+            retention_runs: Family::default(),
+            retention_last_success: Gauge::default(),
+            retention_tags: Family::default(),
             tls_handshakes: Family::default(),
             tls_reloads: Family::default(),
             tls_expiry: Gauge::default(),
@@ -471,6 +477,17 @@ impl Metrics {
         registry.register("lifecycle_reloads", text, self.lifecycle_reloads.clone());
         let text = "The first 48 bits of the SHA-256 of the lifecycle file in use; 0 without one";
         registry.register("lifecycle_rules_hash", text, self.lifecycle_rules_hash.clone());
+        let text = "Retention runs, by outcome (ok, failed)";
+        registry.register("retention_runs", text, self.retention_runs.clone());
+        registry.register_with_unit(
+            "retention_last_success_timestamp",
+            "End of the last retention run of this process, in seconds of the Unix epoch",
+            Unit::Seconds,
+            self.retention_last_success.clone(),
+        );
+        let text = "Tags that retention runs judged, by outcome (kept, unevaluated, protected, removed, \
+                    withheld, changed, failed)";
+        registry.register("retention_tags", text, self.retention_tags.clone());
     }
 
     /// Counts a connection that was cut off.
@@ -619,6 +636,29 @@ impl Metrics {
     /// Counts a collection that was given up.
     pub fn count_failed_gc_run(&self, end: RunEnd) {
         self.gc_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
+    }
+
+    /// Counts a retention run that ended well.
+    pub fn count_retention_run(&self, done: &RetentionReport) {
+        self.retention_runs.get_or_create(&MetricLabels([("outcome", RunEnd::Ok.word())])).inc();
+        self.retention_last_success.set(unix_time());
+        for (outcome, count) in [
+            ("kept", done.kept.saturating_sub(done.unevaluated)),
+            ("unevaluated", done.unevaluated),
+            ("protected", done.protected),
+            ("removed", done.removed),
+            ("withheld", done.withheld),
+            ("changed", done.changed),
+            ("failed", done.failed),
+        ] {
+            let labels = MetricLabels([("outcome", LabelValue::Text(outcome))]);
+            self.retention_tags.get_or_create(&labels).inc_by(count);
+        }
+    }
+
+    /// Counts a retention run that failed.
+    pub fn count_failed_retention_run(&self, end: RunEnd) {
+        self.retention_runs.get_or_create(&MetricLabels([("outcome", end.word())])).inc();
     }
 
     /// Counts a check that came to its end.

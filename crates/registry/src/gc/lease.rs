@@ -1,9 +1,9 @@
-//! [`GcLease`]: which instance usually runs GC. Safety never depends on it: two concurrent runs only do
+//! [`GcLease`]: which instance usually runs GC, or retention. Safety never depends on it: two concurrent runs only do
 //! the same work twice.
 
 use std::time::{Duration, SystemTime};
 
-use jreg_storage::ETag;
+use jreg_storage::{ETag, Key};
 use serde::{Deserialize, Serialize};
 
 use crate::record::{JsonRecord, StoredRecord};
@@ -12,6 +12,7 @@ use crate::{Registry, Result, keys};
 /// A lease that was taken.
 #[derive(Clone, Debug)]
 pub struct GcLease {
+    key: Key,
     holder: String,
     version: ETag,
 }
@@ -48,36 +49,59 @@ impl Registry {
         holder: &str,
         ttl: Duration,
     ) -> Result<Result<GcLease, LeaseHeld>> {
-        let (core, key) = (self.core(), keys::note("lease"));
+        self.take_lease_at(keys::note("lease"), holder, ttl).await
+    }
+
+    /// The same for a retention run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn take_retention_lease(
+        &self,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Result<GcLease, LeaseHeld>> {
+        self.take_lease_at(keys::note("retention-lease"), holder, ttl).await
+    }
+
+    async fn take_lease_at(
+        &self,
+        key: Key,
+        holder: &str,
+        ttl: Duration,
+    ) -> Result<Result<GcLease, LeaseHeld>> {
+        let core = self.core();
         let seen = match core.read::<LeaseRecord>(&key).await {
             Ok(seen) => seen,
             // One that cannot be decoded is free.
             Err(crate::Error::Damaged { .. }) => {
                 let version = core.read_etag(&key).await?;
-                return self.write_lease(version.as_ref(), holder, ttl).await;
+                return self.write_lease(key, version.as_ref(), holder, ttl).await;
             }
             Err(error) => return Err(error),
         };
-        let Some(seen) = seen else { return self.write_lease(None, holder, ttl).await };
+        let Some(seen) = seen else { return self.write_lease(key, None, holder, ttl).await };
         let age = age(seen.date, seen.last_modified);
         let is_over = seen.value.is_free || age > Duration::from_secs(seen.value.ttl_s);
         if !is_over && seen.value.holder != holder {
             return Ok(Err(LeaseHeld { holder: seen.value.holder, age }));
         }
-        self.write_lease(Some(&seen.etag), holder, ttl).await
+        self.write_lease(key, Some(&seen.etag), holder, ttl).await
     }
 
     async fn write_lease(
         &self,
+        key: Key,
         version: Option<&ETag>,
         holder: &str,
         ttl: Duration,
     ) -> Result<Result<GcLease, LeaseHeld>> {
         let record =
             LeaseRecord { holder: holder.to_owned(), ttl_s: ttl.as_secs(), is_free: false };
-        let written = self.core().swap(&keys::note("lease"), version, record.encode()).await?;
+        let written = self.core().swap(&key, version, record.encode()).await?;
         Ok(match written {
-            Some(written) => Ok(GcLease { holder: holder.to_owned(), version: written.etag }),
+            Some(written) => Ok(GcLease { key, holder: holder.to_owned(), version: written.etag }),
             None => {
                 let holder = "another instance, which was faster".to_owned();
                 Err(LeaseHeld { holder, age: Duration::ZERO })
@@ -91,7 +115,7 @@ impl Registry {
     ///
     /// [`Error::Store`](crate::Error).
     pub async fn renew_lease(&self, lease: GcLease, ttl: Duration) -> Result<Option<GcLease>> {
-        Ok(self.write_lease(Some(&lease.version), &lease.holder, ttl).await?.ok())
+        Ok(self.write_lease(lease.key, Some(&lease.version), &lease.holder, ttl).await?.ok())
     }
 
     /// Releases the lease.
@@ -101,7 +125,7 @@ impl Registry {
     /// [`Error::Store`](crate::Error).
     pub async fn free_lease(&self, lease: GcLease) -> Result<()> {
         let record = LeaseRecord { holder: lease.holder, ttl_s: 0, is_free: true };
-        self.core().swap(&keys::note("lease"), Some(&lease.version), record.encode()).await?;
+        self.core().swap(&lease.key, Some(&lease.version), record.encode()).await?;
         Ok(())
     }
 }
