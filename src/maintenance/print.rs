@@ -330,7 +330,8 @@ fn holding(holding: &ExplainedContent) -> String {
             RetentionReason::Manifest { digest } => format!("  kept by manifest {digest}\n"),
             RetentionReason::Subject { digest } => format!("  kept by subject {digest}\n"),
             RetentionReason::UntaggedKept => {
-                "  kept without a tag (gc-untagged is off)\n".to_owned()
+                "  kept without a tag (gc-untagged is off, or a retention entry keeps it)\n"
+                    .to_owned()
             }
         };
     }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::{Digest, Tag};
 use jreg_registry::{
-    LeftRepository, Registry, RegistryOptions, RemovalOutcome, RetentionError, RetentionObserver,
-    RetentionOptions, RetentionPlan, RetentionReport, RetentionVerdict, VerdictStatus,
+    GcOptions, LeftRepository, NoObserver, Registry, RegistryOptions, RemovalOutcome,
+    RetentionError, RetentionObserver, RetentionOptions, RetentionPlan, RetentionReport,
+    RetentionVerdict, VerdictStatus,
 };
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, Store};
@@ -375,4 +376,38 @@ async fn the_requests_of_a_run_follow_a_formula() {
     retained.run().await;
     let tags = (1 + 30) + (1 + 30);
     assert_eq!(retained.bench.calls.take().len(), start + catalog + tags);
+}
+
+/// The entry decides before the options of GC, either way.
+#[tokio::test]
+async fn untagged_manifests_follow_the_entry_of_their_repository() {
+    let text = r#"
+[[retention]]
+repositories = ["a"]
+untagged = "keep"
+[[retention.keep]]
+tags = ["*"]
+[[retention]]
+repositories = ["a/b"]
+untagged = "1d"
+[[retention.keep]]
+tags = ["*"]
+"#;
+    for (untagged, left) in [(None, ["a", "b"].as_slice()), (Some(Duration::ZERO), &["a"])] {
+        let retained = Retained::new(text).await;
+        for name in ["a", "b", "a/b"] {
+            let digest = digest_of(1).to_string();
+            retained.bench.put_manifest(name, &digest, &image(1)).await.unwrap();
+        }
+        let gc = GcOptions { untagged, history_keep: Duration::ZERO, ..GcOptions::default() };
+        for _ in 0..2 {
+            retained.bench.clock.advance(3 * DAY);
+            retained.registry.collect_garbage(&gc, &NoObserver).await.unwrap();
+        }
+        let keys = retained.bench.keys("repositories/").await;
+        let manifests = keys.iter().filter_map(|key| key.as_str().split_once("/_manifests/"));
+        let names: Vec<_> =
+            manifests.map(|(name, _)| name.trim_start_matches("repositories/")).collect();
+        assert_eq!(names, left, "{untagged:?}");
+    }
 }
