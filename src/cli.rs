@@ -1,6 +1,7 @@
 //! The command line, and how it becomes settings.
 
 mod access;
+mod events;
 mod history;
 mod lifecycle;
 
@@ -22,6 +23,7 @@ use crate::maintenance::print::Shown;
 use crate::maintenance::{ExplainTagRequest, FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
+pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::{LifecycleAction, PreviewArgs, RunArgs};
 
@@ -123,6 +125,9 @@ pub enum CliCommand {
     /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
+    /// Show how far the sinks of events are, and send events again.
+    #[command(subcommand)]
+    Events(EventsAction),
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, user, version,
+    self, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, user,
+    version,
 };
 
 fn main() -> ExitCode {
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
         CliCommand::Manifest(action) => manifest::run(action),
         CliCommand::Purge(args) => purge::run(args),
         CliCommand::Token(action) => token::run(action),
+        CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
         CliCommand::Lifecycle(action) => lifecycle::run(action),

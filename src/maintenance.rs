@@ -1,4 +1,4 @@
-//! Maintenance commands: GC, fsck, explain and access tokens.
+//! Maintenance commands: GC, fsck, explain, access tokens and events.
 //!
 //! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves. For a folder that is
 //! being served, they run in the serving process through a socket in the folder (`socket.rs`): one
@@ -6,6 +6,7 @@
 //! [`MaintenanceCommand`] that emits [`MaintenanceEvent`]s, printed by the same code (`print.rs`).
 
 pub mod command;
+mod events;
 mod history;
 pub mod print;
 mod retention;
@@ -25,6 +26,7 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use events::{EventsReport, EventsRequest, SinkStatus};
 pub use history::{HistoryReport, HistoryRequest};
 pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
@@ -35,7 +37,7 @@ use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
 use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
 use jreg_telemetry::metrics::Metrics;
 
-use crate::jobs::report;
+use crate::jobs::{record, record_report, report};
 
 /// Maximum number of queued events. Further ones are dropped and counted.
 pub const EVENTS_MAX: usize = 65_536;
@@ -56,6 +58,8 @@ pub enum MaintenanceCommand {
     Retention(RetentionRequest),
     /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
+    /// Show how far the sinks of events are, or send events again.
+    Events(EventsRequest),
     /// Show or restore what tags and manifests were, or remove one for good.
     History(HistoryRequest),
 }
@@ -147,6 +151,7 @@ pub enum MaintenanceReport {
     ExplainTag(ExplainTagReport),
     Retention(RetentionReport),
     Token(AccessTokenReport),
+    Events(EventsReport),
     History(HistoryReport),
 }
 
@@ -271,6 +276,7 @@ impl MaintenanceContext {
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
+                    record_report(&self.registry, &result).await;
                 }
                 result.map(MaintenanceReport::Gc).map_err(|error| error_chain(&error))
             }
@@ -291,8 +297,16 @@ impl MaintenanceContext {
                 done.map(MaintenanceReport::Retention)
             }
             MaintenanceCommand::Token(request) => {
+                let action = request.event_action();
                 let done = token::run(&self.access_tokens, request).await;
+                if let (Some(action), Ok(report)) = (action, &done) {
+                    record(&self.registry, report.event(action)).await;
+                }
                 done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
+            }
+            MaintenanceCommand::Events(request) => {
+                let done = events::run(&self.registry, request).await;
+                done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::History(request) => {
                 let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
@@ -326,6 +340,8 @@ impl MaintenanceCommand {
             Self::Explain(_) | Self::ExplainTag(_) | Self::Token(AccessTokenRequest::List) => None,
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::Events(EventsRequest::Status) => None,
+            Self::Events(EventsRequest::Replay { .. }) => Some("events_replay"),
             Self::History(request) => request.audited(),
         }
     }
@@ -400,6 +416,7 @@ impl fmt::Display for MaintenanceCommand {
             Self::Explain(_) | Self::ExplainTag(_) => "explain",
             Self::Retention(_) => "retention",
             Self::Token(_) => "token",
+            Self::Events(_) => "events",
             Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
             Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",
             Self::History(HistoryRequest::ListDeleted { .. }) => "manifest list-deleted",

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_registry::{
-    LeftRepository, Registry, RemovalOutcome, RetentionError, RetentionObserver, RetentionOptions,
-    RetentionReport, RetentionVerdict,
+    LeaseKind, LeftRepository, Registry, RemovalOutcome, RetentionError, RetentionObserver,
+    RetentionOptions, RetentionReport, RetentionVerdict,
 };
 use jreg_storage::error_chain;
 use jreg_telemetry::audit::{AuditLog, RetentionAuditRecord};
@@ -70,7 +70,7 @@ impl Job for RetentionJob {
         if !self.is_shared {
             return self.remove().await;
         }
-        match self.registry.take_retention_lease(&self.holder, LEASE).await {
+        match self.registry.take_lease(LeaseKind::Retention, &self.holder, LEASE).await {
             Ok(Ok(lease)) => work_under(&self.registry, lease, self.remove()).await,
             Ok(Err(held)) => {
                 tracing::debug!(holder = held.holder, "another instance runs retention");

@@ -17,7 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{Shown, ShownEnd, show};
-use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
+use super::{
+    EVENTS_MAX, EventsRequest, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket,
+};
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -159,9 +161,10 @@ async fn run_to_end(
 
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) | MaintenanceReport::History(_) => {
-            true
-        }
+        MaintenanceReport::Gc(_)
+        | MaintenanceReport::Token(_)
+        | MaintenanceReport::Events(_)
+        | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::ExplainTag(report) => report.verdict.is_some(),
         MaintenanceReport::Retention(done) => done.failed == 0,
@@ -186,6 +189,9 @@ async fn find(
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::Events(EventsRequest::Replay { .. }) => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::History(request) if request.changes() => {
                     bucket::BucketAccess::Collect
                 }
@@ -196,6 +202,7 @@ async fn find(
                 | MaintenanceCommand::Explain(_)
                 | MaintenanceCommand::ExplainTag(_)
                 | MaintenanceCommand::Retention(_)
+                | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
@@ -273,7 +280,7 @@ async fn workshop(
         true => Registry::open(store, clock, options).await,
         false => Registry::open_existing(store, clock, options).await,
     };
-    let registry = registry.map_err(StartError::from)?;
+    let registry = options::with_events(registry.map_err(StartError::from)?, &settings);
     let registry = match settings.lifecycle.clone() {
         Some(path) => {
             let counts = Arc::clone(&metrics);

@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, history, retention, token};
+use super::{MaintenanceEvent, MaintenanceReport, events, history, retention, token};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -157,6 +157,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::ExplainTag(report) => retention::explained_tag(report),
             MaintenanceReport::Retention(done) => retention::retained(done),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),
         },
         // The caller reports it, with its exit code.

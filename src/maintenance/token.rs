@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
+use jreg_registry::{Event, EventAction, EventDetail};
 use serde::{Deserialize, Serialize};
 
 /// An operation on access tokens.
@@ -56,6 +57,29 @@ pub struct AccessTokenInfo {
     pub revoked: Option<u64>,
 }
 
+impl AccessTokenRequest {
+    /// What the event of it says, if it changes anything.
+    pub(super) fn event_action(&self) -> Option<EventAction> {
+        match self {
+            Self::Create { .. } => Some(EventAction::TokenCreate),
+            Self::List => None,
+            Self::Revoke { .. } => Some(EventAction::TokenRevoke),
+        }
+    }
+}
+
+impl AccessTokenReport {
+    /// The event of an operation: without the secret.
+    pub(super) fn event(&self, action: EventAction) -> Event {
+        let token = self.tokens.first().map(serde_json::to_value);
+        let detail = match token {
+            Some(Ok(serde_json::Value::Object(detail))) => detail,
+            _ => EventDetail::new(),
+        };
+        Event::of_fact(action, SystemTime::now(), detail)
+    }
+}
+
 impl AccessTokenInfo {
     fn of(id: AccessTokenId, access_token: &AccessToken) -> Self {
         let allow: Vec<String> = access_token
@@ -85,7 +109,7 @@ impl AccessTokenInfo {
 }
 
 /// A time as text.
-fn day(at: u64) -> String {
+pub(super) fn day(at: u64) -> String {
     let time = i64::try_from(at).ok().and_then(|at| DateTime::from_timestamp(at, 0));
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     time.map_or_else(|| "out of range".to_owned(), text)

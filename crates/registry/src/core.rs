@@ -29,6 +29,7 @@ use crate::budget::MemoryBudget;
 use crate::cache::ContentCache;
 use crate::compute::ComputePool;
 use crate::damaged::{DamageCounter, FoundRecord};
+use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
 use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
@@ -72,6 +73,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Arc<SessionCache>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) damage: Arc<DamageCounter>,
+    /// Whether events are written.
+    pub(crate) events: EventOutbox,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
@@ -119,6 +122,7 @@ impl Core {
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
+            events: EventOutbox::default(),
             required: Arc::new(RequiredFeatures::of(marker)),
             rules: Rules::default(),
             lifecycle: CurrentRules::default(),

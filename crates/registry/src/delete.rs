@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::{ETag, Key};
@@ -17,7 +17,7 @@ use crate::record::ManifestRecord;
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
 use crate::window::WriteWindow;
-use crate::{Error, ReferencePrecondition, Repository, Result};
+use crate::{ChangeId, Error, ReferencePrecondition, Repository, Result};
 
 /// How many hints are listed at a time when the tags of a manifest are removed: also the most tags that its
 /// copy names.
@@ -128,7 +128,7 @@ impl Repository {
         let HintedTags { tags, window, .. } = page;
         for (tag, seen) in tags {
             if seen.target().is_some_and(|target| target.digest == *digest) {
-                let known = Some(KnownTag { seen, is_archived: false, window });
+                let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
                 self.change_tag(&tag, None, known, TagChange::RemoveKnown).await?;
             }
         }
@@ -186,7 +186,7 @@ impl Repository {
             }
             Some(_) => {}
         }
-        let known = Some(KnownTag { seen, is_archived: false, window });
+        let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
         let removed = self.change_tag(&tag, None, known, TagChange::RemoveFrom(digest)).await?;
         removed.into_iter().for_each(|transition| removal.note(transition));
         Ok(())
@@ -268,6 +268,8 @@ impl Repository {
         keep: KeepCopy,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
+        // Another one may be pushed meanwhile, which has its own event.
+        let mut announced: Option<Option<ChangeId>> = None;
         let key = keys::manifest(&self.name, digest);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
@@ -293,10 +295,25 @@ impl Repository {
             let tags = self.hinted_tags(digest, None).await?;
             // A copy of wrong bytes could not be restored.
             let found = self.core.damaged_if_wrong(&key, digest, found).await?;
-            if let (KeepCopy::Yes, FoundRecord::Valid(manifest)) = (keep, &found) {
-                let names = tags.pointing_to(digest);
-                self.copy_manifest(window, digest, &manifest.value, names).await?;
-            }
+            let header = found.valid().map(|seen| &seen.value.header);
+            let came_by = header.and_then(|header| header.change);
+            let queueing = async {
+                match announced == Some(came_by) {
+                    true => Ok(()),
+                    false => self.queue_manifest_delete(window, digest, header).await,
+                }
+            };
+            let copying = async {
+                match (keep, found.valid()) {
+                    (KeepCopy::Yes, Some(manifest)) => {
+                        let names = tags.pointing_to(digest);
+                        self.copy_manifest(window, digest, &manifest.value, names).await
+                    }
+                    _ => Ok(()),
+                }
+            };
+            try_join(copying, queueing).await?;
+            announced = Some(came_by);
             if self
                 .delete_version(
                     &key,

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{try_join, try_join_all, try_join4};
+use futures::future::{join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_lifecycle::ImmutableRefusal;
 use jreg_oci::{
@@ -102,6 +102,8 @@ struct PushPlan {
     tags: Vec<Tag>,
     reference: Reference,
     condition: Option<ReferencePrecondition>,
+    /// Whether it sets a tag to what it pointed to before.
+    is_restore: bool,
 }
 
 /// A version of the manifest that is pushed.
@@ -129,6 +131,8 @@ struct PushReads {
     refused: Vec<ImmutableRefusal>,
     /// Whether the catalog lists the repository, by an entry that is young.
     is_listed: bool,
+    /// The change of which an event was queued, by which the manifest comes into being if it is absent.
+    queued: Option<ChangeId>,
 }
 
 impl PushPlan {
@@ -141,6 +145,16 @@ impl PushPlan {
             (reference, _) => {
                 condition.check(reference, reads.manifest.as_ref().and(reference.digest()))
             }
+        }
+    }
+
+    /// What its tags are set to.
+    fn target(&self) -> TaggedManifest {
+        TaggedManifest {
+            digest: self.digest.clone(),
+            media_type: self.manifest.media_type.clone(),
+            size: self.record.header.size,
+            is_restore: self.is_restore,
         }
     }
 
@@ -309,7 +323,7 @@ impl Repository {
         let push = ManifestPush { tags: vec![tag.clone()], ..push };
         let plan = self.plan_push(push).await?;
         let reference = Reference::Tag(tag.clone());
-        let plan = PushPlan { reference, condition, restored, ..plan };
+        let plan = PushPlan { reference, condition, restored, is_restore: true, ..plan };
         let pushed = self.carry_out(plan, Vec::new()).await?;
         pushed.transitions.into_iter().next().ok_or(Error::Stopped)
     }
@@ -361,6 +375,7 @@ impl Repository {
         let record = ManifestRecord { header, bytes };
         Ok(PushPlan {
             restored: None,
+            is_restore: false,
             digest,
             manifest,
             record,
@@ -374,6 +389,20 @@ impl Repository {
     /// catalog's entry, and the versions of what will be written over. Hints and entries are
     /// mostly new, so they are not read.
     async fn read_for_push(&self, window: WriteWindow, plan: &PushPlan) -> Result<PushReads> {
+        let queued = self.new_push_event();
+        let reads = self.read_beside_event(window, plan, queued).await;
+        if let (Err(_), Some(change)) = (&reads, queued) {
+            self.withdraw_event(change).await;
+        }
+        reads
+    }
+
+    async fn read_beside_event(
+        &self,
+        window: WriteWindow,
+        plan: &PushPlan,
+        queued: Option<ChangeId>,
+    ) -> Result<PushReads> {
         let core = &self.core;
         self.write_hints_early(window, plan).await?;
         let catalog_key = keys::catalog(&self.name);
@@ -386,16 +415,18 @@ impl Repository {
                 Ok::<_, Error>((tag.clone(), read))
             }
         });
-        let ((), catalog, manifest, tags) = try_join4(
+        let ((), catalog, manifest, tags, ()) = try_join5(
             self.check_references(window, plan, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
             with_permit(width, self.look_up(plan, &manifest_key)),
             try_join_all(tags),
+            self.queue_manifest_push(window, &plan.digest, &plan.record.header, queued),
         )
         .await?;
         let JudgedTags { allowed, refused } = self.judge_tags(plan, tags)?;
-        let reads = PushReads { manifest, tags: allowed, refused, is_listed: catalog.is_some() };
+        let reads =
+            PushReads { manifest, tags: allowed, refused, is_listed: catalog.is_some(), queued };
         plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
             plan.check_type(&reads)?;
@@ -553,22 +584,34 @@ impl Repository {
                 }
             }
         };
+        let listing = async {
+            match reads.queued.filter(|_| is_there) {
+                None => listing.await,
+                Some(change) => join(listing, self.withdraw_event(change)).await.0,
+            }
+        };
+        let target = &plan.target();
         let archives = reads.tags.iter().map(|(tag, seen)| async move {
             match points_to(seen, &plan.digest) {
-                true => Ok(false),
-                false => self.archive_early(window, tag, seen).await,
+                true => Ok((false, None)),
+                false => {
+                    let queueing = self.queue_tag_set(window, tag, seen, target, reads.queued);
+                    try_join(self.archive_early(window, tag, seen), queueing).await
+                }
             }
         });
-        let manifest = self.store_manifest(window, plan, &key, reads.manifest.as_ref());
+        let seen = (reads.manifest.as_ref(), reads.queued);
+        let manifest = self.store_manifest(window, plan, &key, seen);
         let (_, archived, (), written) =
             try_join4(try_join_all(hints), try_join_all(archives), listing, manifest).await?;
         if !written {
             return Ok(None);
         }
         let known = reads.tags.into_iter().zip(archived);
-        let known =
-            known.map(|((tag, seen), is_archived)| (tag, KnownTag { seen, is_archived, window }));
-        let setting = self.set_tags(window, plan, known.collect());
+        let known = known.map(|((tag, seen), (is_archived, queued))| {
+            (tag, KnownTag { seen, is_archived, queued, window })
+        });
+        let setting = self.set_tags(window, plan, target, known.collect());
         let (mut set, ()) = try_join(setting, self.write_referrer(window, plan)).await?;
         set.refused.extend(reads.refused);
         Ok(Some(set))
@@ -584,7 +627,7 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
-        seen: Option<&SeenManifest>,
+        (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
     ) -> Result<bool> {
         let core = &self.core;
         if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
@@ -594,7 +637,7 @@ impl Repository {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         while attempts.try_next().await {
             if let Ok(_alone) = writing.try_lock() {
-                if self.swap_manifest(window, plan, key, seen).await? {
+                if self.swap_manifest(window, plan, key, (seen, queued)).await? {
                     return Ok(true);
                 }
             } else {
@@ -616,9 +659,9 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
-        seen: Option<&SeenManifest>,
+        (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
     ) -> Result<bool> {
-        let (core, bytes) = (&self.core, self.record_over(plan, seen));
+        let (core, bytes) = (&self.core, self.record_over(plan, seen, queued));
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
@@ -631,11 +674,16 @@ impl Repository {
 
     /// The bytes to write over the version that was seen: what that says of when the manifest came into
     /// being stays.
-    fn record_over(&self, plan: &PushPlan, seen: Option<&SeenManifest>) -> Bytes {
+    fn record_over(
+        &self,
+        plan: &PushPlan,
+        seen: Option<&SeenManifest>,
+        queued: Option<ChangeId>,
+    ) -> Bytes {
         let seen = seen.and_then(|seen| seen.header.as_ref());
         let change = match seen {
             Some(seen) => seen.value.change,
-            None => Some(ChangeId::after(None, self.core.clock.now())),
+            None => queued.or_else(|| Some(ChangeId::after(None, self.core.clock.now()))),
         };
         let restored = plan.restored_over(seen);
         let header = ManifestHeader { change, restored, ..plan.record.header.clone() };
@@ -646,13 +694,9 @@ impl Repository {
         &self,
         window: WriteWindow,
         plan: &PushPlan,
+        target: &TaggedManifest,
         seen: Vec<(Tag, KnownTag)>,
     ) -> Result<TagsSet> {
-        let target = &TaggedManifest {
-            digest: plan.digest.clone(),
-            media_type: plan.manifest.media_type.clone(),
-            size: plan.record.header.size,
-        };
         let sets = seen.into_iter().map(|(tag, seen)| async move {
             let is_of_path = plan.is_of_path(&tag);
             let condition = plan.condition.as_ref().filter(|_| is_of_path);

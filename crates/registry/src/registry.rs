@@ -220,6 +220,11 @@ impl Registry {
         Self { core: Arc::new(core) }
     }
 
+    /// A registry that works with this.
+    pub(crate) fn of_core(core: Core) -> Self {
+        Self { core: Arc::new(core) }
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }

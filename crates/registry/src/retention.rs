@@ -315,7 +315,7 @@ impl<'a> RetentionPass<'a> {
             // The tag was judged by the same rules, which know tags that are immutable and expire.
             rules: Arc::default(),
         };
-        let known = KnownTag { seen, is_archived: false, window };
+        let known = KnownTag { seen, is_archived: false, queued: None, window };
         match repository.change_tag(tag, None, Some(known), TagChange::RemoveKnown).await {
             Ok(Some(_)) => RemovalOutcome::Removed,
             Ok(None) => RemovalOutcome::Changed,

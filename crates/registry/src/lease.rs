@@ -1,4 +1,4 @@
-//! [`GcLease`]: which instance usually runs GC, or retention. Safety never depends on it: two concurrent runs only do
+//! [`Lease`]: which instance usually does some work. Safety never depends on it: two instances only do
 //! the same work twice.
 
 use std::time::{Duration, SystemTime};
@@ -9,10 +9,31 @@ use serde::{Deserialize, Serialize};
 use crate::record::{JsonRecord, StoredRecord};
 use crate::{Registry, Result, keys};
 
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseKind {
+    /// GC.
+    Gc,
+    /// Sequencing and sending events.
+    Events,
+    /// Retention.
+    Retention,
+}
+
+impl LeaseKind {
+    fn key(self) -> Key {
+        match self {
+            Self::Gc => keys::note("lease"),
+            Self::Events => keys::events_lease(),
+            Self::Retention => keys::note("retention-lease"),
+        }
+    }
+}
+
 /// A lease that was taken.
 #[derive(Clone, Debug)]
-pub struct GcLease {
-    key: Key,
+pub struct Lease {
+    kind: LeaseKind,
     holder: String,
     version: ETag,
 }
@@ -46,62 +67,41 @@ impl Registry {
     /// [`Error::Store`](crate::Error).
     pub async fn take_lease(
         &self,
+        kind: LeaseKind,
         holder: &str,
         ttl: Duration,
-    ) -> Result<Result<GcLease, LeaseHeld>> {
-        self.take_lease_at(keys::note("lease"), holder, ttl).await
-    }
-
-    /// The same for a retention run.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Store`](crate::Error).
-    pub async fn take_retention_lease(
-        &self,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Result<GcLease, LeaseHeld>> {
-        self.take_lease_at(keys::note("retention-lease"), holder, ttl).await
-    }
-
-    async fn take_lease_at(
-        &self,
-        key: Key,
-        holder: &str,
-        ttl: Duration,
-    ) -> Result<Result<GcLease, LeaseHeld>> {
-        let core = self.core();
+    ) -> Result<Result<Lease, LeaseHeld>> {
+        let (core, key) = (self.core(), kind.key());
         let seen = match core.read::<LeaseRecord>(&key).await {
             Ok(seen) => seen,
             // One that cannot be decoded is free.
             Err(crate::Error::Damaged { .. }) => {
                 let version = core.read_etag(&key).await?;
-                return self.write_lease(key, version.as_ref(), holder, ttl).await;
+                return self.write_lease(kind, version.as_ref(), holder, ttl).await;
             }
             Err(error) => return Err(error),
         };
-        let Some(seen) = seen else { return self.write_lease(key, None, holder, ttl).await };
+        let Some(seen) = seen else { return self.write_lease(kind, None, holder, ttl).await };
         let age = age(seen.date, seen.last_modified);
         let is_over = seen.value.is_free || age > Duration::from_secs(seen.value.ttl_s);
         if !is_over && seen.value.holder != holder {
             return Ok(Err(LeaseHeld { holder: seen.value.holder, age }));
         }
-        self.write_lease(key, Some(&seen.etag), holder, ttl).await
+        self.write_lease(kind, Some(&seen.etag), holder, ttl).await
     }
 
     async fn write_lease(
         &self,
-        key: Key,
+        kind: LeaseKind,
         version: Option<&ETag>,
         holder: &str,
         ttl: Duration,
-    ) -> Result<Result<GcLease, LeaseHeld>> {
+    ) -> Result<Result<Lease, LeaseHeld>> {
         let record =
             LeaseRecord { holder: holder.to_owned(), ttl_s: ttl.as_secs(), is_free: false };
-        let written = self.core().swap(&key, version, record.encode()).await?;
+        let written = self.core().swap(&kind.key(), version, record.encode()).await?;
         Ok(match written {
-            Some(written) => Ok(GcLease { key, holder: holder.to_owned(), version: written.etag }),
+            Some(written) => Ok(Lease { kind, holder: holder.to_owned(), version: written.etag }),
             None => {
                 let holder = "another instance, which was faster".to_owned();
                 Err(LeaseHeld { holder, age: Duration::ZERO })
@@ -114,8 +114,8 @@ impl Registry {
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
-    pub async fn renew_lease(&self, lease: GcLease, ttl: Duration) -> Result<Option<GcLease>> {
-        Ok(self.write_lease(lease.key, Some(&lease.version), &lease.holder, ttl).await?.ok())
+    pub async fn renew_lease(&self, lease: Lease, ttl: Duration) -> Result<Option<Lease>> {
+        Ok(self.write_lease(lease.kind, Some(&lease.version), &lease.holder, ttl).await?.ok())
     }
 
     /// Releases the lease.
@@ -123,9 +123,9 @@ impl Registry {
     /// # Errors
     ///
     /// [`Error::Store`](crate::Error).
-    pub async fn free_lease(&self, lease: GcLease) -> Result<()> {
+    pub async fn free_lease(&self, lease: Lease) -> Result<()> {
         let record = LeaseRecord { holder: lease.holder, ttl_s: 0, is_free: true };
-        self.core().swap(&lease.key, Some(&lease.version), record.encode()).await?;
+        self.core().swap(&lease.kind.key(), Some(&lease.version), record.encode()).await?;
         Ok(())
     }
 }
