@@ -216,8 +216,9 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 57] = [
     ("change", &[]),
+    ("event", &["change"]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
@@ -249,6 +250,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
             "compute",
             "damaged",
             "error",
+            "event",
             "fingerprint",
             "format",
             "manifest_locks",
@@ -278,6 +280,11 @@ const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
             "rules",
         ],
     ),
+    (
+        "events",
+        &["attempts", "change", "core", "error", "event", "keys", "record", "registry", "window"],
+    ),
+    ("lease", &["error", "keys", "record", "registry"]),
     (
         "blob",
         &[
@@ -368,12 +375,28 @@ const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
         ],
     ),
     (
+        "change_events",
+        &[
+            "change",
+            "damaged",
+            "error",
+            "event",
+            "keys",
+            "record",
+            "registry",
+            "tag",
+            "tag_record",
+            "window",
+        ],
+    ),
+    (
         "history",
         &[
             "change",
             "core",
             "damaged",
             "error",
+            "event",
             "keys",
             "page",
             "registry",
@@ -411,13 +434,41 @@ const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
         ],
     ),
     (
+        "evidence",
+        &[
+            "change",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "events",
+            "keys",
+            "manifest_copy",
+            "record",
+            "registry",
+            "tag_record",
+        ],
+    ),
+    (
         "purge",
-        &["change", "error", "keys", "manifest", "manifest_copy", "record", "registry", "tag"],
+        &[
+            "attempts",
+            "change",
+            "error",
+            "keys",
+            "manifest",
+            "manifest_copy",
+            "record",
+            "registry",
+            "tag",
+            "window",
+        ],
     ),
     (
         "delete",
         &[
             "attempts",
+            "change",
             "content",
             "damaged",
             "error",
@@ -426,6 +477,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
             "manifest_copy",
             "record",
             "registry",
+            "rules",
             "tag",
             "window",
         ],
@@ -478,7 +530,10 @@ const REGISTRY_MODULES: [(&str, &[&str]); 52] = [
             "window",
         ],
     ),
-    ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record"]),
+    (
+        "explain",
+        &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record", "window"],
+    ),
     ("protect", &["content", "error", "keys", "page", "registry", "tag", "tag_record"]),
     (
         "immutable",

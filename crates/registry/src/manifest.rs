@@ -32,7 +32,6 @@ use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
-use crate::manifest_copy::RestoredCopy;
 use crate::record::{
     ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, VersionedRecord, header_line,
 };
@@ -89,6 +88,15 @@ struct JudgedTags {
 struct TagsSet {
     transitions: Vec<TagTransition>,
     refused: Vec<ImmutableRefusal>,
+}
+
+/// The copy of a deleted manifest that a restore pushes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RestoredCopy {
+    /// The delete that made it.
+    pub(crate) change: ChangeId,
+    /// Opened before it was looked for, and whether it was purged.
+    pub(crate) window: WriteWindow,
 }
 
 /// A push that has been understood, before anything was read or written.

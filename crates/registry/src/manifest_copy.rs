@@ -12,6 +12,7 @@ use jreg_storage::{Key, Put, PutMode};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{self, ParsedKey};
+use crate::manifest::RestoredCopy;
 use crate::page::list_requests_max;
 use crate::record::{
     JsonRecord, ManifestHeader, ManifestRecord, StoredRecord, decode_json, encode_with, header_line,
@@ -70,15 +71,6 @@ pub(crate) struct ManifestCopy {
     origin: ChangeOrigin,
     tags: Vec<Tag>,
     pub(crate) manifest: ManifestRecord,
-}
-
-/// The copy of a deleted manifest that a restore pushes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RestoredCopy {
-    /// The delete that made it.
-    pub(crate) change: ChangeId,
-    /// Opened before it was looked for, and whether it was purged.
-    pub(crate) window: WriteWindow,
 }
 
 /// The header line of a copy.
