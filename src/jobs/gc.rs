@@ -83,7 +83,7 @@ impl Job for GcJob {
             return self.collect().await;
         }
         match self.registry.take_lease(LeaseKind::Gc, &self.holder, LEASE).await {
-            Ok(Ok(lease)) => work_under(&self.registry, lease, self.collect()).await,
+            Ok(Ok(lease)) => Box::pin(work_under(&self.registry, lease, self.collect())).await,
             Ok(Err(held)) => {
                 tracing::debug!(holder = held.holder, "another instance runs GC");
             }

@@ -71,7 +71,7 @@ impl Job for RetentionJob {
             return self.remove().await;
         }
         match self.registry.take_lease(LeaseKind::Retention, &self.holder, LEASE).await {
-            Ok(Ok(lease)) => work_under(&self.registry, lease, self.remove()).await,
+            Ok(Ok(lease)) => Box::pin(work_under(&self.registry, lease, self.remove())).await,
             Ok(Err(held)) => {
                 tracing::debug!(holder = held.holder, "another instance runs retention");
             }
