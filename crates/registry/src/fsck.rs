@@ -18,6 +18,7 @@
 mod blobs;
 mod deep;
 mod finding;
+mod history;
 mod images;
 mod keys;
 mod links;
@@ -196,6 +197,7 @@ impl FsckRun<'_> {
         self.check_catalog().await?;
         self.check_manifests(ManifestScope::Everything).await?;
         self.check_records().await?;
+        self.check_history().await?;
         self.recheck_referrers().await?;
         if self.options.deep {
             self.hash_blobs().await?;

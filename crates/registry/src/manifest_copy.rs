@@ -345,16 +345,23 @@ impl Repository {
 
     /// The latest copy of a deleted manifest; `None` if there is none, or it was purged.
     pub(crate) async fn latest_copy(&self, digest: &Digest) -> Result<Option<ManifestCopy>> {
-        let copies = self.core.list_all(keys::copies(&self.name, digest)).await?;
-        let mut latest = None;
-        for key in copies {
-            match ParsedKey::parse(&key) {
-                Some(ParsedKey::PurgeMark(..)) => return Ok(None),
-                Some(ParsedKey::ManifestCopy(..)) => latest = Some(key),
-                _ => {}
-            }
+        let keys = self.core.list_all(keys::copies(&self.name, digest)).await?;
+        let is_mark = |key: &Key| matches!(ParsedKey::parse(key), Some(ParsedKey::PurgeMark(..)));
+        match keys.iter().any(is_mark) {
+            true => Ok(None),
+            false => self.last_of(keys).await,
         }
-        let Some(key) = latest else { return Ok(None) };
+    }
+
+    /// The same, also if it was purged: a purge may have to be continued.
+    pub(crate) async fn latest_copy_of_any(&self, digest: &Digest) -> Result<Option<ManifestCopy>> {
+        self.last_of(self.core.list_all(keys::copies(&self.name, digest)).await?).await
+    }
+
+    async fn last_of(&self, keys: Vec<Key>) -> Result<Option<ManifestCopy>> {
+        let is_copy =
+            |key: &Key| matches!(ParsedKey::parse(key), Some(ParsedKey::ManifestCopy(..)));
+        let Some(key) = keys.into_iter().rfind(is_copy) else { return Ok(None) };
         Ok(self.core.read::<ManifestCopy>(&key).await?.map(|copy| copy.value))
     }
 }

@@ -190,7 +190,7 @@ impl Repository {
         let key = keys::manifest(&self.name, digest);
         let manifest = match core.read::<ManifestRecord>(&key).await? {
             Some(read) => read.value,
-            None => match self.latest_copy(digest).await? {
+            None => match self.latest_copy_of_any(digest).await? {
                 Some(copy) => copy.manifest,
                 None => return Err(self.unknown(&Reference::Digest(digest.clone()))),
             },

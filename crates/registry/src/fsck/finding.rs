@@ -153,6 +153,10 @@ kinds! {
     UploadPartOrphan, "upload-part-orphan", Note;
     /// Bytes of a blob that neither a link nor a session references.
     BytesOrphan, "bytes-orphan", Note;
+    /// An entry of a tag's history that cannot be decoded, or is not of its key: its page fails.
+    HistoryUnreadable, "history-unreadable", Damage;
+    /// A copy of a deleted manifest that cannot be decoded, or has other bytes: GC stops.
+    CopyUnreadable, "copy-unreadable", Damage;
     /// A record that an earlier repair has quarantined.
     Quarantined, "quarantined", Note;
 }

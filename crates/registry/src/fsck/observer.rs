@@ -28,6 +28,8 @@ pub enum FsckPhase {
     Manifests,
     /// Tags, hints and lists of referrers are read.
     Records,
+    /// Histories of tags and copies of deleted manifests are read.
+    History,
     /// The bytes of blobs are read and hashed.
     Hashing,
 }
@@ -45,6 +47,7 @@ impl FsckPhase {
             Self::Catalog => "catalog",
             Self::Manifests => "manifests",
             Self::Records => "tags and referrers",
+            Self::History => "history and copies",
             Self::Hashing => "hashing",
         }
     }

@@ -8,7 +8,7 @@ use crate::scenarios::*;
 
 /// Both kinds of bucket: where tombstones go, and where they stay.
 #[track_caller]
-fn whole<F: Future<Output = InterleavedScenario>>(
+pub(crate) fn whole<F: Future<Output = InterleavedScenario>>(
     name: &str,
     scenario: impl Fn(bool) -> F,
     deviations_max: usize,

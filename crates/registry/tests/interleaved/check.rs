@@ -196,6 +196,20 @@ fn check_orphans(view: &StoreView, stays: bool) -> CheckResult {
             return left(format!("{name} in the catalog"));
         }
     }
+    if let Some(of) = view.deleted_tags.first().filter(|_| !stays) {
+        return left(format!("the record of the deleted tag {of:?}"));
+    }
+    for ((name, tag, change), target) in &view.history {
+        // Archived by a request that has not replaced it in the end.
+        let of = (name.clone(), tag.clone());
+        let is_current = target.is_some() && view.tags.get(&of) == target.as_ref();
+        if !is_current {
+            return left(format!("{change} {target:?} of the history of {tag} in {name}"));
+        }
+    }
+    if let Some(of) = view.copies.keys().chain(&view.purged).next() {
+        return left(format!("a copy or mark of {of:?}"));
+    }
     match view.uploads.iter().chain(&view.queue).next() {
         Some(key) => left(key.clone()),
         None => Ok(()),

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use jreg_oci::{Digest, Reference};
+use jreg_oci::{Digest, Reference, Tag};
 use jreg_registry::{
     Error, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome, GcPhase,
-    ManifestPush, Registry, Repository, Result, TouchPolicy, UploadChunk, UploadId,
+    ManifestPush, PageRequest, Registry, Repository, Result, TouchPolicy, UploadChunk, UploadId,
 };
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ByteRange, Clock, Key, PutMode, Store};
 
 use crate::content::digest;
-use crate::ledger::{KEPT, PushedContent, RunLedger};
+use crate::ledger::{HistoryPage, KEPT, PageItem, PushedContent, RunLedger};
 
 #[derive(Clone, Debug)]
 pub(crate) struct TestInstance {
@@ -38,6 +38,24 @@ pub(crate) fn eager() -> GcOptions {
 /// The same, which also removes manifests that nothing keeps.
 pub(crate) fn eager_for_untagged() -> GcOptions {
     GcOptions { untagged: Some(Duration::ZERO), ..eager() }
+}
+
+/// How long [`keeping`] runs keep what was replaced or deleted.
+pub(crate) const HISTORY_KEEP: Duration = Duration::from_secs(GRACE_MIN.as_secs() + 3600);
+
+/// The same, which keeps history for a while.
+pub(crate) fn keeping() -> GcOptions {
+    GcOptions { history_keep: HISTORY_KEEP, ..eager_for_untagged() }
+}
+
+/// The changes of a tag, the latest first.
+pub(crate) async fn read_history(repository: &Repository, tag: &Tag) -> Result<Vec<PageItem>> {
+    let all = PageRequest { limit: 100, last: None };
+    match repository.tag_history(tag, &all).await {
+        Ok(page) => Ok(page.items.into_iter().map(|item| (item.change, item.digest)).collect()),
+        Err(Error::ManifestUnknown { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 impl TestInstance {
@@ -141,7 +159,48 @@ impl TestInstance {
             condition: None,
         };
         let outcome = Box::pin(self.repository(name).manifest_put(push)).await;
+        if let Ok(pushed) = &outcome {
+            self.ledger.note_changes(name, &pushed.transitions);
+        }
         self.ledger.end(&pushes, outcome.map(|_| ()), self.now())
+    }
+
+    /// Reads the history of a tag.
+    pub(crate) async fn read_history(&self, name: &str, tag: &str) {
+        let known = self.ledger.records().changes.len();
+        let tag: Tag = tag.parse().unwrap();
+        let Ok(items) = read_history(&self.repository(name), &tag).await else { return };
+        let page = HistoryPage { tag: (name.to_owned(), tag), known, items };
+        self.ledger.records().pages.push(page);
+    }
+
+    /// Restores a manifest with its tags.
+    pub(crate) async fn restore(&self, name: &str, manifest: &str) -> bool {
+        let of = digest(manifest.as_bytes());
+        let thing = PushedContent::Manifest(name.to_owned(), of.clone());
+        let push = self.ledger.begin(thing, &of, self.now());
+        self.ledger.records().pushes[push].is_restore = true;
+        let outcome = Box::pin(self.repository(name).manifest_restore(&of, true)).await;
+        if let Ok(restored) = &outcome {
+            self.ledger.note_changes(name, &restored.transitions);
+        }
+        self.ledger.end(&[push], outcome.map(|_| ()), self.now())
+    }
+
+    /// Purges a manifest, with force, and so deletes what only it references.
+    pub(crate) async fn purge(&self, name: &str, manifest: &str, blobs: &[Bytes]) {
+        let of = digest(manifest.as_bytes());
+        let purged = PushedContent::Manifest(name.to_owned(), of.clone());
+        let mut deletes = vec![self.ledger.begin_delete(purged.clone())];
+        let began = self.ledger.records().began_last();
+        deletes.extend(blobs.iter().map(|bytes| {
+            self.ledger.begin_delete(PushedContent::Blob(name.to_owned(), digest(bytes)))
+        }));
+        let outcome = Box::pin(self.repository(name).manifest_purge(&of, true)).await.map(|_| ());
+        if outcome.is_ok() {
+            self.ledger.records().purges.push((purged, began));
+        }
+        deletes.into_iter().for_each(|delete| self.ledger.end_delete(delete, &outcome));
     }
 
     /// Asks for a manifest, as one who will not push it if it is there.
@@ -169,14 +228,22 @@ impl TestInstance {
     pub(crate) async fn delete_tag(&self, name: &str, tag: &str) {
         let delete = self.ledger.begin_delete(PushedContent::Tag(name.to_owned(), tag.to_owned()));
         let reference = tag.parse().unwrap();
-        let outcome = self.repository(name).manifest_delete(&reference, None).await;
+        let outcome = self.delete(name, &reference).await;
         self.ledger.end_delete(delete, &outcome);
+    }
+
+    async fn delete(&self, name: &str, reference: &Reference) -> Result<()> {
+        let (repository, mut removed) = (self.repository(name), Vec::new());
+        let delete = repository.manifest_delete_if(reference, None, &|_| true, &mut removed);
+        let outcome = Box::pin(delete).await;
+        self.ledger.note_changes(name, &removed);
+        outcome
     }
 
     pub(crate) async fn delete_manifest(&self, name: &str, manifest: &str) {
         let of = digest(manifest.as_bytes());
         let delete = self.ledger.begin_delete(PushedContent::Manifest(name.to_owned(), of.clone()));
-        let outcome = self.repository(name).manifest_delete(&Reference::Digest(of), None).await;
+        let outcome = self.delete(name, &Reference::Digest(of)).await;
         self.ledger.end_delete(delete, &outcome);
     }
 

@@ -6,8 +6,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jreg_oci::Digest;
-use jreg_registry::{Error, GRACE_MIN};
+use jreg_oci::{Digest, Tag};
+use jreg_registry::{ChangeId, Error, GRACE_MIN, TagTransition};
 
 /// For how long content that nothing names stays after a response said that it exists: the
 /// grace less the age from which a push makes young again.
@@ -31,21 +31,41 @@ pub(crate) struct PushRecord {
     pub(crate) began_at: Duration,
     pub(crate) ended: Option<u64>,
     pub(crate) is_acked: bool,
+    /// Whether it pushes the copy of a delete.
+    pub(crate) is_restore: bool,
 }
 
 /// A request that content be deleted.
 #[derive(Clone, Debug)]
 struct DeleteRecord {
     thing: PushedContent,
+    began: u64,
     ended: Option<u64>,
     is_acked: bool,
 }
+
+/// A page of a tag's history that a client has read.
+#[derive(Clone, Debug)]
+pub(crate) struct HistoryPage {
+    pub(crate) tag: (String, Tag),
+    /// How many changes were acknowledged before.
+    pub(crate) known: usize,
+    pub(crate) items: Vec<PageItem>,
+}
+
+/// A change of a page, and what the tag pointed to from then on.
+pub(crate) type PageItem = (ChangeId, Option<Digest>);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LedgerRecords {
     step: u64,
     pub(crate) pushes: Vec<PushRecord>,
     deletes: Vec<DeleteRecord>,
+    /// Changes of tags that a response named, with their repository.
+    pub(crate) changes: Vec<(String, TagTransition)>,
+    pub(crate) pages: Vec<HistoryPage>,
+    /// Purges that were acknowledged, and when they began.
+    pub(crate) purges: Vec<(PushedContent, u64)>,
     faults: Vec<String>,
     /// How many requests failed because of others.
     pub(crate) interrupted: u64,
@@ -60,6 +80,35 @@ impl LedgerRecords {
     pub(crate) fn excuses(&self, thing: &PushedContent, began: u64) -> bool {
         let later = |delete: &&DeleteRecord| delete.ended.is_none_or(|ended| ended >= began);
         self.deletes.iter().filter(later).any(|delete| delete.thing == *thing)
+    }
+
+    /// How many requests may have deleted a tag: its own deletes, and those of manifests.
+    pub(crate) fn deletes_of(&self, name: &str, tag: &str) -> usize {
+        let may_delete = |thing: &PushedContent| match thing {
+            PushedContent::Tag(of, deleted) => of == name && deleted == tag,
+            PushedContent::Manifest(of, _) => of == name,
+            PushedContent::Blob(..) => false,
+        };
+        self.deletes.iter().filter(|delete| may_delete(&delete.thing)).count()
+    }
+
+    /// Whether a client may have pushed this after that was begun.
+    pub(crate) fn is_pushed_since(&self, thing: &PushedContent, began: u64) -> bool {
+        let later = |push: &&PushRecord| push.ended.is_none_or(|ended| ended >= began);
+        self.pushes.iter().filter(later).any(|push| push.thing == *thing && !push.is_restore)
+    }
+
+    /// Whether a delete of this was acknowledged, and nobody may have pushed it since.
+    pub(crate) fn stays_deleted(&self, thing: &PushedContent) -> bool {
+        self.is_deleted(thing)
+            && self.deletes.iter().any(|delete| {
+                let began = delete.began;
+                delete.is_acked
+                    && delete.thing == *thing
+                    && !self.pushes.iter().any(|push| {
+                        push.thing == *thing && push.ended.is_none_or(|ended| ended >= began)
+                    })
+            })
     }
 
     /// Whether a delete of this was acknowledged.
@@ -104,6 +153,11 @@ impl LedgerRecords {
         self.faults.first()
     }
 
+    /// The step at which the latest request began or ended.
+    pub(crate) fn began_last(&self) -> u64 {
+        self.step
+    }
+
     fn next(&mut self) -> u64 {
         self.step += 1;
         self.step
@@ -141,9 +195,26 @@ impl RunLedger {
     pub(crate) fn begin(&self, thing: PushedContent, digest: &Digest, began_at: Duration) -> usize {
         let mut records = self.records();
         let (began, digest) = (records.next(), digest.clone());
-        let push = PushRecord { thing, digest, began, began_at, ended: None, is_acked: false };
+        let push = PushRecord {
+            thing,
+            digest,
+            began,
+            began_at,
+            ended: None,
+            is_acked: false,
+            is_restore: false,
+        };
         records.pushes.push(push);
         records.pushes.len() - 1
+    }
+
+    /// Notes what a request has made of tags.
+    pub(crate) fn note_changes(&self, name: &str, transitions: &[TagTransition]) {
+        let mut records = self.records();
+        for made in transitions.iter().filter(|made| made.is_change()) {
+            records.removed += u64::from(made.before.is_some());
+            records.changes.push((name.to_owned(), made.clone()));
+        }
     }
 
     /// The response to some pushes that are one request.
@@ -168,7 +239,8 @@ impl RunLedger {
 
     pub(crate) fn begin_delete(&self, thing: PushedContent) -> usize {
         let mut records = self.records();
-        records.deletes.push(DeleteRecord { thing, ended: None, is_acked: false });
+        let began = records.next();
+        records.deletes.push(DeleteRecord { thing, began, ended: None, is_acked: false });
         records.deletes.len() - 1
     }
 

@@ -12,7 +12,11 @@ use crate::scenarios::*;
 
 /// Runs a scenario without a rule.
 #[track_caller]
-fn caught(rule: Rule, scenario: impl Future<Output = InterleavedScenario>, deviations_max: usize) {
+pub(crate) fn caught(
+    rule: Rule,
+    scenario: impl Future<Output = InterleavedScenario>,
+    deviations_max: usize,
+) {
     let broken = async {
         let mut scenario = scenario.await;
         scenario.broken = Some(rule);

@@ -8,15 +8,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, TryStreamExt};
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_registry::{ReferencePolicy, Registry, RegistryOptions, Rule, may_come_back};
-use jreg_storage::testing::{Call, ManualClock, Schedule, StopRules, Stopped};
+use jreg_storage::testing::{Call, Fault, FaultyStore, ManualClock, Schedule, StopRules, Stopped};
 use jreg_storage::{
-    ByteRange, Clock, ListRequest, MemoryStore, PartRules, PutMode, Store, TombstoneStore,
+    ByteRange, Clock, ErrorKind, ListRequest, MemoryStore, PartRules, PutMode, Store,
+    TombstoneStore,
 };
 use tokio::task::JoinHandle;
 
 use crate::check;
 use crate::chooser::{ScheduleStep, StepChooser, StepOffer};
+use crate::history;
 use crate::instance::{TestInstance, eager_for_untagged};
 use crate::ledger::{LedgerRecords, RunLedger};
 use crate::view::{RepositoryContent, StoreView};
@@ -39,6 +42,9 @@ const BETWEEN: Duration = Duration::from_secs(3 * 3600);
 const COLLECTIONS_MAX: usize = 7;
 
 type TombstoneMemory = TombstoneStore<MemoryStore>;
+
+/// Says whether a call is meant.
+pub(crate) type CallMatch = fn(&Call) -> bool;
 
 /// What an actor does.
 pub(crate) type ActorWork = Arc<dyn Fn(TestInstance) -> BoxFuture<'static, ()> + Send + Sync>;
@@ -185,6 +191,12 @@ pub(crate) struct InterleavedScenario {
     pub(crate) deleted: Option<RepositoryContent>,
     /// A referrer that stays for as long as its subject.
     pub(crate) referrer: Option<(String, String, String)>,
+    /// Whether nothing expires that is kept for history, as GC runs keep it.
+    pub(crate) keeps_history: bool,
+    /// Rules of the file, by which tags are immutable.
+    pub(crate) rules: Option<&'static str>,
+    /// A call of this actor whose response is lost: its retry finds a conflict.
+    pub(crate) lost: Option<(usize, CallMatch)>,
 }
 
 /// What came of playing a scenario.
@@ -209,6 +221,9 @@ impl InterleavedScenario {
             is_calm: false,
             deleted: None,
             referrer: None,
+            keeps_history: false,
+            rules: None,
+            lost: None,
         }
     }
 
@@ -273,8 +288,19 @@ impl SharedStore {
         let mut tasks = Vec::new();
         for (index, actor) in scenario.actors.iter().enumerate() {
             let store = self.schedule.store(index, self.memory.clone(), scenario.stop_rules(actor));
+            let store = FaultyStore::new(Arc::new(store));
+            if let Some((_, call)) = scenario.lost.filter(|(actor, _)| *actor == index) {
+                store.inject(Fault::lose_response(ErrorKind::Precondition).on(call));
+            }
             let store: Arc<dyn Store> = Arc::new(store);
             let registry = breaking(open(store.clone(), &self.clock).await, scenario.broken);
+            let registry = scenario.rules.map_or_else(
+                || registry.clone(),
+                |rules| {
+                    let rules = Arc::new(LifecycleRules::parse(rules).unwrap());
+                    registry.with_rules(CurrentRules::new(rules))
+                },
+            );
             let (ledger, clock) = (self.ledger.clone(), self.clock.clone());
             let work = (actor.act)(TestInstance { registry, store, ledger, clock });
             let schedule = self.schedule.clone();
@@ -313,11 +339,21 @@ impl SharedStore {
     ) -> Result<(), String> {
         let view = self.view().await;
         self.hold(scenario, &view)?;
+        let registry = open(self.memory.clone(), &self.clock).await;
+        let records = self.ledger.records().clone();
+        if scenario.keeps_history {
+            history::check_kept(&view, &records, &registry).await?;
+        }
+        if scenario.rules.is_some() {
+            history::check_immutable(&view, &records)?;
+        }
+        if scenario.kills == 0 {
+            history::check_purged(&view, &records)?;
+        }
         let shape = format!("{:?} {}", view.shape, self.ledger.records().shape());
         if known.contains(&shape) {
             return Ok(());
         }
-        let registry = open(self.memory.clone(), &self.clock).await;
         check::pull_all(&view, &registry).await?;
         self.check_later(scenario, registry).await?;
         known.insert(shape);
@@ -337,6 +373,7 @@ impl SharedStore {
             collecting.collect(&eager_for_untagged()).await;
             let view = self.view().await;
             self.hold(scenario, &view)?;
+            history::check_purged(&view, &self.ledger.records())?;
             if let Some(fault) = collecting.ledger.records().fault() {
                 return Err(fault.clone());
             }

@@ -20,6 +20,8 @@ pub(crate) struct StoreView {
     pub(crate) links: BTreeMap<RepositoryContent, Option<(String, u64)>>,
     pub(crate) manifests: BTreeMap<RepositoryContent, Manifest>,
     pub(crate) tags: BTreeMap<(String, String), Digest>,
+    /// Records of deleted tags.
+    pub(crate) deleted_tags: BTreeSet<(String, String)>,
     /// The manifest, and the tag that may point to it.
     pub(crate) hints: BTreeSet<(RepositoryContent, String)>,
     /// The subject, and the referrer.
@@ -66,8 +68,11 @@ impl StoreView {
             }
             ["repositories", name, "_tags", tag] => {
                 let record = json(&bytes);
-                let Some(target) = record["digest"].as_str() else { return };
-                self.tags.insert((name.to_owned(), tag.to_owned()), target.parse().unwrap());
+                let of = (name.to_owned(), tag.to_owned());
+                match record["digest"].as_str() {
+                    Some(target) => _ = self.tags.insert(of, target.parse().unwrap()),
+                    None => _ = self.deleted_tags.insert(of),
+                }
             }
             ["repositories", name, "_tagged", algorithm, hex, tag] => {
                 let of = (name.to_owned(), digest(algorithm, hex));

@@ -16,56 +16,56 @@ use jreg_storage::{Clock, PutMode, Store};
 use crate::bench::{Bench, BenchStoreKind, HOUR, MINUTE, digest, push_of};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const KINDS: [BenchStoreKind; 2] = [BenchStoreKind::Local, BenchStoreKind::Remote];
+pub(crate) const KINDS: [BenchStoreKind; 2] = [BenchStoreKind::Local, BenchStoreKind::Remote];
 
 /// An image without layers, one of many.
-fn image(number: usize) -> String {
+pub(crate) fn image(number: usize) -> String {
     let config = digest(b"{}");
     format!(
         r#"{{"schemaVersion":2,"annotations":{{"n":"{number}"}},"config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[]}}"#
     )
 }
 
-fn digest_of(number: usize) -> Digest {
+pub(crate) fn digest_of(number: usize) -> Digest {
     digest(image(number).as_bytes())
 }
 
-fn tag(name: &str) -> Tag {
+pub(crate) fn tag(name: &str) -> Tag {
     name.parse().unwrap()
 }
 
-fn all() -> PageRequest {
+pub(crate) fn all() -> PageRequest {
     PageRequest { limit: 1000, last: None }
 }
 
 /// A registry with the config of every image.
-async fn bench(kind: BenchStoreKind) -> Bench {
+pub(crate) async fn bench(kind: BenchStoreKind) -> Bench {
     let bench = Bench::at(kind, RegistryOptions::default()).await;
     bench.push("a", &"{}".into()).await;
     bench.calls.take();
     bench
 }
 
-async fn push(bench: &Bench, name: &str, number: usize) {
+pub(crate) async fn push(bench: &Bench, name: &str, number: usize) {
     bench.put_manifest("a", name, &image(number)).await.unwrap();
     bench.clock.advance(Duration::from_secs(1));
 }
 
-async fn delete(bench: &Bench, reference: &str) {
+pub(crate) async fn delete(bench: &Bench, reference: &str) {
     let reference: Reference = reference.parse().unwrap();
     bench.repository("a").manifest_delete(&reference, None).await.unwrap();
     bench.clock.advance(Duration::from_secs(1));
 }
 
-async fn history(bench: &Bench, name: &str) -> Vec<TagHistoryEntry> {
+pub(crate) async fn history(bench: &Bench, name: &str) -> Vec<TagHistoryEntry> {
     bench.repository("a").tag_history(&tag(name), &all()).await.unwrap().items
 }
 
-fn targets(history: &[TagHistoryEntry]) -> Vec<Option<Digest>> {
+pub(crate) fn targets(history: &[TagHistoryEntry]) -> Vec<Option<Digest>> {
     history.iter().map(|entry| entry.digest.clone()).collect()
 }
 
-async fn collect(bench: &Bench, options: GcOptions) -> jreg_registry::GcReport {
+pub(crate) async fn collect(bench: &Bench, options: GcOptions) -> jreg_registry::GcReport {
     let options = GcOptions { sweep_now: true, share_max_percent: 100, ..options };
     bench.registry.collect_garbage(&options, &NoObserver).await.unwrap()
 }

@@ -15,6 +15,7 @@ mod fsck;
 mod fsck_concurrent;
 mod gc;
 mod history;
+mod history_faults;
 mod immutable;
 mod purging;
 mod pushing;
