@@ -29,7 +29,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::StartError;
-use crate::jobs::{self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob};
+use crate::jobs::{
+    self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob, RetentionJob,
+};
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
@@ -122,6 +124,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             gc: options::gc(&settings),
             fsck: options::fsck(&settings),
+            retention: options::retention(&settings),
             access_tokens,
             audit: audit.clone(),
         };
@@ -331,6 +334,7 @@ impl JwksFetcher for NoJwksFetcher {
 struct Jobs {
     reaper: ExpiredUploadsJob,
     collector: Option<GcJob>,
+    retention: Option<RetentionJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
@@ -350,6 +354,16 @@ impl Jobs {
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,
         };
+        let retention = settings.retention_interval.filter(|_| settings.lifecycle.is_some());
+        let retention = retention.map(|interval| RetentionJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            audit: audit.clone(),
+            options: options::retention(settings),
+            interval,
+            holder: holder(),
+            is_shared,
+        });
         let collector = settings.gc_interval.map(|interval| GcJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
@@ -365,13 +379,16 @@ impl Jobs {
             options: options::fsck(settings),
             interval,
         });
-        Self { reaper, collector, fsck, reloader: None, renewer: None, sender: None }
+        Self { reaper, collector, retention, fsck, reloader: None, renewer: None, sender: None }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
         jobs::spawn(self.reaper, tasks, stopping.clone());
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());
+        }
+        if let Some(retention) = self.retention {
+            jobs::spawn(retention, tasks, stopping.clone());
         }
         if let Some(fsck) = self.fsck {
             jobs::spawn(fsck, tasks, stopping.clone());

@@ -16,16 +16,16 @@ use jreg_config::{
     Assignment, ConfigError, KEYS, Origin, SettingKey, Settings, VARIABLE_PREFIX, nearest,
     read_file,
 };
-use jreg_oci::{InvalidDigest, InvalidName};
+use jreg_oci::{Digest, InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
 
 use crate::maintenance::print::Shown;
-use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
+use crate::maintenance::{ExplainTagRequest, FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
-pub use lifecycle::LifecycleAction;
+pub use lifecycle::{LifecycleAction, PreviewArgs, RunArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,7 +73,8 @@ Exit codes: 0 no problems (or all repaired), 1 problems found, 2 wrong command l
 130 interrupted.";
 
 const EXPLAIN_ABOUT: &str = "\
-Show why GC keeps a manifest or blob (tags, indexes, subjects, age), or when it deletes it
+Show why GC keeps a manifest or blob (tags, indexes, subjects, age), or when it deletes it; or what
+retention does with a tag, and when
 
 Exit codes: 0 stored, 1 not stored, 2 wrong command line, 3 failed, 130 interrupted.";
 
@@ -130,7 +131,7 @@ pub enum CliCommand {
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),
-    /// Verify a lifecycle file: retention, immutable tags and quotas.
+    /// Verify a lifecycle file, preview and run its retention rules.
     #[command(subcommand)]
     Lifecycle(LifecycleAction),
     /// Print the version.
@@ -207,9 +208,9 @@ pub struct FsckArgs {
 pub struct ExplainArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Manifest or blob: NAME@DIGEST in one repository, DIGEST in all
-    #[arg(value_name = "CONTENT", value_parser = content)]
-    what: ExplainRequest,
+    /// Manifest or blob: NAME@DIGEST in one repository, DIGEST in all; or a tag: NAME:TAG
+    #[arg(value_name = "CONTENT", value_parser = explained)]
+    what: MaintenanceCommand,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -222,6 +223,17 @@ fn size(text: &str) -> Result<u64, String> {
     read.ok_or_else(|| "it must be a size such as 512KiB or 50MiB".to_owned())
 }
 
+fn explained(text: &str) -> Result<MaintenanceCommand, String> {
+    if let Some((name, tag)) = text.rsplit_once(':')
+        && !text.contains('@')
+        && let (Ok(repository), Ok(tag)) = (name.parse(), tag.parse())
+        && text.parse::<Digest>().is_err()
+    {
+        return Ok(MaintenanceCommand::ExplainTag(ExplainTagRequest { repository, tag }));
+    }
+    content(text).map(MaintenanceCommand::Explain)
+}
+
 fn content(text: &str) -> Result<ExplainRequest, String> {
     let (repository, digest) = match text.split_once('@') {
         Some((name, digest)) => {
@@ -231,7 +243,9 @@ fn content(text: &str) -> Result<ExplainRequest, String> {
         None => (None, text),
     };
     let digest = digest.parse().map_err(|error: InvalidDigest| {
-        format!("{error}; it must be NAME@DIGEST or DIGEST, for example app@sha256:2c26b4...")
+        format!(
+            "{error}; it must be NAME@DIGEST, DIGEST or NAME:TAG, for example app@sha256:2c26b4..."
+        )
     })?;
     Ok(ExplainRequest { digest, repository })
 }
@@ -291,7 +305,7 @@ impl ExplainArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Maintenance, ConfigError> {
-        self.store.resolve(MaintenanceCommand::Explain(self.what), true, environment)
+        self.store.resolve(self.what, true, environment)
     }
 }
 

@@ -22,6 +22,7 @@ use jreg_storage::error_chain;
 use jreg_telemetry::logging;
 
 use crate::cli::{self, Maintenance};
+use crate::maintenance::MaintenanceReport;
 use crate::maintenance::command::{self, CommandVerdict};
 
 /// Prints help, or the error of the command line.
@@ -34,6 +35,23 @@ pub fn print_usage(error: &clap::Error) -> ExitCode {
 
 /// Runs a command on a store; `failed` is the exit code of a failure.
 fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode {
+    maintain_and(resolved, failed, |_| Ok(()))
+}
+
+fn exit_code(verdict: CommandVerdict) -> ExitCode {
+    match verdict {
+        CommandVerdict::Well => ExitCode::SUCCESS,
+        CommandVerdict::Wrong => ExitCode::from(1),
+        CommandVerdict::Stopped => ExitCode::from(130),
+    }
+}
+
+/// The same, which does something with the report.
+fn maintain_and(
+    resolved: Result<Maintenance, ConfigError>,
+    failed: u8,
+    finish: impl FnOnce(&MaintenanceReport) -> std::io::Result<()>,
+) -> ExitCode {
     let Maintenance { command, shown, resolved } = match resolved {
         Ok(maintenance) => maintenance,
         Err(error) => return fail(2, &error),
@@ -46,9 +64,10 @@ fn maintain(resolved: Result<Maintenance, ConfigError>, failed: u8) -> ExitCode 
         tracing::warn!("{remark}");
     }
     match command::run(resolved.settings, command, shown) {
-        Ok(CommandVerdict::Well) => ExitCode::SUCCESS,
-        Ok(CommandVerdict::Wrong) => ExitCode::from(1),
-        Ok(CommandVerdict::Stopped) => ExitCode::from(130),
+        Ok((verdict, report)) => match report.map_or(Ok(()), |report| finish(&report)) {
+            Ok(()) => exit_code(verdict),
+            Err(error) => fail(failed, &error),
+        },
         Err(error) => fail(failed, &error),
     }
 }

@@ -1,4 +1,4 @@
-//! Background jobs: expired uploads, GC, fsck, events, reload and certificates.
+//! Background jobs: expired uploads, GC, retention, fsck, events, reload and certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -9,6 +9,7 @@ mod events;
 mod fsck;
 mod gc;
 mod reload;
+mod retention;
 mod uploads;
 
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub use fsck::FsckJob;
 pub use gc::GcJob;
 pub(crate) use gc::{record_report, report};
 pub use reload::ReloadJob;
+pub use retention::RetentionJob;
+pub(crate) use retention::{RetentionLog, report_retention};
 pub use uploads::ExpiredUploadsJob;
 
 /// Delay of the first run, as a fraction of the interval, so that short-lived processes run jobs,

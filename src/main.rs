@@ -26,6 +26,6 @@ fn main() -> ExitCode {
         CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
-        CliCommand::Lifecycle(action) => lifecycle::run(&action),
+        CliCommand::Lifecycle(action) => lifecycle::run(action),
     }
 }

@@ -9,6 +9,7 @@ pub mod command;
 mod events;
 mod history;
 pub mod print;
+mod retention;
 pub mod socket;
 mod token;
 
@@ -19,13 +20,15 @@ use std::time::{Duration, Instant};
 
 use jreg_registry::{
     ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
-    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
+    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, LeftRepository, Registry,
+    RetentionOptions, RetentionReport, RetentionVerdict,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use events::{EventsReport, EventsRequest, SinkStatus};
 pub use history::{HistoryReport, HistoryRequest};
+pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 
 use jreg_access::AccessTokenStore;
@@ -49,6 +52,10 @@ pub enum MaintenanceCommand {
     Fsck(FsckRequest),
     /// Explain why content is kept.
     Explain(ExplainRequest),
+    /// Explain what retention does with a tag.
+    ExplainTag(ExplainTagRequest),
+    /// Remove tags that the lifecycle rules do not keep, or show them.
+    Retention(RetentionRequest),
     /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
     /// Show how far the sinks of events are, or send events again.
@@ -117,6 +124,10 @@ pub enum MaintenanceEvent {
         images: Vec<String>,
     },
     Finding(FsckFinding),
+    /// Retention judged a tag, or removed it.
+    Tag(RetentionVerdict),
+    /// Retention removes nothing in a repository although rules would.
+    Left(LeftRepository),
     /// Events were dropped because the queue was full.
     Omitted {
         events: u64,
@@ -137,6 +148,8 @@ pub enum MaintenanceReport {
     Gc(GcReport),
     Fsck(FsckReport),
     Explain(ExplainReport),
+    ExplainTag(ExplainTagReport),
+    Retention(RetentionReport),
     Token(AccessTokenReport),
     Events(EventsReport),
     History(HistoryReport),
@@ -151,6 +164,8 @@ pub struct MaintenanceContext {
     pub gc: GcOptions,
     /// Defaults of fsck.
     pub fsck: FsckOptions,
+    /// Defaults of retention.
+    pub retention: RetentionOptions,
     pub(crate) access_tokens: Arc<AccessTokenStore>,
     /// Where commands are recorded.
     pub audit: AuditLog,
@@ -222,7 +237,7 @@ impl MaintenanceContext {
         events: mpsc::Sender<MaintenanceEvent>,
     ) {
         let underway = command.audited().filter(|_| self.audit.is_on()).map(|operation| {
-            let asked = serde_json::to_value(&command).unwrap_or_default();
+            let asked = serde_json::to_value(command.summary()).unwrap_or_default();
             AuditedCommand::new(&self.audit, by, operation, asked)
         });
         let sender = EventSender { events, omitted: Arc::default() };
@@ -274,6 +289,13 @@ impl MaintenanceContext {
                 let report = Box::pin(self.registry.explain(request, &self.gc)).await;
                 report.map(MaintenanceReport::Explain).map_err(|error| error_chain(&error))
             }
+            MaintenanceCommand::ExplainTag(request) => {
+                Box::pin(self.explain_tag(request)).await.map(MaintenanceReport::ExplainTag)
+            }
+            MaintenanceCommand::Retention(request) => {
+                let done = Box::pin(self.run_retention(request, sender)).await;
+                done.map(MaintenanceReport::Retention)
+            }
             MaintenanceCommand::Token(request) => {
                 let action = request.event_action();
                 let done = token::run(&self.access_tokens, request).await;
@@ -301,12 +323,21 @@ impl MaintenanceCommand {
         matches!(self, Self::Token(AccessTokenRequest::Create { .. }))
     }
 
+    /// The same without the content of files, for the audit log.
+    fn summary(&self) -> Self {
+        match self {
+            Self::Retention(request) => Self::Retention(request.summary()),
+            other => other.clone(),
+        }
+    }
+
     /// The name in the audit log, if it changes content or access.
     pub fn audited(&self) -> Option<&'static str> {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
-            Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Retention(request) => (!request.preview).then_some("retention"),
+            Self::Explain(_) | Self::ExplainTag(_) | Self::Token(AccessTokenRequest::List) => None,
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
             Self::Events(EventsRequest::Status) => None,
@@ -317,13 +348,22 @@ impl MaintenanceCommand {
 }
 
 impl MaintenanceReport {
+    /// A copy without the plan, which is a file of its own; `None`: there is none in it.
+    fn without_plan(&self) -> Option<Self> {
+        match self {
+            Self::Retention(RetentionReport { plan: None, .. }) => None,
+            Self::Retention(report) => {
+                Some(Self::Retention(RetentionReport { plan: None, ..report.clone() }))
+            }
+            _ => None,
+        }
+    }
+
     /// The id of the affected access token.
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Events(_) | Self::History(_) => {
-                None
-            }
+            _ => None,
         }
     }
 
@@ -331,9 +371,7 @@ impl MaintenanceReport {
     fn changes(&self) -> Vec<TagChangeAudit> {
         match self {
             Self::History(report) => report.audited_changes(),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Token(_) | Self::Events(_) => {
-                Vec::new()
-            }
+            _ => Vec::new(),
         }
     }
 }
@@ -375,7 +413,8 @@ impl fmt::Display for MaintenanceCommand {
         f.write_str(match self {
             Self::Gc(_) => "gc",
             Self::Fsck(_) => "fsck",
-            Self::Explain(_) => "explain",
+            Self::Explain(_) | Self::ExplainTag(_) => "explain",
+            Self::Retention(_) => "retention",
             Self::Token(_) => "token",
             Self::Events(_) => "events",
             Self::History(HistoryRequest::TagHistory { .. }) => "tag history",

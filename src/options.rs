@@ -16,7 +16,7 @@ use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
 use jreg_registry::{
     BYTES_WAIT_MIN, FsckOptions, GcOptions, Registry, RegistryLimits, RegistryOptions,
-    SECRET_FOLDERS,
+    RetentionOptions, SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
@@ -235,6 +235,17 @@ pub fn gc(settings: &Settings) -> GcOptions {
         requests_at_once: REQUESTS_AT_ONCE,
         dry_run: false,
         sweep_now: false,
+    }
+}
+
+/// Options of retention.
+pub fn retention(settings: &Settings) -> RetentionOptions {
+    RetentionOptions {
+        repositories: Vec::new(),
+        delay: settings.retention_delay,
+        force: false,
+        requests_per_second: settings.gc_requests_per_second,
+        requests_at_once: REQUESTS_AT_ONCE,
     }
 }
 

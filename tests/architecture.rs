@@ -143,7 +143,7 @@ const MODULES: [(&str, &[&str]); 11] = [
     ("store", &["bucket", "error", "folder", "options"]),
     ("lifecycle", &[]),
     ("jobs", &["lifecycle"]),
-    ("maintenance", &["bucket", "error", "folder", "jobs", "options", "store"]),
+    ("maintenance", &["bucket", "error", "folder", "jobs", "lifecycle", "options", "store"]),
     ("app", &["error", "jobs", "lifecycle", "maintenance", "options", "store"]),
     ("cli", &["maintenance"]),
     ("commands", &["app", "cli", "maintenance"]),
@@ -546,6 +546,24 @@ const REGISTRY_MODULES: [(&str, &[&str]); 57] = [
         &["error", "keys", "protect", "registry", "rules", "tag", "tag_record", "window"],
     ),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
+    (
+        "retention",
+        &[
+            "change",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "keys",
+            "manifest",
+            "observer",
+            "pace",
+            "record",
+            "registry",
+            "tag",
+            "tag_record",
+        ],
+    ),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there

@@ -21,6 +21,7 @@ mod faults;
 mod files;
 mod fixtures;
 mod instances;
+mod lifecycle;
 mod maintenance;
 mod model;
 mod process;

@@ -133,7 +133,7 @@ fn what_keeps_something_is_explained() {
     let absent = explain(&format!("loose@{manifest}"));
     assert_eq!(absent.status.code(), Some(1));
     assert_eq!(text(&absent), format!("loose does not have {manifest}\n"));
-    let wrong = explain("app:v1");
+    let wrong = explain("app@v1");
     assert_eq!(wrong.status.code(), Some(2));
     assert!(complaint(&wrong).contains("NAME@DIGEST"), "{}", complaint(&wrong));
 }

@@ -1,21 +1,42 @@
-//! `jreg lifecycle`: verifies a lifecycle file, and says what it means.
+//! `jreg lifecycle`: verifies a lifecycle file, says what it means, and applies its retention rules.
 
 use std::fmt::Write as _;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use jreg_lifecycle::LifecycleRules;
+use jreg_registry::RetentionReport;
 
 use super::user::{UserFileError, read, wrong};
-use super::{fail, print};
+use super::{fail, maintain, maintain_and, print};
 use crate::cli::LifecycleAction;
+use crate::maintenance::MaintenanceReport;
 
-pub fn run(action: &LifecycleAction) -> ExitCode {
-    let LifecycleAction::Check { file } = action;
-    match check(file) {
-        Ok(text) => print(&text, ExitCode::SUCCESS),
-        Err(error) => fail(3, &error),
+pub fn run(action: LifecycleAction) -> ExitCode {
+    match action {
+        LifecycleAction::Check { file } => match check(&file) {
+            Ok(text) => print(&text, ExitCode::SUCCESS),
+            Err(error) => fail(3, &error),
+        },
+        LifecycleAction::Preview(preview) => {
+            let (plan, resolved) = preview.resolve(std::env::vars_os());
+            maintain_and(resolved, 3, |report| write_plan(plan.as_deref(), report))
+        }
+        LifecycleAction::Run(args) => maintain(args.resolve(std::env::vars_os()), 3),
     }
+}
+
+/// Writes the plan of a preview to its file.
+fn write_plan(path: Option<&Path>, report: &MaintenanceReport) -> io::Result<()> {
+    let (Some(path), MaintenanceReport::Retention(RetentionReport { plan: Some(plan), .. })) =
+        (path, report)
+    else {
+        return Ok(());
+    };
+    let text = serde_json::to_string_pretty(plan).map_err(io::Error::other)?;
+    std::fs::write(path, text)
+        .map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))
 }
 
 /// The rules of a file in sentences.

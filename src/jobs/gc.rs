@@ -19,7 +19,7 @@ use super::Job;
 use super::fsck::detail_of;
 
 /// Duration of the lease.
-const LEASE: Duration = Duration::from_secs(600);
+pub(super) const LEASE: Duration = Duration::from_secs(600);
 
 /// Renewal interval of the lease during a run.
 const LEASE_RENEWAL: Duration = Duration::from_secs(180);
@@ -83,7 +83,7 @@ impl Job for GcJob {
             return self.collect().await;
         }
         match self.registry.take_lease(LeaseKind::Gc, &self.holder, LEASE).await {
-            Ok(Ok(lease)) => self.collect_under(lease).await,
+            Ok(Ok(lease)) => Box::pin(work_under(&self.registry, lease, self.collect())).await,
             Ok(Err(held)) => {
                 tracing::debug!(holder = held.holder, "another instance runs GC");
             }
@@ -95,38 +95,39 @@ impl Job for GcJob {
 }
 
 impl GcJob {
-    /// Runs GC for as long as the lease can be renewed.
-    async fn collect_under(&self, mut lease: Lease) {
-        let collecting = self.collect();
-        tokio::pin!(collecting);
-        loop {
-            tokio::select! {
-                () = &mut collecting => break,
-                () = sleep(LEASE_RENEWAL) => {}
-            }
-            match self.registry.renew_lease(lease.clone(), LEASE).await {
-                Ok(Some(renewed)) => lease = renewed,
-                Ok(None) => {
-                    tracing::info!("another instance has taken over GC");
-                    return;
-                }
-                // The run continues: safety does not depend on the lease.
-                Err(error) => {
-                    tracing::debug!(error = error_chain(&error), "cannot renew the GC lease")
-                }
-            }
-        }
-        if let Err(error) = self.registry.free_lease(lease).await {
-            tracing::debug!(error = error_chain(&error), "cannot release the GC lease; it expires");
-        }
-    }
-
     async fn collect(&self) {
         let (_running, began) = (GaugeGuard::new(&self.metrics.gc_running), Instant::now());
         let result =
             self.registry.collect_garbage(&self.options, &GcLog { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
         record_report(&self.registry, &result).await;
+    }
+}
+
+/// Works for as long as a lease can be renewed.
+pub(super) async fn work_under(
+    registry: &Registry,
+    mut lease: Lease,
+    work: impl Future<Output = ()>,
+) {
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            () = &mut work => break,
+            () = sleep(LEASE_RENEWAL) => {}
+        }
+        match registry.renew_lease(lease.clone(), LEASE).await {
+            Ok(Some(renewed)) => lease = renewed,
+            Ok(None) => {
+                tracing::info!("another instance has taken over");
+                return;
+            }
+            // The run continues: safety does not depend on the lease.
+            Err(error) => tracing::debug!(error = error_chain(&error), "cannot renew the lease"),
+        }
+    }
+    if let Err(error) = registry.free_lease(lease).await {
+        tracing::debug!(error = error_chain(&error), "cannot release the lease; it expires");
     }
 }
 

@@ -3,7 +3,11 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 
-use jreg_registry::{BYTES_WAIT_MIN, GcOptions, LeaseKind, Registry, RegistryOptions, UploadChunk};
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
+use jreg_registry::{
+    BYTES_WAIT_MIN, GcOptions, LeaseKind, ManifestPush, PageRequest, Registry, RegistryOptions,
+    RetentionOptions, UploadChunk,
+};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
@@ -122,4 +126,47 @@ async fn removed_tags_are_in_the_audit_log() {
     assert_eq!(line["repository"], "a");
     assert_eq!(line["reference"], "v1");
     assert_eq!(line["digest"], pushed.digest.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retention_takes_a_lease_of_its_own_and_counts_what_it_removed() {
+    let clock = Arc::new(ManualClock::default());
+    let memory = MemoryStore::builder().remote();
+    let store: Arc<dyn Store> = Arc::new(memory.clock(clock.clone()).build());
+    let options = RegistryOptions::default();
+    let registry = Registry::open(store.clone(), clock.clone(), options).await.unwrap();
+    let repository = registry.repository("a".parse().unwrap());
+    for tag in ["v1", "dev"] {
+        let push = ManifestPush {
+            reference: tag.parse().unwrap(),
+            tags: Vec::new(),
+            media_type: None,
+            bytes: r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#.into(),
+            condition: None,
+        };
+        repository.manifest_put(push).await.unwrap();
+    }
+    clock.advance(WEEK);
+    let rules = "[[retention]]\nrepositories = ['a']\n[[retention.keep]]\ntags = ['v*']\n";
+    let rules = Arc::new(LifecycleRules::parse(rules).unwrap());
+    let metrics = Arc::new(Metrics::new());
+    let job = RetentionJob {
+        registry: registry.with_rules(CurrentRules::new(rules)),
+        metrics: metrics.clone(),
+        audit: AuditLog::off(),
+        options: RetentionOptions::default(),
+        interval: HOUR,
+        holder: "one".to_owned(),
+        is_shared: true,
+    };
+    let held = registry.take_lease(LeaseKind::Retention, "other", HOUR).await.unwrap().unwrap();
+    job.run().await;
+    let tags = async || repository.tags(&PageRequest { limit: 9, last: None }).await.unwrap().items;
+    assert_eq!(tags().await.len(), 2, "another instance has the lease");
+    registry.free_lease(held).await.unwrap();
+    let _gc = registry.take_lease(LeaseKind::Gc, "other", HOUR).await.unwrap().unwrap();
+    job.run().await;
+    assert_eq!(tags().await.len(), 1);
+    let text = metrics.render(&registry.usage());
+    assert!(text.contains("jreg_retention_tags_total{outcome=\"removed\"} 1"), "{text}");
 }

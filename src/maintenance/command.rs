@@ -23,6 +23,7 @@ use super::{
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
+use crate::lifecycle::LifecycleFile;
 use crate::options;
 use crate::store::surrounded;
 
@@ -96,7 +97,7 @@ pub fn run(
     settings: Settings,
     command: MaintenanceCommand,
     shown: Shown,
-) -> Result<CommandVerdict, MaintenanceError> {
+) -> Result<(CommandVerdict, Option<Box<MaintenanceReport>>), MaintenanceError> {
     let system = |what| move |source| MaintenanceError::System { what, source };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(system("start"))?;
@@ -110,8 +111,8 @@ pub fn run(
         let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for signals"))?;
         let verdict = tokio::select! {
             verdict = run_to_end(settings, command, shown, metrics, audit.clone()) => verdict,
-            _ = terminate.recv() => Ok(CommandVerdict::Stopped),
-            _ = interrupt.recv() => Ok(CommandVerdict::Stopped),
+            _ = terminate.recv() => Ok((CommandVerdict::Stopped, None)),
+            _ = interrupt.recv() => Ok((CommandVerdict::Stopped, None)),
         };
         audit.flush().await;
         verdict
@@ -126,7 +127,7 @@ async fn run_to_end(
     shown: Shown,
     metrics: Arc<Metrics>,
     audit: AuditLog,
-) -> Result<CommandVerdict, MaintenanceError> {
+) -> Result<(CommandVerdict, Option<Box<MaintenanceReport>>), MaintenanceError> {
     let place = find(settings, &command, metrics, audit).await?;
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     let work = async {
@@ -148,10 +149,12 @@ async fn run_to_end(
     // The cause precedes the printing error.
     asked.map_err(|source| MaintenanceError::System { what: "receive the output", source })?;
     match end {
-        Ok(ShownEnd::Done(report)) => Ok(verdict(&report)),
+        Ok(ShownEnd::Done(report)) => Ok((verdict(&report), Some(report))),
         Ok(ShownEnd::Failed(message)) => Err(MaintenanceError::Failed(message)),
         // The reader of the output has closed it.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(CommandVerdict::Stopped),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok((CommandVerdict::Stopped, None))
+        }
         Err(source) => Err(MaintenanceError::System { what: "write to standard output", source }),
     }
 }
@@ -163,6 +166,8 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         | MaintenanceReport::Events(_)
         | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
+        MaintenanceReport::ExplainTag(report) => report.verdict.is_some(),
+        MaintenanceReport::Retention(done) => done.failed == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
     if is_well { CommandVerdict::Well } else { CommandVerdict::Wrong }
@@ -190,8 +195,13 @@ async fn find(
                 MaintenanceCommand::History(request) if request.changes() => {
                     bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::Retention(request) if !request.preview => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::Fsck(_)
                 | MaintenanceCommand::Explain(_)
+                | MaintenanceCommand::ExplainTag(_)
+                | MaintenanceCommand::Retention(_)
                 | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
@@ -271,12 +281,22 @@ async fn workshop(
         false => Registry::open_existing(store, clock, options).await,
     };
     let registry = options::with_events(registry.map_err(StartError::from)?, &settings);
+    let registry = match settings.lifecycle.clone() {
+        Some(path) => {
+            let counts = Arc::clone(&metrics);
+            let opening = tokio::task::spawn_blocking(move || LifecycleFile::open(path, counts));
+            let file = opening.await.map_err(io::Error::other).map_err(StartError::from)?;
+            registry.with_rules(file.map_err(StartError::from)?.rules().clone())
+        }
+        None => registry,
+    };
     let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
     Ok(WorkPlace::Here(Box::new(MaintenanceContext {
         registry,
         metrics,
         gc,
         fsck,
+        retention: options::retention(&settings),
         access_tokens,
         audit,
     })))

@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, events, history, token};
+use super::{MaintenanceEvent, MaintenanceReport, events, history, retention, token};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -49,7 +49,9 @@ pub async fn show(
         progress.see(&event);
         let is_printed = match &event {
             MaintenanceEvent::Phase { .. } | MaintenanceEvent::Progress { .. } => false,
-            MaintenanceEvent::Action { .. } => shown.json || shown.actions,
+            MaintenanceEvent::Action { .. } | MaintenanceEvent::Tag(_) => {
+                shown.json || shown.actions
+            }
             _ => true,
         };
         if is_printed {
@@ -103,7 +105,10 @@ impl ProgressLine {
                 self.objects += objects;
                 self.bytes += bytes;
             }
-            MaintenanceEvent::Action { .. } | MaintenanceEvent::Finding(_) => self.acted += 1,
+            MaintenanceEvent::Action { .. }
+            | MaintenanceEvent::Finding(_)
+            | MaintenanceEvent::Tag(_)
+            | MaintenanceEvent::Left(_) => self.acted += 1,
             MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
                 return self.bar.finish_and_clear();
             }
@@ -126,6 +131,12 @@ impl ProgressLine {
 }
 
 fn json(event: &MaintenanceEvent) -> String {
+    let without_plan = match event {
+        MaintenanceEvent::Done(report) => report.without_plan(),
+        _ => None,
+    };
+    let without_plan = without_plan.map(|report| MaintenanceEvent::Done(Box::new(report)));
+    let event = without_plan.as_ref().unwrap_or(event);
     let mut line = serde_json::to_string(event).expect("an event has only string keys");
     line.push('\n');
     line
@@ -136,11 +147,15 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Action { action, outcome } => action_line(action, *outcome),
         MaintenanceEvent::Repairing { finding, images } => repairing_lines(finding, images),
         MaintenanceEvent::Finding(finding) => finding_lines(finding),
+        MaintenanceEvent::Tag(verdict) => retention::verdict_line(verdict),
+        MaintenanceEvent::Left(left) => retention::left_line(left),
         MaintenanceEvent::Omitted { events } => format!("... and {} lines more\n", number(*events)),
         MaintenanceEvent::Done(report) => match &**report {
             MaintenanceReport::Gc(done) => collected(done),
             MaintenanceReport::Fsck(checked) => check_summary(checked),
             MaintenanceReport::Explain(explanation) => explained(explanation),
+            MaintenanceReport::ExplainTag(report) => retention::explained_tag(report),
+            MaintenanceReport::Retention(done) => retention::retained(done),
             MaintenanceReport::Token(report) => token::plain(report),
             MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),
@@ -316,7 +331,8 @@ fn holding(holding: &ExplainedContent) -> String {
             RetentionReason::Manifest { digest } => format!("  kept by manifest {digest}\n"),
             RetentionReason::Subject { digest } => format!("  kept by subject {digest}\n"),
             RetentionReason::UntaggedKept => {
-                "  kept without a tag (gc-untagged is off)\n".to_owned()
+                "  kept without a tag (gc-untagged is off, or a retention entry keeps it)\n"
+                    .to_owned()
             }
         };
     }
@@ -336,14 +352,14 @@ fn when(goes_after: u64) -> String {
 }
 
 /// A number with thousands separators.
-fn number(count: u64) -> String {
+pub(super) fn number(count: u64) -> String {
     let digits = count.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
 /// A size in the largest unit that is at most the size.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
     let amount = bytes as f64;
     for (unit, factor) in

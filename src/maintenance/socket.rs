@@ -29,8 +29,8 @@ const NAME: &str = ".control";
 /// Maximum length of a socket path (`sun_path`).
 const PATH_BYTES_MAX: usize = 107;
 
-/// Maximum length of a command.
-const COMMAND_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum length of a command, which may have a plan or a lifecycle file in it.
+const COMMAND_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Timeout for receiving a command.
 const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);

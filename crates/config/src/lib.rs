@@ -353,6 +353,12 @@ settings! {
         /// Lifecycle file with the rules of retention, immutable tags and quotas; reloaded when it
         /// changes. An invalid file never replaces a valid one.
         lifecycle: Option<String> = None, "none, or a file's path", |_| true;
+        /// Interval of retention, which removes the tags that no rule of the lifecycle file keeps.
+        retention_interval: Option<Duration> = Some(DAY), "off, or a duration from 1m to 30d",
+            |interval| is_interval(*interval);
+        /// Minimum time since the last push of a tag before retention removes it.
+        retention_delay: Duration = DAY, "a duration up to 365d",
+            |delay| *delay <= 365 * DAY;
     }
     "Garbage collection and fsck" {
         /// Interval of online garbage collection (GC).

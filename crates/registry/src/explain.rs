@@ -164,7 +164,8 @@ impl Core {
         let mut holdings = Vec::new();
         if let Some(read) = manifest {
             let mut reasons = found.of_manifest(read.value.header.subject.as_ref());
-            if reasons.is_empty() && options.untagged.is_none() {
+            let rules = self.lifecycle.get();
+            if reasons.is_empty() && options.untagged_in(name, &rules).is_none() {
                 reasons.push(RetentionReason::UntaggedKept);
             }
             let holding = ExplainedContent {

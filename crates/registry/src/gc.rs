@@ -34,8 +34,11 @@ mod queue;
 mod sweep;
 mod tidy;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use jreg_lifecycle::{LifecycleRules, RetentionEntry, UntaggedRule};
+use jreg_oci::RepositoryName;
 use jreg_storage::{Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +74,8 @@ const _: () = assert!(TOUCH_AGE.as_secs() + WRITE_MAX.as_secs() <= GRACE_MIN.as_
 pub struct GcOptions {
     /// Minimum age of unreferenced content before it is removed; at least [`GRACE_MIN`].
     pub grace: Duration,
-    /// How long a manifest must have been untagged before it is deleted; `None`: never. One that an
+    /// How long a manifest must have been untagged before it is deleted, where the lifecycle rules say nothing of
+    /// it; `None`: never. One that an
     /// index references, or whose subject exists, is always kept.
     pub untagged: Option<Duration>,
     /// How long replaced changes of tags and copies of deleted manifests are kept, from their end on, with
@@ -246,6 +250,10 @@ struct GcRun<'a> {
     began: SystemTime,
     /// Whether this run sweeps, deduplicates and tidies.
     sweeps: bool,
+    /// The rules file, whose entries may say what happens to untagged manifests.
+    rules: Arc<LifecycleRules>,
+    /// Whether untagged manifests may go anywhere.
+    judges_untagged: bool,
     seen: GcInventory,
     done: GcReport,
 }
@@ -290,6 +298,21 @@ impl Registry {
     }
 }
 
+impl GcOptions {
+    /// How long a manifest of a repository must have been untagged before it is deleted; `None`: never.
+    pub(crate) fn untagged_in(
+        &self,
+        name: &RepositoryName,
+        rules: &LifecycleRules,
+    ) -> Option<Duration> {
+        match rules.retention_of(name).and_then(|(_, entry)| entry.untagged) {
+            Some(UntaggedRule::Keep) => None,
+            Some(UntaggedRule::RemoveAfter(after)) => Some(after),
+            None => self.untagged,
+        }
+    }
+}
+
 fn check(options: &GcOptions) -> Result<()> {
     if options.grace < GRACE_MIN {
         return Err(GcError::Grace { grace: options.grace });
@@ -322,6 +345,10 @@ impl<'a> GcRun<'a> {
             let since = Duration::from_secs(seconds(began).saturating_sub(swept.value.at));
             since >= options.grace
         });
+        let rules = core.lifecycle.get();
+        let removes =
+            |entry: &RetentionEntry| matches!(entry.untagged, Some(UntaggedRule::RemoveAfter(_)));
+        let judges_untagged = options.untagged.is_some() || rules.retention().iter().any(removes);
         let sink = if options.dry_run { GcSink::Printing } else { GcSink::Applying };
         Ok(Self {
             core,
@@ -330,20 +357,22 @@ impl<'a> GcRun<'a> {
             sink,
             began,
             sweeps: is_due || options.sweep_now,
+            rules,
+            judges_untagged,
             seen: GcInventory::default(),
             done: GcReport::default(),
         })
     }
 
     async fn collect(&mut self) -> Result<()> {
-        if self.options.untagged.is_some() {
+        if self.judges_untagged {
             self.read_tags().await?;
         }
         self.read_manifests().await?;
         let keeps_history = self.options.history_keep > Duration::ZERO;
         let keeps = |rule| keeps_history && self.core.rules.keep(rule);
         let (history, copies) = (keeps(Rule::HistoryKeeps), keeps(Rule::CopyKeeps));
-        if history && self.options.untagged.is_some() {
+        if history && self.judges_untagged {
             self.read_history().await?;
         }
         if copies {
@@ -368,7 +397,7 @@ impl<'a> GcRun<'a> {
             self.sweep(locations).await?;
         }
         self.expire_copies().await?;
-        if self.sweeps || self.options.untagged.is_some() {
+        if self.sweeps || self.judges_untagged {
             self.tidy().await?;
             self.expire_history().await?;
         }

@@ -138,6 +138,11 @@ pub(crate) fn tag(name: &RepositoryName, tag: &Tag) -> Key {
     key(format!("{}{tag}", tags(name)))
 }
 
+/// The tags that may point to any manifest of a repository.
+pub(crate) fn all_tagged(name: &RepositoryName) -> String {
+    format!("{REPOSITORIES}{name}/_tagged/")
+}
+
 /// The tags that may point to a manifest.
 pub(crate) fn tagged(name: &RepositoryName, digest: &Digest) -> String {
     format!("{REPOSITORIES}{name}/_tagged/{}/", flat(digest))

@@ -16,6 +16,8 @@ pub enum LeaseKind {
     Gc,
     /// Sequencing and sending events.
     Events,
+    /// Retention.
+    Retention,
 }
 
 impl LeaseKind {
@@ -23,6 +25,7 @@ impl LeaseKind {
         match self {
             Self::Gc => keys::note("lease"),
             Self::Events => keys::events_lease(),
+            Self::Retention => keys::note("retention-lease"),
         }
     }
 }

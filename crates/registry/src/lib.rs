@@ -27,6 +27,7 @@
 //! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
+//! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
@@ -85,6 +86,7 @@ mod record;
 mod referrer;
 mod referrer_cache;
 mod registry;
+mod retention;
 mod rules;
 mod session;
 mod session_cache;
@@ -141,6 +143,11 @@ pub use reaper::ReaperReport;
 pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};
 pub use registry::{OpenError, Registry, RegistryUsage, Repository};
+pub use retention::{
+    LeftRepository, PLAN_REMOVALS_MAX, PlannedRemoval, RemovalOutcome, RetentionError,
+    RetentionObserver, RetentionOptions, RetentionPlan, RetentionReport, RetentionVerdict,
+    VerdictStatus,
+};
 pub use rules::Rule;
 pub use tag::TagTransition;
 pub use upload::UploadProgress;

@@ -139,6 +139,11 @@ impl Registry {
         Self { core: Arc::new(core) }
     }
 
+    /// The rules of the file that are in use.
+    pub fn lifecycle(&self) -> Arc<LifecycleRules> {
+        self.core.lifecycle.get()
+    }
+
     /// The part of the registry with this name. It need not exist.
     pub fn repository(&self, name: RepositoryName) -> Repository {
         let (core, rules) = (Arc::clone(&self.core), self.core.lifecycle.get());

@@ -327,6 +327,33 @@ impl GcAuditRecord {
     }
 }
 
+/// A tag that retention removed.
+#[derive(Debug, Serialize)]
+pub struct RetentionAuditRecord {
+    time: String,
+    event: &'static str,
+    operation: &'static str,
+    repository: String,
+    reference: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<String>,
+    reason: String,
+}
+
+impl RetentionAuditRecord {
+    pub fn tag_removed(verdict: &jreg_registry::RetentionVerdict) -> Self {
+        Self {
+            time: Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true),
+            event: "retention",
+            operation: "tag_remove",
+            repository: verdict.repository.to_string(),
+            reference: verdict.tag.to_string(),
+            digest: verdict.digest.as_ref().map(ToString::to_string),
+            reason: verdict.reason.clone(),
+        }
+    }
+}
+
 fn line(entry: &impl Serialize) -> Vec<u8> {
     let line = serde_json::to_string(entry).expect("an entry is plain JSON");
     let mut line = crate::logging::escaped(&line).into_owned().into_bytes();

@@ -4,6 +4,7 @@
 //! name of a repository or client ever becomes one, so their number is bounded.
 
 mod events;
+mod retention;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -134,6 +135,9 @@ pub struct Metrics {
     auth_reloads: Counters<2>,
     lifecycle_reloads: Counters<1>,
     lifecycle_rules_hash: Gauge<f64, AtomicU64>,
+    retention_runs: Counters<1>,
+    retention_last_success: Gauge<f64, AtomicU64>,
+    retention_tags: Counters<1>,
     tls_handshakes: Counters<1>,
     tls_reloads: Counters<1>,
     tls_expiry: Gauge<f64, AtomicU64>,
@@ -236,6 +240,9 @@ impl Metrics {
             auth_reloads: Family::default(),
             lifecycle_reloads: Family::default(),
             lifecycle_rules_hash: Gauge::default(),
+            retention_runs: Family::default(),
+            retention_last_success: Gauge::default(),
+            retention_tags: Family::default(),
             tls_handshakes: Family::default(),
             tls_reloads: Family::default(),
             tls_expiry: Gauge::default(),
@@ -473,14 +480,6 @@ impl Metrics {
         registry.register("audit_lines", text, self.audit_lines.clone());
     }
 
-    fn register_lifecycle(&mut self) {
-        let registry = &mut self.registry;
-        let text = "Reloads of the lifecycle file, by outcome (ok, failed)";
-        registry.register("lifecycle_reloads", text, self.lifecycle_reloads.clone());
-        let text = "The first 48 bits of the SHA-256 of the lifecycle file in use; 0 without one";
-        registry.register("lifecycle_rules_hash", text, self.lifecycle_rules_hash.clone());
-    }
-
     /// Counts a connection that was cut off.
     pub fn count_cut(&self, reason: &'static str) {
         self.connections_cut
@@ -542,19 +541,6 @@ impl Metrics {
         self.tls_reloads
             .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
             .inc();
-    }
-
-    /// Counts a reload of the lifecycle file.
-    pub fn count_lifecycle_reload(&self, outcome: &'static str) {
-        self.lifecycle_reloads
-            .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
-            .inc();
-    }
-
-    /// Sets the hash of the lifecycle file in use: at most 53 bits, which the metric shows exactly.
-    pub fn set_lifecycle_rules(&self, hash: u64) {
-        #[expect(clippy::cast_precision_loss, reason = "53 bits have their place")]
-        self.lifecycle_rules_hash.set(hash as f64);
     }
 
     /// Notes when the server's certificate expires.

@@ -147,7 +147,7 @@ impl GcRun<'_> {
         referrers: &mut Vec<PendingReferrer>,
     ) {
         let own = fingerprint::content(name, digest);
-        if let (Some(subject), Some(_)) = (named.subject, self.options.untagged) {
+        if let (Some(subject), true) = (named.subject, self.judges_untagged) {
             referrers.push(PendingReferrer { own, subject });
         }
         if !self.core.rules.keep(Rule::OneStep) {

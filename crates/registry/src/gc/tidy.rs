@@ -48,9 +48,9 @@ impl GcRun<'_> {
     pub(super) async fn tidy(&mut self) -> Result<()> {
         self.watch.phase(GcPhase::Tidying);
         let core = self.core.clone();
-        let mut memo = match self.options.untagged {
-            Some(_) => Some(Memo::open(&core, MemoKind::Untagged, !self.options.dry_run).await?),
-            None => None,
+        let mut memo = match self.judges_untagged {
+            true => Some(Memo::open(&core, MemoKind::Untagged, !self.options.dry_run).await?),
+            false => None,
         };
         let mut dangling = match self.sweeps {
             true => Some(Memo::open(&core, MemoKind::Dangling, !self.options.dry_run).await?),
@@ -245,13 +245,17 @@ impl GcRun<'_> {
             self.done.manifests.kept += 1;
             return Ok(());
         }
+        let Some(wanted) = self.options.untagged_in(&name, &self.rules) else {
+            self.done.manifests.kept += 1;
+            return Ok(());
+        };
         let version = ListedVersion::of_key(&entry.key);
         let since = memo.get(&entry.key, version).await;
         // A push that wrote it since may have tagged it for a while.
         let written = seconds(entry.last_modified);
         let since = since.and_then(|values| values.first().map(|since| written.max(*since)));
         let now = seconds(self.began);
-        let wanted_s = self.options.untagged.unwrap_or_default().as_secs();
+        let wanted_s = wanted.as_secs();
         let is_due = since.is_some_and(|since| now.saturating_sub(since) >= wanted_s);
         // With a wait of 0 it is removed when it is first seen untagged.
         if !(is_due || wanted_s == 0) || !self.is_old(entry.last_modified) {

@@ -21,6 +21,7 @@ mod purging;
 mod pushing;
 mod reaping;
 mod repairing;
+mod retention;
 mod sessions;
 mod tagging;
 mod touching;
