@@ -216,7 +216,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 57] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
