@@ -2,6 +2,7 @@
 
 mod access;
 mod lifecycle;
+mod upload;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 pub use lifecycle::LifecycleAction;
+pub use upload::{CancelArgs, UploadAction};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,6 +104,9 @@ pub enum CliCommand {
     /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
+    /// List and cancel unfinished uploads, and show what they hold.
+    #[command(subcommand)]
+    Upload(UploadAction),
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),

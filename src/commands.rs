@@ -7,6 +7,7 @@ pub mod lifecycle;
 pub mod policy;
 pub mod serve;
 pub mod token;
+pub mod upload;
 pub mod user;
 pub mod version;
 

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
-use jreg::commands::{self, explain, fsck, gc, lifecycle, policy, serve, token, user, version};
+use jreg::commands::{
+    self, explain, fsck, gc, lifecycle, policy, serve, token, upload, user, version,
+};
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
         CliCommand::Fsck(args) => fsck::run(args),
         CliCommand::Explain(args) => explain::run(args),
         CliCommand::Token(action) => token::run(action),
+        CliCommand::Upload(action) => upload::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),
         CliCommand::Lifecycle(action) => lifecycle::run(&action),

@@ -1,4 +1,4 @@
-//! Maintenance commands: GC, fsck, explain and access tokens.
+//! Maintenance commands: GC, fsck, explain, access tokens and uploads.
 //!
 //! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves. For a folder that is
 //! being served, they run in the serving process through a socket in the folder (`socket.rs`): one
@@ -9,6 +9,7 @@ pub mod command;
 pub mod print;
 pub mod socket;
 mod token;
+mod upload;
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,12 +18,13 @@ use std::time::{Duration, Instant};
 
 use jreg_registry::{
     ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
-    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, Registry,
+    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, HeldUploads, Registry,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
+pub use upload::{UploadReport, UploadRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
@@ -47,6 +49,8 @@ pub enum MaintenanceCommand {
     Explain(ExplainRequest),
     /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
+    /// List or cancel unfinished uploads.
+    Upload(UploadRequest),
 }
 
 /// Options of GC.
@@ -130,6 +134,7 @@ pub enum MaintenanceReport {
     Fsck(FsckReport),
     Explain(ExplainReport),
     Token(AccessTokenReport),
+    Upload(UploadReport),
 }
 
 /// The registry that commands work on, with its context.
@@ -248,12 +253,16 @@ impl MaintenanceContext {
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
                 }
-                result.map(MaintenanceReport::Gc).map_err(|error| error_chain(&error))
+                let mut done = result.map_err(|error| error_chain(&error))?;
+                done.held = self.held_uploads().await?;
+                Ok(MaintenanceReport::Gc(done))
             }
             MaintenanceCommand::Fsck(request) => {
                 let options = request.options(&self.fsck);
                 let checked = Box::pin(self.registry.fsck(&options, sender)).await;
-                checked.map(MaintenanceReport::Fsck).map_err(|error| error_chain(&error))
+                let mut checked = checked.map_err(|error| error_chain(&error))?;
+                checked.held = self.held_uploads().await?;
+                Ok(MaintenanceReport::Fsck(checked))
             }
             MaintenanceCommand::Explain(request) => {
                 let report = Box::pin(self.registry.explain(request, &self.gc)).await;
@@ -263,7 +272,16 @@ impl MaintenanceContext {
                 let done = token::run(&self.access_tokens, request).await;
                 done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
             }
+            MaintenanceCommand::Upload(request) => {
+                let done = Box::pin(upload::run(&self.registry, request)).await;
+                done.map(MaintenanceReport::Upload)
+            }
         }
+    }
+
+    async fn held_uploads(&self) -> Result<HeldUploads, String> {
+        let list = Box::pin(self.registry.list_uploads()).await;
+        list.map(|list| list.held).map_err(|error| error_chain(&error))
     }
 }
 
@@ -279,7 +297,12 @@ impl MaintenanceCommand {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
-            Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Explain(_)
+            | Self::Token(AccessTokenRequest::List)
+            | Self::Upload(UploadRequest::List) => None,
+            Self::Upload(UploadRequest::Cancel { .. } | UploadRequest::CancelOlder { .. }) => {
+                Some("upload_cancel")
+            }
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
         }
@@ -291,7 +314,7 @@ impl MaintenanceReport {
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) => None,
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Upload(_) => None,
         }
     }
 }
@@ -331,6 +354,7 @@ impl fmt::Display for MaintenanceCommand {
             Self::Fsck(_) => "fsck",
             Self::Explain(_) => "explain",
             Self::Token(_) => "token",
+            Self::Upload(_) => "upload",
         })
     }
 }

@@ -27,3 +27,4 @@ mod secrets;
 mod shared;
 mod soak;
 mod tls;
+mod uploads;

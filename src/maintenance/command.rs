@@ -17,7 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{Shown, ShownEnd, show};
-use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
+use super::{
+    EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, UploadRequest, socket,
+};
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -157,6 +159,7 @@ async fn run_to_end(
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
         MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) => true,
+        MaintenanceReport::Upload(report) => report.failed == 0,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -179,9 +182,12 @@ async fn find(
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
-                MaintenanceCommand::Fsck(_) | MaintenanceCommand::Explain(_) => {
-                    bucket::BucketAccess::Look
-                }
+                MaintenanceCommand::Upload(
+                    UploadRequest::Cancel { .. } | UploadRequest::CancelOlder { .. },
+                ) => bucket::BucketAccess::Collect,
+                MaintenanceCommand::Fsck(_)
+                | MaintenanceCommand::Explain(_)
+                | MaintenanceCommand::Upload(UploadRequest::List) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await

@@ -9,11 +9,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jreg_registry::{
     ContentKind, ExplainReport, ExplainedContent, FsckFinding, FsckReport, GcAction, GcActionKind,
-    GcOutcome, GcReport, GcTally, RepairStatus, RetentionReason, Severity,
+    GcOutcome, GcReport, GcTally, HeldUploads, RepairStatus, RetentionReason, Severity,
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, token};
+use super::{MaintenanceEvent, MaintenanceReport, token, upload};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -142,6 +142,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Fsck(checked) => check_summary(checked),
             MaintenanceReport::Explain(explanation) => explained(explanation),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::Upload(report) => upload::plain(report),
         },
         // The caller reports it, with its exit code.
         MaintenanceEvent::Failed { .. }
@@ -262,13 +263,28 @@ fn collected(done: &GcReport) -> String {
             "uploads", uploads.unfinished, uploads.ended, uploads.failed
         );
     }
+    text += &held(&done.held);
     if done.links.withheld > 0 {
         text += "gc-share-max reached: run again, or with --force.\n";
     }
     text
 }
 
+/// What unfinished uploads hold, if there are any.
+fn held(held: &HeldUploads) -> String {
+    match (held.uploads, number(held.uploads), size(held.bytes)) {
+        (0, ..) => String::new(),
+        (_, uploads, bytes) => {
+            format!(
+                "{:<11} {uploads} unfinished, which hold {bytes} (jreg upload list)\n",
+                "uploads"
+            )
+        }
+    }
+}
+
 fn check_summary(checked: &FsckReport) -> String {
+    let held = held(&checked.held);
     let FsckReport { objects, bytes, hashed_bytes, notes, untidy, damage, repaired, left, .. } =
         *checked;
     let hashed = match hashed_bytes {
@@ -276,7 +292,7 @@ fn check_summary(checked: &FsckReport) -> String {
         read => format!(", {} of them read and hashed", size(read)),
     };
     format!(
-        "{} objects of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n",
+        "{} objects of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n{held}",
         number(objects),
         size(bytes),
         number(damage),
@@ -334,14 +350,14 @@ fn when(goes_after: u64) -> String {
 }
 
 /// A number with thousands separators.
-fn number(count: u64) -> String {
+pub(super) fn number(count: u64) -> String {
     let digits = count.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
 /// A size in the largest unit that is at most the size.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
     let amount = bytes as f64;
     for (unit, factor) in

@@ -85,7 +85,7 @@ impl AccessTokenInfo {
 }
 
 /// A time as text.
-fn day(at: u64) -> String {
+pub(super) fn day(at: u64) -> String {
     let time = i64::try_from(at).ok().and_then(|at| DateTime::from_timestamp(at, 0));
     let text = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     time.map_or_else(|| "out of range".to_owned(), text)

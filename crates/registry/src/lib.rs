@@ -16,6 +16,7 @@
 //!   parts in flight, the session record, how it ends
 //! - `upload_body.rs`: a request's body, which may be stored before its session is looked up
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
+//! - `upload_list.rs`: the uploads of all repositories, what they hold, and how an operator cancels them
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
@@ -86,6 +87,7 @@ mod upload;
 mod upload_body;
 mod upload_bytes;
 mod upload_id;
+mod upload_list;
 mod window;
 mod writer;
 
@@ -130,3 +132,6 @@ pub use rules::Rule;
 pub use tag::TagTransition;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};
+pub use upload_list::{
+    HeldUploads, ListedUpload, ListedUploadState, UPLOADS_LISTED_MAX, UploadList,
+};
