@@ -92,7 +92,9 @@ impl App {
         let tls = open_tls(&settings, &store, &metrics).await?;
         let lifecycle = open_lifecycle(&settings, &metrics).await?;
         let registry = options::registry(&settings);
+        let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
+        let registry = registry.with_rules(rules);
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);

@@ -1,6 +1,7 @@
 //! The command line, and how it becomes settings.
 
 mod access;
+mod history;
 mod lifecycle;
 mod upload;
 
@@ -22,6 +23,7 @@ use crate::maintenance::print::Shown;
 use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
+pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::LifecycleAction;
 pub use upload::{CancelArgs, UploadAction};
 
@@ -40,6 +42,8 @@ Examples:
 
   jreg gc --dry-run
       show what garbage collection would delete
+  jreg tag history team/app:v1
+      list what the tag pointed to, and who moved it
   jreg fsck --deep
       verify everything that is stored, including blob bytes
 
@@ -73,6 +77,13 @@ Show why GC keeps a manifest or blob (tags, indexes, subjects, age), or when it 
 
 Exit codes: 0 stored, 1 not stored, 2 wrong command line, 3 failed, 130 interrupted.";
 
+const PURGE_ABOUT: &str = "\
+Remove a manifest for good: it, its tags, what deletes keep of it, and blobs that nothing else references
+
+Other than a DELETE by a client, this cannot be undone. Prints what stays and why, and when bytes go.
+Reads every manifest of the repository.
+Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 130 interrupted.";
+
 /// An OCI registry server in one binary, without a database or other services.
 #[derive(Debug, Parser)]
 #[command(name = "jreg", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -98,6 +109,15 @@ pub enum CliCommand {
     /// Show why GC keeps a manifest or blob, or when it deletes it.
     #[command(long_about = EXPLAIN_ABOUT)]
     Explain(ExplainArgs),
+    /// Show the history of a tag, and go back to an earlier manifest.
+    #[command(subcommand)]
+    Tag(TagAction),
+    /// List and restore deleted manifests.
+    #[command(subcommand)]
+    Manifest(ManifestAction),
+    /// Remove a manifest for good, with what a delete keeps.
+    #[command(long_about = PURGE_ABOUT)]
+    Purge(PurgeArgs),
     /// Manage users and passwords in an htpasswd file.
     #[command(subcommand)]
     User(UserAction),

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, explain, fsck, gc, lifecycle, policy, serve, token, upload, user, version,
+    self, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, upload, user,
+    version,
 };
 
 fn main() -> ExitCode {
@@ -18,6 +19,9 @@ fn main() -> ExitCode {
         CliCommand::Gc(args) => gc::run(args),
         CliCommand::Fsck(args) => fsck::run(args),
         CliCommand::Explain(args) => explain::run(args),
+        CliCommand::Tag(action) => tag::run(action),
+        CliCommand::Manifest(action) => manifest::run(action),
+        CliCommand::Purge(args) => purge::run(args),
         CliCommand::Token(action) => token::run(action),
         CliCommand::Upload(action) => upload::run(action),
         CliCommand::User(action) => user::run(action),

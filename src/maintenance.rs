@@ -6,6 +6,7 @@
 //! [`MaintenanceCommand`] that emits [`MaintenanceEvent`]s, printed by the same code (`print.rs`).
 
 pub mod command;
+mod history;
 pub mod print;
 pub mod socket;
 mod token;
@@ -23,13 +24,14 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use history::{HistoryReport, HistoryRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 pub use upload::{UploadReport, UploadRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
-use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
+use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
 use jreg_telemetry::metrics::Metrics;
 
 use crate::jobs::report;
@@ -51,6 +53,8 @@ pub enum MaintenanceCommand {
     Token(AccessTokenRequest),
     /// List or cancel unfinished uploads.
     Upload(UploadRequest),
+    /// Show or restore what tags and manifests were, or remove one for good.
+    History(HistoryRequest),
 }
 
 /// Options of GC.
@@ -135,6 +139,7 @@ pub enum MaintenanceReport {
     Explain(ExplainReport),
     Token(AccessTokenReport),
     Upload(UploadReport),
+    History(HistoryReport),
 }
 
 /// The registry that commands work on, with its context.
@@ -225,9 +230,13 @@ impl MaintenanceContext {
         if let Some(underway) = underway {
             let outcome =
                 if result.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
-            underway
-                .end(outcome, result.as_ref().ok().and_then(MaintenanceReport::credential))
-                .await;
+            let report = result.as_ref().ok();
+            let credential = report.and_then(MaintenanceReport::credential);
+            let changes = report.map(MaintenanceReport::changes).unwrap_or_default();
+            underway.end(outcome, credential, changes).await;
+        }
+        if let Ok(MaintenanceReport::History(report)) = &result {
+            report.log();
         }
         let last = match result {
             Ok(report) => MaintenanceEvent::Done(Box::new(report)),
@@ -276,6 +285,10 @@ impl MaintenanceContext {
                 let done = Box::pin(upload::run(&self.registry, request)).await;
                 done.map(MaintenanceReport::Upload)
             }
+            MaintenanceCommand::History(request) => {
+                let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
+                done.map(MaintenanceReport::History).map_err(|error| error_chain(&error))
+            }
         }
     }
 
@@ -297,14 +310,11 @@ impl MaintenanceCommand {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
-            Self::Explain(_)
-            | Self::Token(AccessTokenRequest::List)
-            | Self::Upload(UploadRequest::List) => None,
-            Self::Upload(UploadRequest::Cancel { .. } | UploadRequest::CancelOlder { .. }) => {
-                Some("upload_cancel")
-            }
+            Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Upload(request) => request.changes().then_some("upload_cancel"),
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::History(request) => request.audited(),
         }
     }
 }
@@ -314,15 +324,31 @@ impl MaintenanceReport {
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Upload(_) => None,
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::History(_) | Self::Upload(_) => {
+                None
+            }
+        }
+    }
+
+    /// What became of tags.
+    fn changes(&self) -> Vec<TagChangeAudit> {
+        match self {
+            Self::History(report) => report.audited_changes(),
+            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Token(_) | Self::Upload(_) => {
+                Vec::new()
+            }
         }
     }
 }
 
 impl GcRequest {
     fn options(self, defaults: GcOptions) -> GcOptions {
+        let grace = self.grace.unwrap_or(defaults.grace);
+        let keep = defaults.history_keep;
         GcOptions {
-            grace: self.grace.unwrap_or(defaults.grace),
+            grace,
+            // No shorter than the grace, if anything is kept.
+            history_keep: if keep.is_zero() { keep } else { keep.max(grace) },
             untagged: self.untagged.or(defaults.untagged),
             share_max_percent: if self.force { 100 } else { defaults.share_max_percent },
             dry_run: self.dry_run,
@@ -355,6 +381,11 @@ impl fmt::Display for MaintenanceCommand {
             Self::Explain(_) => "explain",
             Self::Token(_) => "token",
             Self::Upload(_) => "upload",
+            Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
+            Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",
+            Self::History(HistoryRequest::ListDeleted { .. }) => "manifest list-deleted",
+            Self::History(HistoryRequest::ManifestRestore { .. }) => "manifest restore",
+            Self::History(HistoryRequest::Purge { .. }) => "purge",
         })
     }
 }

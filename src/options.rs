@@ -204,9 +204,6 @@ pub fn folder(settings: &Settings) -> FsOptions {
     }
 }
 
-/// How long replaced changes of tags and copies of deleted manifests are kept.
-const HISTORY_KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
-
 /// Options of GC.
 pub fn gc(settings: &Settings) -> GcOptions {
     // A client may read by a presigned URL, or an instance by a cached link, for this long.
@@ -214,7 +211,7 @@ pub fn gc(settings: &Settings) -> GcOptions {
     GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
-        history_keep: HISTORY_KEEP.max(settings.gc_grace),
+        history_keep: settings.history_keep,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
         bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,

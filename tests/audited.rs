@@ -104,20 +104,83 @@ fn collections(scenario: &AuditScenario) {
     assert_eq!(line(&scenario.take())["operation"], "fsck_repair");
 }
 
+/// Content of `app` that commands change.
+const INDEX: &str = r#"{"schemaVersion":2,"manifests":[]}"#;
+
+/// Serves the storage for a moment, and pushes an index to `app:v1`.
+fn push(scenario: &AuditScenario) -> String {
+    let data = scenario.path("data");
+    let process = Process::start(BINARY, &data);
+    let put = jreg_testkit::Request::new("PUT", "/v2/app/manifests/v1")
+        .header("Content-Type", jreg_testkit::media::INDEX)
+        .body(INDEX);
+    let client = process.client();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(runtime.block_on(client.send(put)).status, 201);
+    process.terminate();
+    jreg_testkit::sha256(INDEX)
+}
+
+/// Restores and purges, and checks that the records say what tags pointed to.
+fn restores(scenario: &AuditScenario, digest: &str) {
+    let content = format!("app@{digest}");
+    out(&scenario.jreg(&["tag", "restore", "app:v2", digest]));
+    let restored = line(&scenario.take());
+    assert_eq!(
+        (&restored["operation"], &restored["outcome"]),
+        (&json!("tag_restore"), &json!("done"))
+    );
+    assert_eq!(
+        (&restored["asked"]["repository"], &restored["asked"]["tag"]),
+        (&json!("app"), &json!("v2"))
+    );
+    let changed = &restored["tag_changes"][0];
+    assert_eq!(
+        (&changed["tag"], &changed["before"], &changed["after"]),
+        (&json!("v2"), &Value::Null, &json!(digest))
+    );
+    assert_eq!(changed["change"].as_str().unwrap().len(), 26);
+    for args in [&["tag", "history", "app:v1"][..], &["manifest", "list-deleted", "app"]] {
+        out(&scenario.jreg(args));
+        assert_eq!(scenario.take(), "", "nothing was changed");
+    }
+    assert!(!scenario.jreg(&["purge", &content]).status.success());
+    assert_eq!(line(&scenario.take())["outcome"], "failed");
+    out(&scenario.jreg(&["purge", &content, "--force"]));
+    let purged = line(&scenario.take());
+    assert_eq!((&purged["operation"], &purged["asked"]["force"]), (&json!("purge"), &json!(true)));
+    let of = |index: usize| {
+        let change = &purged["tag_changes"][index];
+        [&change["tag"], &change["before"], &change["after"]]
+    };
+    assert_eq!(of(0), [&json!("v1"), &json!(digest), &Value::Null]);
+    assert_eq!(of(1), [&json!("v2"), &json!(digest), &Value::Null]);
+    assert!(!scenario.jreg(&["manifest", "restore", &content]).status.success());
+    let failed = line(&scenario.take());
+    assert_eq!(
+        (&failed["operation"], &failed["outcome"]),
+        (&"manifest_restore".into(), &"failed".into())
+    );
+}
+
 #[test]
 fn commands_on_a_folder_of_their_own_write_lines() {
     let scenario = AuditScenario::new();
     tokens(&scenario);
     collections(&scenario);
+    let digest = push(&scenario);
+    restores(&scenario, &digest);
 }
 
 /// The serving process writes the record, whatever the command's settings are.
 #[test]
 fn commands_beside_the_process_that_serves_are_written_by_it_once() {
     let scenario = AuditScenario::new();
+    let digest = push(&scenario);
     let (log, data) = (scenario.path("audit.log"), scenario.path("data"));
     let environment = [("JREG_AUDIT_LOG", log.to_str().unwrap())];
     let process = Process::start_with_environment(BINARY, data.to_str().unwrap(), &environment);
+    restores(&scenario, &digest);
     tokens(&scenario);
     collections(&scenario);
     out(&scenario.run("off", CREATE));

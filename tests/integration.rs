@@ -23,6 +23,7 @@ mod instances;
 mod maintenance;
 mod model;
 mod process;
+mod restoring;
 mod secrets;
 mod shared;
 mod soak;

@@ -204,8 +204,16 @@ fn folders_without_a_registry_stay_as_they_are() {
     std::fs::create_dir_all(foreign.join("docker/registry/v2/blobs")).unwrap();
     let before = paths(above.path());
     let digest = format!("sha256:{}", "0".repeat(64));
-    let commands =
-        [&["gc", "--sweep"][..], &["fsck", "--repair"], &["explain", &digest], &["token", "list"]];
+    let content = format!("app@{digest}");
+    let commands = [
+        &["gc", "--sweep"][..],
+        &["fsck", "--repair"],
+        &["explain", &digest],
+        &["token", "list"],
+        &["tag", "history", "app:v1"],
+        &["manifest", "restore", &content],
+        &["purge", &content],
+    ];
     for command in commands {
         for (folder, why) in [
             (&empty, "holds no registry: set --storage to the folder that jreg serves"),

@@ -63,6 +63,30 @@ fn write(endpoint: &Endpoint) -> (String, String) {
             let query = parameter("artifactType", artifact_type) + &write_page(page);
             (path(format!("referrers/{subject}")), query)
         }
+        Endpoint::Extensions | Endpoint::RepositoryExtensions { .. } => {
+            (path("_oci/ext/discover".to_owned()), String::new())
+        }
+        Endpoint::OciTagHistory { tag, query, .. } => {
+            let query = [
+                parameter("n", &query.n),
+                parameter("before", &query.before),
+                parameter("since", &query.since),
+                parameter("digest", &query.digest),
+            ];
+            (path(format!("_oci/tag-history/{tag}")), query.concat())
+        }
+        Endpoint::TagHistory { tag, page, .. } => {
+            (path(format!("_jreg/tags/{tag}/history")), write_page(page))
+        }
+        Endpoint::TagRestore { tag, .. } => {
+            (path(format!("_jreg/tags/{tag}/restore")), String::new())
+        }
+        Endpoint::DeletedManifests { page, .. } => {
+            (path("_jreg/deleted".to_owned()), write_page(page))
+        }
+        Endpoint::ManifestRestore { digest, .. } => {
+            (path(format!("_jreg/deleted/{digest}/restore")), String::new())
+        }
     }
 }
 

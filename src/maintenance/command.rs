@@ -17,9 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{Shown, ShownEnd, show};
-use super::{
-    EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, UploadRequest, socket,
-};
+use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -158,8 +156,10 @@ async fn run_to_end(
 
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
-        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) => true,
         MaintenanceReport::Upload(report) => report.failed == 0,
+        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) | MaintenanceReport::History(_) => {
+            true
+        }
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -182,12 +182,16 @@ async fn find(
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
-                MaintenanceCommand::Upload(
-                    UploadRequest::Cancel { .. } | UploadRequest::CancelOlder { .. },
-                ) => bucket::BucketAccess::Collect,
+                MaintenanceCommand::Upload(request) if request.changes() => {
+                    bucket::BucketAccess::Collect
+                }
+                MaintenanceCommand::History(request) if request.changes() => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::Fsck(_)
                 | MaintenanceCommand::Explain(_)
-                | MaintenanceCommand::Upload(UploadRequest::List) => bucket::BucketAccess::Look,
+                | MaintenanceCommand::Upload(_)
+                | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
             workshop(settings, store, command.may_create(), metrics, audit).await

@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, token, upload};
+use super::{MaintenanceEvent, MaintenanceReport, history, token, upload};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -143,6 +143,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Explain(explanation) => explained(explanation),
             MaintenanceReport::Token(report) => token::plain(report),
             MaintenanceReport::Upload(report) => upload::plain(report),
+            MaintenanceReport::History(report) => history::plain(report),
         },
         // The caller reports it, with its exit code.
         MaintenanceEvent::Failed { .. }

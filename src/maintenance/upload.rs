@@ -24,6 +24,13 @@ pub enum UploadRequest {
     },
 }
 
+impl UploadRequest {
+    /// Whether it changes the store.
+    pub(super) fn changes(&self) -> bool {
+        !matches!(self, Self::List)
+    }
+}
+
 /// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UploadReport {

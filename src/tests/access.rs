@@ -107,7 +107,8 @@ fn targets() -> impl Iterator<Item = (&'static str, &'static str, String)> {
     Endpoint::ALL.iter().flat_map(|info| {
         let digest = digest(b"x").to_string();
         let path = info.template.replace("{name}", "a/b").replace("{digest}", &digest);
-        let path = path.replace("{reference}", "latest").replace("{id}", "none");
+        let path = path.replace("{reference}", "latest").replace("{tag}", "latest");
+        let path = path.replace("{id}", "none");
         let query =
             if info.id == "upload_put" { format!("?digest={digest}") } else { String::new() };
         info.methods.iter().map(move |method| (info.id, *method, format!("{path}{query}")))

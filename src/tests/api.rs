@@ -524,6 +524,53 @@ async fn every_request_is_one_line_and_every_failure_one_more() {
     assert_eq!(line["code"], "UNKNOWN");
 }
 
+/// A push of the same digest changes no tag, and has no such line.
+#[tokio::test]
+async fn each_change_of_a_tag_is_a_line_with_its_digests() {
+    let log = Log::default();
+    let writer = log.clone();
+    let layer = jreg_telemetry::logging::json(move || writer.clone());
+    let filter =
+        tracing_subscriber::filter::Targets::new().with_target("jreg::tag", tracing::Level::INFO);
+    let subscriber = tracing_subscriber::registry().with(filter).with(layer);
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
+    let app = app(Settings::default()).await;
+    let [one, two] = [1, 2].map(|number| {
+        format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"n":"{number}"}}}}"#)
+    });
+    let put = async |body: &str| {
+        let put = request("PUT", "/v2/a/manifests/v1").header("X-Request-ID", "r1");
+        let put = put.header("Content-Type", "application/vnd.oci.image.index.v1+json");
+        let response = respond(&app, put.body(Body::from(body.to_owned())).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::CREATED);
+    };
+    put(&one).await;
+    tracing::callsite::rebuild_interest_cache();
+    log.take();
+    put(&two).await;
+    put(&two).await;
+    let deleted = send(&app, "DELETE", "/v2/a/manifests/v1").await;
+    assert_eq!(deleted.status(), StatusCode::ACCEPTED);
+    let lines = log.take();
+    let [moved, deleted] = lines.as_slice() else { panic!("{lines:?}") };
+    let [one, two] = [one, two].map(|body| digest(body.as_bytes()).to_string());
+    for (field, value) in [
+        ("level", "INFO"),
+        ("message", "tag changed"),
+        ("request_id", "r1"),
+        ("repository", "a"),
+        ("tag", "v1"),
+        ("identity", "anonymous"),
+        ("before", one.as_str()),
+        ("after", two.as_str()),
+    ] {
+        assert_eq!(moved[field], value, "{moved}");
+    }
+    assert_eq!(moved["change"].as_str().unwrap().len(), 26);
+    assert_eq!((&deleted["before"], deleted.get("after")), (&two.into(), None), "{deleted}");
+}
+
 async fn serve(settings: Settings, store: Arc<dyn Store>) -> RunningServer {
     let app = App::build(settings, store).await.unwrap();
     app.serve(listen("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap()

@@ -54,6 +54,7 @@ mod blobs;
 mod conditions;
 mod connections;
 mod deletes;
+mod history;
 mod listings;
 mod manifests;
 mod mounts;

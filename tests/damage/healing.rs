@@ -140,7 +140,10 @@ fn damaged_tag_link_and_manifest_can_be_deleted() {
                     assert!(!is_whole || object == Object::Manifest || entries.is_empty());
                 }
             }
-            if object != Object::Link {
+            if object == Object::Tag {
+                let read = repository.manifest_get(&tag("v1"), TouchPolicy::Never).await;
+                assert!(matches!(read, Err(Error::ManifestUnknown { .. })), "{context}");
+            } else if object != Object::Link {
                 assert!(!scenario.keys().await.iter().any(|at| at == key), "{context}");
             }
             assert_eq!(scenario.registry.usage().damaged_records_replaced, 1, "{context}");

@@ -96,9 +96,10 @@ impl Object {
         matches!(self, Self::Manifest | Self::Index | Self::Signature)
     }
 
-    /// GC must not delete anything while a manifest is unreadable.
+    /// GC must not delete anything while a manifest is unreadable, or what the store requires of a
+    /// program is unknown.
     pub(crate) fn stops_collections(self, damage: Damage) -> bool {
-        self.is_manifest() && damage != Damage::Removed
+        (self.is_manifest() && damage != Damage::Removed) || self == Self::Marker
     }
 
     /// What a check must say, and of which object.

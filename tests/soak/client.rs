@@ -126,8 +126,8 @@ impl Client {
         let blob = self.below(self.shared.fixtures.blobs.len());
         let tag = self.below(TAGS.len());
         match self.rng.below(100) {
-            0..30 => self.push(repository, manifest, Some(tag)).await,
-            30..36 => self.push(repository, manifest, None).await,
+            0..30 => Box::pin(self.push(repository, manifest, Some(tag))).await,
+            30..36 => Box::pin(self.push(repository, manifest, None)).await,
             36..44 => self.retag(repository, tag).await,
             44..48 => self.delete_tag(repository, tag).await,
             48..51 => self.delete_manifest(repository, manifest).await,

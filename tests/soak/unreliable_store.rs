@@ -329,6 +329,12 @@ impl Store for UnreliableStore {
         self.tell("puts a part of", upload.key.as_str(), write).await
     }
 
+    async fn put_last_part(&self, upload: &Multipart, offset: u64, bytes: Bytes) -> Result<Part> {
+        let part = self.put_part(upload, offset, bytes).await?;
+        self.sync_parts(upload).await?;
+        Ok(part)
+    }
+
     async fn sync_parts(&self, upload: &Multipart) -> Result<()> {
         self.inner.sync_parts(upload).await
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, ChangeOrigin, DeleteProtection, Error, LIST_KEYS_MAX, ManifestPush,
-    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
-    ReferencePrecondition, Referrer, Repository, ResultPage, StoredManifest, TagTransition,
-    TouchPolicy, UploadChunk, UploadId, UploadProgress, list_requests_max,
+    Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, LIST_KEYS_MAX,
+    ManifestPush, MaySetTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest,
+    PushedManifest, ReferencePrecondition, Referrer, Repository, RestoredManifest, ResultPage,
+    StoredManifest, TagHistoryEntry, TagTransition, TouchPolicy, UploadChunk, UploadId,
+    UploadProgress, list_requests_max,
 };
 
 use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate, Right};
@@ -323,7 +324,7 @@ impl Authorized {
         if let Reference::Digest(digest) = reference {
             self.check_protection(&repository, digest).await?;
         }
-        let may_remove = |tag: &Tag| self.may_delete_tag(tag);
+        let may_remove = |tag: &Tag| self.has_right_on_tag(tag);
         let deleted = repository.manifest_delete_if(reference, condition, &may_remove, removed);
         deleted.await.map_err(|error| match error {
             Error::TagProtected { tag, .. } => self.protected_by(&tag),
@@ -331,7 +332,53 @@ impl Authorized {
         })
     }
 
-    fn may_delete_tag(&self, tag: &Tag) -> bool {
+    /// [`Repository::tag_history`]; requires [`Right::Pull`].
+    pub async fn tag_history(
+        &self,
+        tag: &Tag,
+        page: &PageRequest,
+    ) -> Result<ResultPage<TagHistoryEntry>> {
+        Ok(self.pull()?.tag_history(tag, page).await?)
+    }
+
+    /// [`Repository::tag_restore`]; requires [`Right::Push`].
+    pub async fn tag_restore(
+        &self,
+        tag: &Tag,
+        digest: &Digest,
+        condition: Option<ReferencePrecondition>,
+    ) -> Result<TagTransition> {
+        Ok(self.push()?.tag_restore(tag, digest, condition).await?)
+    }
+
+    /// [`Repository::deleted_manifests`]; requires [`Right::Delete`].
+    pub async fn deleted_manifests(
+        &self,
+        page: &PageRequest,
+    ) -> Result<ResultPage<DeletedManifest>> {
+        Ok(self.delete()?.deleted_manifests(page).await?)
+    }
+
+    /// [`Repository::manifest_restore_if`]; requires [`Right::Push`], with tags also for each tag that
+    /// the manifest had.
+    pub async fn manifest_restore(
+        &self,
+        digest: &Digest,
+        with_tags: bool,
+    ) -> Result<RestoredManifest> {
+        let repository = self.push()?;
+        let may_set: MaySetTag<'_> = &|tag| self.has_right_on_tag(tag);
+        let restored = repository.manifest_restore_if(digest, with_tags.then_some(may_set)).await;
+        restored.map_err(|error| match error {
+            Error::TagProtected { tag, .. } => {
+                self.refused(format!("tag {tag} would be set and may not be pushed"))
+            }
+            error => error.into(),
+        })
+    }
+
+    /// Whether the granted right extends to a tag that the request need not name.
+    fn has_right_on_tag(&self, tag: &Tag) -> bool {
         self.gate.authorizer.grant_tag(&self.auth, &self.right, tag).is_ok()
     }
 

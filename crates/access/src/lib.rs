@@ -70,23 +70,28 @@ pub enum Right {
 /// The right that an operation requires.
 pub fn right_of(endpoint: &Endpoint) -> Right {
     match endpoint {
-        Endpoint::Ping => Right::Enter,
+        Endpoint::Ping | Endpoint::Extensions => Right::Enter,
         Endpoint::Catalog { .. } => Right::List,
         Endpoint::BlobGet { name, .. }
         | Endpoint::BlobHead { name, .. }
         | Endpoint::ManifestGet { name, .. }
         | Endpoint::ManifestHead { name, .. }
         | Endpoint::TagList { name, .. }
-        | Endpoint::Referrers { name, .. } => Right::Pull(name.clone()),
+        | Endpoint::Referrers { name, .. }
+        | Endpoint::RepositoryExtensions { name }
+        | Endpoint::OciTagHistory { name, .. }
+        | Endpoint::TagHistory { name, .. } => Right::Pull(name.clone()),
         Endpoint::UploadStart { name, .. }
         | Endpoint::UploadStatus { name, .. }
         | Endpoint::UploadPatch { name, .. }
         | Endpoint::UploadPut { name, .. }
         | Endpoint::UploadCancel { name, .. }
-        | Endpoint::ManifestPut { name, .. } => Right::Push(name.clone()),
-        Endpoint::BlobDelete { name, .. } | Endpoint::ManifestDelete { name, .. } => {
-            Right::Delete(name.clone())
-        }
+        | Endpoint::ManifestPut { name, .. }
+        | Endpoint::TagRestore { name, .. }
+        | Endpoint::ManifestRestore { name, .. } => Right::Push(name.clone()),
+        Endpoint::BlobDelete { name, .. }
+        | Endpoint::ManifestDelete { name, .. }
+        | Endpoint::DeletedManifests { name, .. } => Right::Delete(name.clone()),
     }
 }
 
@@ -100,6 +105,9 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
         Endpoint::ManifestGet { reference, .. }
         | Endpoint::ManifestHead { reference, .. }
         | Endpoint::ManifestDelete { reference, .. } => of_reference(reference),
+        Endpoint::OciTagHistory { tag, .. }
+        | Endpoint::TagHistory { tag, .. }
+        | Endpoint::TagRestore { tag, .. } => vec![tag.clone()],
         Endpoint::ManifestPut { reference, tags, .. } => {
             let mut all = of_reference(reference);
             all.extend(tags.iter().cloned());
@@ -116,7 +124,11 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
         | Endpoint::UploadPut { .. }
         | Endpoint::UploadCancel { .. }
         | Endpoint::TagList { .. }
-        | Endpoint::Referrers { .. } => Vec::new(),
+        | Endpoint::Referrers { .. }
+        | Endpoint::Extensions
+        | Endpoint::RepositoryExtensions { .. }
+        | Endpoint::DeletedManifests { .. }
+        | Endpoint::ManifestRestore { .. } => Vec::new(),
     }
 }
 

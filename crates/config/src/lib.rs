@@ -361,6 +361,10 @@ settings! {
         /// whose subject is absent; off keeps untagged manifests.
         gc_untagged: Option<Duration> = None, "off, or a duration up to 3650d",
             |untagged| untagged.is_none_or(|after| after <= 3650 * DAY);
+        /// How long replaced changes of tags and deleted manifests can be listed and restored, from
+        /// when the next change or the delete ended them; 0s keeps nothing.
+        history_keep: Duration = 30 * DAY, "0s, or a duration from gc-grace to 3650d",
+            |keep| keep.is_zero() || (GRACE_MIN..=3650 * DAY).contains(keep);
         /// Maximum percentage of links that one GC run deletes (100 links in any case); the rest
         /// waits for the next run.
         gc_share_max: u32 = 33, "a number from 1 to 100", |percent| (1..=100).contains(percent);
@@ -659,7 +663,17 @@ impl Settings {
                 return Err(ConfigError::Incomplete { given: name, missing });
             }
         }
-        Ok(())
+        self.check_history_keep()
+    }
+
+    fn check_history_keep(&self) -> Result<(), ConfigError> {
+        let (keep, grace) = (self.history_keep, self.gc_grace);
+        if keep.is_zero() || keep >= grace {
+            return Ok(());
+        }
+        let (value, grace) = (Value::show(&keep), Value::show(&grace));
+        let why = format!("it must be 0s (nothing is kept), or gc-grace ({grace}) or more");
+        Err(ConfigError::NotAllowed { place: "history-keep".to_owned(), value, why })
     }
 
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {

@@ -256,6 +256,28 @@ fn settings_of_tls_are_given_together_or_not_at_all() {
 }
 
 #[test]
+fn history_is_kept_for_the_grace_or_longer_or_not_at_all() {
+    for (text, kept) in [
+        ("", true),
+        ("history-keep = '0s'", true),
+        ("history-keep = '1d'", true),
+        ("history-keep = '3h'", false),
+        ("history-keep = '3h'\ngc-grace = '3h'", true),
+        ("gc-grace = '31d'", false),
+        ("gc-grace = '31d'\nhistory-keep = '31d'", true),
+        ("gc-grace = '31d'\nhistory-keep = '0s'", true),
+        ("history-keep = '1h'\ngc-grace = '2h'", false),
+        ("history-keep = '3651d'", false),
+    ] {
+        assert_eq!(from_file(text).is_ok(), kept, "{text}");
+    }
+    let message = from_file("gc-grace = '31d'").unwrap_err().to_string();
+    let expected = "history-keep cannot be \"30d\": it must be 0s (nothing is kept), or gc-grace (31d) \
+                    or more";
+    assert_eq!(message, expected);
+}
+
+#[test]
 fn a_certificate_is_from_a_file_or_a_ca() {
     for (text, message) in [
         (

@@ -26,10 +26,14 @@ use crate::error::ApiError;
 use crate::manifests::ManifestBuffer;
 use crate::observed::ObservedRequest;
 use crate::options::HttpOptions;
-use crate::record::PendingAuditRecord;
+use crate::outcome::{ChangeSource, log_changes};
+use crate::record::{PendingAuditRecord, outcome_of};
 use crate::referrers::ReferrersQuery;
 use crate::uploads::UploadStart;
-use crate::{base, blobs, catalog, headers, manifests, memory, referrers, tags, uploads};
+use crate::{
+    base, blobs, catalog, deleted, extensions, headers, history, manifests, memory, oci_history,
+    referrers, restores, tags, uploads,
+};
 
 /// Responds to a request for any path that is not fixed.
 pub(crate) async fn respond(
@@ -73,7 +77,7 @@ pub(crate) async fn respond(
     let (headers, peer) = (parts.headers, observed.client().address);
     let call = ApiCall { access, headers, peer, base_url, files, resources, body };
     match changes {
-        true => write(context, call, endpoint, record, upload).await,
+        true => write(context, observed, call, endpoint, (record, upload)).await,
         false => {
             let account = account.filter(|_| parts.method != Method::HEAD);
             read(context, observed, call, endpoint, record, account).await
@@ -123,15 +127,23 @@ async fn read(
 /// Performs an operation that changes something, in a task of its own.
 async fn write(
     context: &Arc<ApiContext>,
+    observed: &ObservedRequest,
     call: ApiCall,
     endpoint: Endpoint,
-    record: Option<AllowedRecord>,
-    upload: Option<UploadInProgress>,
+    (record, upload): (Option<AllowedRecord>, Option<UploadInProgress>),
 ) -> Result<Response, ApiError> {
     let shared = Arc::clone(context);
+    let source = endpoint.name().map(|name| ChangeSource {
+        request_id: observed.request_id.to_string(),
+        repository: name.clone(),
+        identity: call.access.identity().to_string(),
+    });
     let work = async move {
         let work = AssertUnwindSafe(dispatch(&shared, call, endpoint)).catch_unwind();
         let result = work.await.unwrap_or_else(|_| Err(ApiError::panicked()));
+        if let Some(source) = &source {
+            log_changes(outcome_of(&result), source);
+        }
         if let Some((record, rule)) = record {
             record.settle_here(Some(rule), &result).await;
         }
@@ -172,6 +184,9 @@ fn is_in_memory(endpoint: &Endpoint) -> bool {
             | Endpoint::ManifestHead { .. }
             | Endpoint::TagList { .. }
             | Endpoint::Referrers { .. }
+            | Endpoint::OciTagHistory { .. }
+            | Endpoint::TagHistory { .. }
+            | Endpoint::DeletedManifests { .. }
     )
 }
 
@@ -209,14 +224,21 @@ fn changes(endpoint: &Endpoint) -> bool {
         | Endpoint::ManifestGet { .. }
         | Endpoint::ManifestHead { .. }
         | Endpoint::TagList { .. }
-        | Endpoint::Referrers { .. } => false,
+        | Endpoint::Referrers { .. }
+        | Endpoint::Extensions
+        | Endpoint::RepositoryExtensions { .. }
+        | Endpoint::OciTagHistory { .. }
+        | Endpoint::TagHistory { .. }
+        | Endpoint::DeletedManifests { .. } => false,
         Endpoint::BlobDelete { .. }
         | Endpoint::UploadStart { .. }
         | Endpoint::UploadPatch { .. }
         | Endpoint::UploadPut { .. }
         | Endpoint::UploadCancel { .. }
         | Endpoint::ManifestPut { .. }
-        | Endpoint::ManifestDelete { .. } => true,
+        | Endpoint::ManifestDelete { .. }
+        | Endpoint::TagRestore { .. }
+        | Endpoint::ManifestRestore { .. } => true,
     }
 }
 
@@ -237,7 +259,14 @@ fn has_blob_bytes(endpoint: &Endpoint) -> bool {
         | Endpoint::ManifestPut { .. }
         | Endpoint::ManifestDelete { .. }
         | Endpoint::TagList { .. }
-        | Endpoint::Referrers { .. } => false,
+        | Endpoint::Referrers { .. }
+        | Endpoint::Extensions
+        | Endpoint::RepositoryExtensions { .. }
+        | Endpoint::OciTagHistory { .. }
+        | Endpoint::TagHistory { .. }
+        | Endpoint::TagRestore { .. }
+        | Endpoint::DeletedManifests { .. }
+        | Endpoint::ManifestRestore { .. } => false,
     }
 }
 
@@ -290,6 +319,49 @@ async fn dispatch(
             let query = ReferrersQuery { name, subject, artifact_type, page };
             Box::pin(referrers::list(call, pages, query)).await
         }
+        endpoint => Box::pin(dispatch_extension(context, call, endpoint)).await,
+    }
+}
+
+/// The same for operations that are not in the specification.
+async fn dispatch_extension(
+    context: &ApiContext,
+    call: ApiCall,
+    endpoint: Endpoint,
+) -> Result<Response, ApiError> {
+    let (pages, budget) = (context.page_options(), &context.manifest_room);
+    match endpoint {
+        Endpoint::Extensions => Ok(extensions::list(&call.base_url, None)),
+        Endpoint::RepositoryExtensions { name } => {
+            Ok(extensions::list(&call.base_url, Some(&name)))
+        }
+        Endpoint::OciTagHistory { name, tag, query } => {
+            oci_history::list(call, pages, (&name, &tag), query).await
+        }
+        Endpoint::TagHistory { name, tag, page } => {
+            history::list(call, pages, (&name, &tag), page).await
+        }
+        Endpoint::TagRestore { name: _, tag } => restores::tag(call, budget, &tag).await,
+        Endpoint::DeletedManifests { name, page } => deleted::list(call, pages, &name, page).await,
+        Endpoint::ManifestRestore { name: _, digest } => {
+            restores::manifest(call, budget, &digest).await
+        }
+        Endpoint::Ping
+        | Endpoint::Catalog { .. }
+        | Endpoint::BlobGet { .. }
+        | Endpoint::BlobHead { .. }
+        | Endpoint::BlobDelete { .. }
+        | Endpoint::UploadStart { .. }
+        | Endpoint::UploadStatus { .. }
+        | Endpoint::UploadPatch { .. }
+        | Endpoint::UploadPut { .. }
+        | Endpoint::UploadCancel { .. }
+        | Endpoint::ManifestGet { .. }
+        | Endpoint::ManifestHead { .. }
+        | Endpoint::ManifestPut { .. }
+        | Endpoint::ManifestDelete { .. }
+        | Endpoint::TagList { .. }
+        | Endpoint::Referrers { .. } => Err(ApiError::not_found()),
     }
 }
 

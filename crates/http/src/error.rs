@@ -185,7 +185,9 @@ impl ApiError {
             RouteError::InvalidTag(_) if is_read(method) => {
                 Self::new(StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown, message)
             }
-            RouteError::InvalidTag(_) => Self::bad_request(ErrorCode::ManifestInvalid, message),
+            RouteError::InvalidTag(_) | RouteError::InvalidTagOfHistory(_) => {
+                Self::bad_request(ErrorCode::ManifestInvalid, message)
+            }
             RouteError::InvalidQuery { .. } => Self::bad_request(ErrorCode::Unsupported, message),
             RouteError::BadEncoding { .. } => Self::bad_request(ErrorCode::NameInvalid, message),
             RouteError::TooManyTags { .. } | RouteError::PathTooLong { .. } => {

@@ -1,5 +1,8 @@
 //! Headers and bodies that several responses share.
 
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Body as _;
 use jreg_net::server::{Body, Response};
@@ -96,6 +99,11 @@ pub(crate) fn blob_path(name: &RepositoryName, digest: &Digest) -> String {
 
 pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("responses have string keys only")
+}
+
+/// A time in UTC, to the millisecond.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// A response without a body.

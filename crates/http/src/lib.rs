@@ -2,7 +2,8 @@
 //!
 //! Health, metrics and documents are fixed paths (`routes`, `service`); every other path becomes
 //! an [`Endpoint`](jreg_oci::Endpoint), which `api` dispatches to the file of its noun (`blobs`,
-//! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `base`). A handler gets its
+//! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `history`, `oci_history`, `deleted`,
+//! `restores`, `extensions`, `base`). A handler gets its
 //! `ApiCall` and the options that it needs, and returns a response or an
 //! `ApiError`. `exchange` observes all requests, and is the one place where an error becomes a
 //! response. `tests/architecture.rs` lists which module may use which.
@@ -18,13 +19,17 @@ mod call;
 mod catalog;
 mod conditional;
 mod context;
+mod deleted;
 mod error;
 mod exchange;
+mod extensions;
 mod framing;
 mod headers;
+mod history;
 mod manifests;
 mod memory;
 mod observed;
+mod oci_history;
 mod options;
 mod outcome;
 mod page;
@@ -35,6 +40,7 @@ mod record;
 mod redirect;
 mod referrers;
 mod request_id;
+mod restores;
 mod routes;
 mod service;
 mod tags;

@@ -216,10 +216,19 @@ impl ObservedRequest {
 impl RequestSubject {
     fn of(endpoint: &Endpoint) -> Self {
         let (reference, upload) = match endpoint {
-            Endpoint::Ping | Endpoint::Catalog { .. } | Endpoint::TagList { .. } => (None, None),
+            Endpoint::Ping
+            | Endpoint::Catalog { .. }
+            | Endpoint::TagList { .. }
+            | Endpoint::Extensions
+            | Endpoint::RepositoryExtensions { .. }
+            | Endpoint::DeletedManifests { .. } => (None, None),
             Endpoint::BlobGet { digest, .. }
             | Endpoint::BlobHead { digest, .. }
-            | Endpoint::BlobDelete { digest, .. } => (Some(digest.to_string()), None),
+            | Endpoint::BlobDelete { digest, .. }
+            | Endpoint::ManifestRestore { digest, .. } => (Some(digest.to_string()), None),
+            Endpoint::OciTagHistory { tag, .. }
+            | Endpoint::TagHistory { tag, .. }
+            | Endpoint::TagRestore { tag, .. } => (Some(tag.to_string()), None),
             Endpoint::UploadStart { digest, mount, .. } => {
                 (mount.as_ref().or(digest.as_ref()).map(ToString::to_string), None)
             }

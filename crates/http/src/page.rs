@@ -30,9 +30,25 @@ impl PageOptions<'_> {
         last: &str,
         filter: Option<(&str, &str)>,
     ) -> HeaderValue {
-        let filter =
-            filter.map_or_else(String::new, |(name, value)| format!("&{name}={}", encode(value)));
-        let target = format!("{}{path}?n={limit}&last={}{filter}", self.public_url, encode(last));
+        let filter = filter.map(|(name, value)| (name, Some(value.to_owned())));
+        let last = ("last", Some(last.to_owned()));
+        let parameters: Vec<_> = std::iter::once(last).chain(filter).collect();
+        self.link_to(path, limit, &parameters)
+    }
+
+    /// The Link to the page with these parameters.
+    pub(crate) fn link_to(
+        self,
+        path: &str,
+        limit: usize,
+        parameters: &[(&str, Option<String>)],
+    ) -> HeaderValue {
+        let mut target = format!("{}{path}?n={limit}", self.public_url);
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                target.push_str(&format!("&{name}={}", encode(value)));
+            }
+        }
         headers::value(&format!("<{target}>; rel=\"next\""))
     }
 }

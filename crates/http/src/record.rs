@@ -20,7 +20,7 @@ use crate::outcome::AuditOutcome;
 /// Replaces a name that is a secret.
 const REDACTED: &str = "[redacted]";
 
-/// Maximum number of removed tags in a record, which also has their count.
+/// Maximum number of tags in a record, which also has their count.
 const TAGS_SHOWN_MAX: usize = 100;
 
 /// The audit log, and the tasks that write to it.
@@ -57,7 +57,8 @@ impl PendingAuditRecord {
         entry.operation = endpoint.id();
         entry.repository = endpoint.name().map(ToString::to_string);
         (entry.event, entry.action) = match right_of(endpoint) {
-            Right::Enter => ("login", "login"),
+            Right::Enter if matches!(endpoint, Endpoint::Ping) => ("login", "login"),
+            Right::Enter => ("access", "login"),
             Right::List => ("access", "list"),
             Right::Push(_) => ("access", "push"),
             Right::Delete(_) => ("access", "delete"),
@@ -184,15 +185,19 @@ impl PendingAuditRecord {
             Ok(response) => response.status().as_u16(),
             Err(error) => error.status().as_u16(),
         };
-        let outcome = match result {
-            Ok(response) => {
-                learn(&mut entry, response);
-                response.extensions().get::<AuditOutcome>()
-            }
-            Err(error) => error.outcome(),
-        };
-        learn_outcome(&mut entry, outcome);
+        if let Ok(response) = result {
+            learn(&mut entry, response);
+        }
+        learn_outcome(&mut entry, outcome_of(result));
         Some((audit, entry))
+    }
+}
+
+/// What an operation did beyond what its response contains.
+pub(crate) fn outcome_of(result: &Result<Response, ApiError>) -> Option<&AuditOutcome> {
+    match result {
+        Ok(response) => response.extensions().get(),
+        Err(error) => error.outcome(),
     }
 }
 
@@ -214,6 +219,8 @@ fn learn_outcome(entry: &mut AuditRecord, outcome: Option<&AuditOutcome>) {
     match outcome {
         Some(AuditOutcome::Mounted(source)) => entry.mounted_from = Some(source.to_string()),
         Some(AuditOutcome::TagsChanged(tags)) => {
+            entry.tag_changes_count = tags.len();
+            entry.tag_changes = tags.iter().take(TAGS_SHOWN_MAX).map(Into::into).collect();
             let removed = tags.iter().filter(|tag| tag.after.is_none());
             entry.tags_removed_count = removed.clone().count();
             let shown = removed.take(TAGS_SHOWN_MAX).map(|removed| removed.tag.to_string());

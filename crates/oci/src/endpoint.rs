@@ -104,6 +104,33 @@ pub enum Endpoint {
         artifact_type: Option<String>,
         page: PageParams,
     },
+    /// List the extensions of the registry (extensions/_oci.md).
+    Extensions,
+    /// List the extensions of a repository (extensions/_oci.md).
+    RepositoryExtensions { name: RepositoryName },
+    /// List the history of a tag, as drafted for the specification.
+    OciTagHistory { name: RepositoryName, tag: Tag, query: TagHistoryQuery },
+    /// List the history of a tag, with who made each change.
+    TagHistory { name: RepositoryName, tag: Tag, page: PageParams },
+    /// Point a tag to a manifest again.
+    TagRestore { name: RepositoryName, tag: Tag },
+    /// List the deleted manifests that are kept.
+    DeletedManifests { name: RepositoryName, page: PageParams },
+    /// Restore a deleted manifest.
+    ManifestRestore { name: RepositoryName, digest: Digest },
+}
+
+/// What [`Endpoint::OciTagHistory`] is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagHistoryQuery {
+    /// Maximum number of entries; any number including 0, the caller clamps it.
+    pub n: Option<usize>,
+    /// Only entries older than this time (RFC 3339), not validated; never empty.
+    pub before: Option<String>,
+    /// Only entries newer than this time (RFC 3339), not validated; never empty.
+    pub since: Option<String>,
+    /// Only entries of this manifest.
+    pub digest: Option<Digest>,
 }
 
 /// Pagination of a list.
@@ -161,6 +188,10 @@ pub enum RouteError {
     /// The reference or a `tag` parameter is not a tag.
     #[error(transparent)]
     InvalidTag(#[from] InvalidTag),
+    /// The tag of a history is none. Its response is no 404, which would say that there are no
+    /// histories.
+    #[error(transparent)]
+    InvalidTagOfHistory(InvalidTag),
     /// A parameter has an invalid value.
     #[error("invalid query parameter {parameter}={value:?}: {reason}")]
     InvalidQuery {
@@ -218,6 +249,8 @@ const BLOB: &str = "/v2/{name}/blobs/{digest}";
 const UPLOADS: &str = "/v2/{name}/blobs/uploads/";
 const UPLOAD: &str = "/v2/{name}/blobs/uploads/{id}";
 const MANIFEST: &str = "/v2/{name}/manifests/{reference}";
+const OCI_TAG_HISTORY_PATH: &str = "/v2/{name}/_oci/tag-history/{tag}";
+const RESTORE: &str = "/v2/{name}/_jreg/deleted/{digest}/restore";
 
 endpoint_info! {
     PING: "ping", GET_OR_HEAD, "/v2/";
@@ -236,6 +269,13 @@ endpoint_info! {
     MANIFEST_DELETE: "manifest_delete", &["DELETE"], MANIFEST;
     TAG_LIST: "tag_list", GET_OR_HEAD, "/v2/{name}/tags/list";
     REFERRERS: "referrers", GET_OR_HEAD, "/v2/{name}/referrers/{digest}";
+    EXTENSIONS: "extensions", GET_OR_HEAD, "/v2/_oci/ext/discover";
+    REPOSITORY_EXTENSIONS: "repository_extensions", GET_OR_HEAD, "/v2/{name}/_oci/ext/discover";
+    OCI_TAG_HISTORY: "oci_tag_history", GET_OR_HEAD, OCI_TAG_HISTORY_PATH;
+    TAG_HISTORY: "tag_history", GET_OR_HEAD, "/v2/{name}/_jreg/tags/{tag}/history";
+    TAG_RESTORE: "tag_restore", &["POST"], "/v2/{name}/_jreg/tags/{tag}/restore";
+    DELETED_MANIFESTS: "deleted_manifests", GET_OR_HEAD, "/v2/{name}/_jreg/deleted";
+    MANIFEST_RESTORE: "manifest_restore", &["POST"], RESTORE;
 }
 
 impl Endpoint {
@@ -279,6 +319,13 @@ impl Endpoint {
             Self::ManifestDelete { .. } => &MANIFEST_DELETE,
             Self::TagList { .. } => &TAG_LIST,
             Self::Referrers { .. } => &REFERRERS,
+            Self::Extensions => &EXTENSIONS,
+            Self::RepositoryExtensions { .. } => &REPOSITORY_EXTENSIONS,
+            Self::OciTagHistory { .. } => &OCI_TAG_HISTORY,
+            Self::TagHistory { .. } => &TAG_HISTORY,
+            Self::TagRestore { .. } => &TAG_RESTORE,
+            Self::DeletedManifests { .. } => &DELETED_MANIFESTS,
+            Self::ManifestRestore { .. } => &MANIFEST_RESTORE,
         }
     }
 
@@ -295,7 +342,7 @@ impl Endpoint {
     /// The repository, of every operation on one.
     pub fn name(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Ping | Self::Catalog { .. } => None,
+            Self::Ping | Self::Catalog { .. } | Self::Extensions => None,
             Self::BlobGet { name, .. }
             | Self::BlobHead { name, .. }
             | Self::BlobDelete { name, .. }
@@ -309,7 +356,13 @@ impl Endpoint {
             | Self::ManifestPut { name, .. }
             | Self::ManifestDelete { name, .. }
             | Self::TagList { name, .. }
-            | Self::Referrers { name, .. } => Some(name),
+            | Self::Referrers { name, .. }
+            | Self::RepositoryExtensions { name }
+            | Self::OciTagHistory { name, .. }
+            | Self::TagHistory { name, .. }
+            | Self::TagRestore { name, .. }
+            | Self::DeletedManifests { name, .. }
+            | Self::ManifestRestore { name, .. } => Some(name),
         }
     }
 }
@@ -351,10 +404,47 @@ enum PathResource<'a> {
     Manifest { name: &'a [&'a str], reference: &'a str },
     Tags { name: &'a [&'a str] },
     Referrers { name: &'a [&'a str], subject: &'a str },
+    Extensions,
+    RepositoryExtensions { name: &'a [&'a str] },
+    OciTagHistory { name: &'a [&'a str], tag: &'a str },
+    TagHistory { name: &'a [&'a str], tag: &'a str },
+    TagRestore { name: &'a [&'a str], tag: &'a str },
+    DeletedManifests { name: &'a [&'a str] },
+    ManifestRestore { name: &'a [&'a str], digest: &'a str },
 }
 
 impl<'a> PathResource<'a> {
     fn find(segments: &'a [&'a str]) -> Option<Self> {
+        Self::find_extension(segments).or_else(|| Self::find_content(segments))
+    }
+
+    /// Paths with a component that begins with an underscore, which no repository name has: so these
+    /// are the resources of no other repository.
+    fn find_extension(segments: &'a [&'a str]) -> Option<Self> {
+        match segments {
+            ["_oci", "ext", "discover"] => Some(Self::Extensions),
+            [_, .., "_oci", "ext", "discover"] => {
+                Some(Self::RepositoryExtensions { name: head(segments, 3) })
+            }
+            [.., ""] => None,
+            [_, .., "_oci", "tag-history", tag] => {
+                Some(Self::OciTagHistory { name: head(segments, 3), tag })
+            }
+            [_, .., "_jreg", "tags", tag, "history"] => {
+                Some(Self::TagHistory { name: head(segments, 4), tag })
+            }
+            [_, .., "_jreg", "tags", tag, "restore"] => {
+                Some(Self::TagRestore { name: head(segments, 4), tag })
+            }
+            [_, .., "_jreg", "deleted"] => Some(Self::DeletedManifests { name: head(segments, 2) }),
+            [_, .., "_jreg", "deleted", digest, "restore"] => {
+                Some(Self::ManifestRestore { name: head(segments, 4), digest })
+            }
+            _ => None,
+        }
+    }
+
+    fn find_content(segments: &'a [&'a str]) -> Option<Self> {
         match segments {
             [""] => Some(Self::Base),
             ["_catalog"] => Some(Self::Catalog),
@@ -385,6 +475,13 @@ impl<'a> PathResource<'a> {
             Self::Manifest { name, reference } => manifest(method, name, reference, query),
             Self::Tags { name } => tags(method, name, query),
             Self::Referrers { name, subject } => referrers(method, name, subject, query),
+            Self::Extensions => extensions(method),
+            Self::RepositoryExtensions { name } => repository_extensions(method, name),
+            Self::OciTagHistory { name, tag } => oci_tag_history(method, name, tag, query),
+            Self::TagHistory { name, tag } => tag_history(method, name, tag, query),
+            Self::TagRestore { name, tag } => tag_restore(method, name, tag),
+            Self::DeletedManifests { name } => deleted_manifests(method, name, query),
+            Self::ManifestRestore { name, digest } => manifest_restore(method, name, digest),
         }
     }
 }
@@ -495,6 +592,61 @@ fn referrers(
     })
 }
 
+fn extensions(method: &str) -> Result<Endpoint, RouteError> {
+    allow(method, EXTENSIONS.methods)?;
+    Ok(Endpoint::Extensions)
+}
+
+fn repository_extensions(method: &str, name: &[&str]) -> Result<Endpoint, RouteError> {
+    allow(method, REPOSITORY_EXTENSIONS.methods)?;
+    Ok(Endpoint::RepositoryExtensions { name: repository(name)? })
+}
+
+fn oci_tag_history(
+    method: &str,
+    name: &[&str],
+    tag: &str,
+    query: &QueryParams<'_>,
+) -> Result<Endpoint, RouteError> {
+    allow(method, OCI_TAG_HISTORY.methods)?;
+    let (name, tag) = (repository(name)?, tag_of_history(tag)?);
+    Ok(Endpoint::OciTagHistory { name, tag, query: query.tag_history()? })
+}
+
+fn tag_history(
+    method: &str,
+    name: &[&str],
+    tag: &str,
+    query: &QueryParams<'_>,
+) -> Result<Endpoint, RouteError> {
+    allow(method, TAG_HISTORY.methods)?;
+    let (name, tag) = (repository(name)?, tag_of_history(tag)?);
+    Ok(Endpoint::TagHistory { name, tag, page: query.page()? })
+}
+
+fn tag_of_history(tag: &str) -> Result<Tag, RouteError> {
+    tag.parse().map_err(RouteError::InvalidTagOfHistory)
+}
+
+fn tag_restore(method: &str, name: &[&str], tag: &str) -> Result<Endpoint, RouteError> {
+    allow(method, TAG_RESTORE.methods)?;
+    Ok(Endpoint::TagRestore { name: repository(name)?, tag: tag.parse()? })
+}
+
+fn deleted_manifests(
+    method: &str,
+    name: &[&str],
+    query: &QueryParams<'_>,
+) -> Result<Endpoint, RouteError> {
+    allow(method, DELETED_MANIFESTS.methods)?;
+    Ok(Endpoint::DeletedManifests { name: repository(name)?, page: query.page()? })
+}
+
+fn manifest_restore(method: &str, name: &[&str], digest: &str) -> Result<Endpoint, RouteError> {
+    allow(method, MANIFEST_RESTORE.methods)?;
+    Ok(Endpoint::ManifestRestore { name: repository(name)?, digest: digest.parse()? })
+}
+
 /// The raw query string.
 struct QueryParams<'a>(&'a str);
 
@@ -536,13 +688,26 @@ impl<'a> QueryParams<'a> {
 
     fn page(&self) -> Result<PageParams, RouteError> {
         let last = self.nonempty("last")?.map(Cow::into_owned);
-        let Some(n) = self.nonempty("n")? else { return Ok(PageParams { n: None, last }) };
+        Ok(PageParams { n: self.page_size()?, last })
+    }
+
+    fn page_size(&self) -> Result<Option<usize>, RouteError> {
+        let Some(n) = self.nonempty("n")? else { return Ok(None) };
         if !n.bytes().all(|b| b.is_ascii_digit()) {
             let reason = "must be a number of entries, 0 or more";
             return Err(RouteError::InvalidQuery { parameter: "n", value: excerpt(&n), reason });
         }
         // Only digits: a number that does not fit is larger than any page.
-        Ok(PageParams { n: Some(n.parse().unwrap_or(usize::MAX)), last })
+        Ok(Some(n.parse().unwrap_or(usize::MAX)))
+    }
+
+    fn tag_history(&self) -> Result<TagHistoryQuery, RouteError> {
+        Ok(TagHistoryQuery {
+            n: self.page_size()?,
+            before: self.nonempty("before")?.map(Cow::into_owned),
+            since: self.nonempty("since")?.map(Cow::into_owned),
+            digest: self.parse_nonempty("digest")?,
+        })
     }
 
     /// An invalid name, invalid text, or two different values are no source to mount from: the client

@@ -39,7 +39,7 @@ pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use endpoint::{
     Endpoint, EndpointInfo, MountSource, PATH_BYTES_MAX, PageParams, QUERY_BYTES_MAX, RouteError,
-    TAGS_PER_PUT_MAX,
+    TAGS_PER_PUT_MAX, TagHistoryQuery,
 };
 pub use error_code::{ErrorBody, ErrorCode, ErrorEntry};
 pub use hasher::{HASHED_BYTES_MAX, HashState, Hasher, InvalidHashState};

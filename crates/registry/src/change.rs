@@ -36,6 +36,12 @@ impl ChangeId {
         Self(Ulid::from_parts(time_s.saturating_mul(1000), random))
     }
 
+    /// Before every change of this time, to the millisecond, and after all of earlier times.
+    pub fn earliest(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(Ulid::from_parts(u64::try_from(since.as_millis()).unwrap_or(u64::MAX), 0))
+    }
+
     /// When the change was made, by the clock of the instance that made it.
     pub fn time(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.timestamp_ms())

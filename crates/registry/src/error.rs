@@ -1,10 +1,12 @@
 //! What can go wrong in the registry, in the registry's words: one variant for each thing that a
 //! caller would do differently. No HTTP here.
 
+use std::fmt;
+
 use jreg_lifecycle::ImmutableRefusal;
 use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Tag};
 
-use crate::{PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PurgeObstacle, UploadId};
+use crate::UploadId;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -122,18 +124,24 @@ pub enum Error {
     TagDamaged { name: RepositoryName, tag: Tag },
     /// The rules file forbids it.
     #[error(transparent)]
-    Immutable(#[from] ImmutableRefusal),
+    Immutable(#[from] Box<ImmutableRefusal>),
     /// Whether an immutable tag needs the manifest cannot be found out in a bounded time.
     #[error(
-        "repository {name} has more than {PROTECTING_TAGS_MAX} tags, or more than {PROTECTING_RECORDS_MAX} \
+        "repository {name} has more than {tags_max} tags, or more than {records_max} \
          immutable tags and manifests below them: delete by tag; garbage collection removes the rest"
     )]
-    ProtectionUnknown { name: RepositoryName },
+    ProtectionUnknown {
+        name: RepositoryName,
+        /// How many tags are listed.
+        tags_max: usize,
+        /// How many tags and manifests are read.
+        records_max: usize,
+    },
     /// A purge would break what is in use.
     #[error(
         "manifest {digest} of repository {name} is in use: {obstacle}; with force it is purged nevertheless"
     )]
-    PurgeRefused { name: RepositoryName, digest: Digest, obstacle: PurgeObstacle },
+    PurgeRefused { name: RepositoryName, digest: Digest, obstacle: Box<PurgeObstacle> },
     /// Too many others changed the same thing at the same time, or as many uploads as are
     /// allowed run already. It may be done in part; trying again helps.
     #[error("too busy: {what}; try again")]
@@ -200,4 +208,25 @@ pub enum BodyError {
 
 fn list(digests: &[Digest]) -> String {
     digests.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a purge is refused without force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PurgeObstacle {
+    /// Tags point to the manifest.
+    Tagged(Vec<Tag>),
+    /// An index references it.
+    Referenced(Digest),
+}
+
+impl fmt::Display for PurgeObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tagged(tags) => {
+                let tags: Vec<_> = tags.iter().take(10).map(Tag::as_str).collect();
+                write!(f, "it is tagged {}", tags.join(", "))
+            }
+            Self::Referenced(by) => write!(f, "manifest {by} references it"),
+        }
+    }
 }

@@ -7,10 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::attempts::SwapAttempts;
-use crate::core::Core;
-use crate::{Error, Result, keys};
-
 /// The version of the store's format that this code reads and writes (docs/format.md).
 pub const FORMAT_VERSION: u32 = 1;
 
@@ -55,12 +51,17 @@ impl FormatMarker {
         serde_json::to_vec(self).expect("a marker has only string keys").into()
     }
 
+    /// Adds a feature.
+    pub(crate) fn require(&mut self, feature: StoreFeature) {
+        self.requires.push(feature.0.to_owned());
+    }
+
     pub(crate) fn requires(&self, feature: StoreFeature) -> bool {
         self.requires.iter().any(|name| name == feature.0)
     }
 
     /// What it requires and this program does not know.
-    fn unknown(&self) -> Vec<String> {
+    pub(crate) fn unknown(&self) -> Vec<String> {
         let is_known = |name: &&String| StoreFeature::KNOWN.iter().any(|known| known.0 == **name);
         self.requires.iter().filter(|name| !is_known(name)).cloned().collect()
     }
@@ -76,49 +77,12 @@ impl RequiredFeatures {
     pub(crate) fn of(marker: &FormatMarker) -> Self {
         Self { history: AtomicBool::new(marker.requires(StoreFeature::HISTORY)) }
     }
-}
 
-impl Core {
-    /// Makes sure that the store's mark names the history, before its first record is written.
-    pub(crate) async fn require_history(&self) -> Result<()> {
-        let known = &self.required.history;
-        if known.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let key = keys::format();
-        let mut attempts =
-            SwapAttempts::new("the store's format is being changed by too many others");
-        loop {
-            attempts.next().await?;
-            let record = self.store.get(&key).await?;
-            let Some(mut marker) = FormatMarker::decode(&record.bytes) else {
-                let reason = "it has no format version".to_owned();
-                return Err(Error::Damaged { key: key.to_string(), reason });
-            };
-            if !marker.requires(StoreFeature::HISTORY) {
-                marker.requires.push(StoreFeature::HISTORY.0.to_owned());
-                if self.swap(&key, Some(&record.etag), marker.encode()).await?.is_none() {
-                    continue;
-                }
-            }
-            known.store(true, Ordering::Relaxed);
-            return Ok(());
-        }
+    pub(crate) fn has_history(&self) -> bool {
+        self.history.load(Ordering::Relaxed)
     }
 
-    /// Fails if the store has kinds of records that this program does not know: it must not delete or
-    /// repair anything, as they may keep what it would delete.
-    pub(crate) async fn check_required(&self) -> Result<()> {
-        let key = keys::format();
-        let record = self.store.get(&key).await?;
-        let unknown = FormatMarker::decode(&record.bytes).map(|marker| marker.unknown());
-        match unknown {
-            Some(unknown) if unknown.is_empty() => Ok(()),
-            Some(names) => Err(Error::FeaturesUnknown { names }),
-            None => {
-                let reason = "it has no format version".to_owned();
-                Err(Error::Damaged { key: key.to_string(), reason })
-            }
-        }
+    pub(crate) fn note_history(&self) {
+        self.history.store(true, Ordering::Relaxed);
     }
 }

@@ -46,6 +46,7 @@ pub use lease::{GcLease, LeaseHeld};
 pub use observer::{GcObserver, GcPhase};
 
 use self::action::GcSink;
+use self::manifests::damaged;
 use self::sweep::BlobLocations;
 use crate::core::Core;
 use crate::fingerprint::FingerprintSet;
@@ -284,7 +285,7 @@ impl Registry {
     ) -> Result<GcReport> {
         check(options)?;
         let core = paced(self.core(), options.requests_per_second);
-        core.check_required().await?;
+        core.check_required().await.map_err(damaged)?;
         watch.phase(GcPhase::Uploads);
         let uploads = match options.dry_run {
             true => ReaperReport::default(),

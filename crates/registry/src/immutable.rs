@@ -14,7 +14,9 @@ use crate::rules::Rule;
 use crate::tag::TagVersion;
 use crate::tag_record::TagRecord;
 use crate::window::{TOUCH_AGE, WRITE_MAX};
-use crate::{DeleteProtection, Error, Repository, Result};
+use crate::{
+    DeleteProtection, Error, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Repository, Result,
+};
 
 impl Repository {
     /// The rule by which a tag may not change.
@@ -28,11 +30,11 @@ impl Repository {
         tag: &Tag,
         seen: &TagVersion,
         to: &Digest,
-    ) -> Result<(), ImmutableRefusal> {
+    ) -> Result<(), Box<ImmutableRefusal>> {
         match (seen.target(), self.immutable_rule(tag)) {
             (Some(target), Some(rule)) if target.digest != *to => {
                 let (tag, present) = (tag.clone(), target.digest.clone());
-                Err(ImmutableRefusal::Move { rule, tag, present })
+                Err(Box::new(ImmutableRefusal::Move { rule, tag, present }))
             }
             _ => Ok(()),
         }
@@ -43,11 +45,11 @@ impl Repository {
         &self,
         tag: &Tag,
         seen: &TagVersion,
-    ) -> Result<(), ImmutableRefusal> {
+    ) -> Result<(), Box<ImmutableRefusal>> {
         match (seen.target(), self.immutable_rule(tag)) {
             (Some(target), Some(rule)) => {
                 let (tag, present) = (tag.clone(), target.digest.clone());
-                Err(ImmutableRefusal::DeleteTag { rule, tag, present })
+                Err(Box::new(ImmutableRefusal::DeleteTag { rule, tag, present }))
             }
             _ => Ok(()),
         }
@@ -58,7 +60,7 @@ impl Repository {
         match self.rules.immutable().judge_repository(&self.name) {
             Some(rule) => {
                 let repository = self.name.clone();
-                Err(ImmutableRefusal::DeleteBlob { rule, repository }.into())
+                Err(Box::new(ImmutableRefusal::DeleteBlob { rule, repository }).into())
             }
             None => Ok(()),
         }
@@ -72,13 +74,13 @@ impl Repository {
         }
         self.check_hints(digest).await?;
         let Some(tags) = self.list_all_tags().await? else {
-            return Err(Error::ProtectionUnknown { name: self.name.clone() });
+            return Err(self.protection_unknown());
         };
         let immutable = tags.into_iter().filter(|tag| self.immutable_rule(tag).is_some());
         let tag = match self.find_protection(digest, immutable.collect()).await? {
             DeleteProtection::None => return Ok(()),
             DeleteProtection::TooMany => {
-                return Err(Error::ProtectionUnknown { name: self.name.clone() });
+                return Err(self.protection_unknown());
             }
             DeleteProtection::Tag(tag) => tag,
         };
@@ -89,11 +91,17 @@ impl Repository {
         }
     }
 
+    fn protection_unknown(&self) -> Error {
+        let (tags_max, records_max) = (PROTECTING_TAGS_MAX, PROTECTING_RECORDS_MAX);
+        Error::ProtectionUnknown { name: self.name.clone(), tags_max, records_max }
+    }
+
     fn refuse_manifest_delete(&self, digest: &Digest, tag: Tag, present: Digest) -> Result<()> {
         match self.immutable_rule(&tag) {
             Some(rule) => {
                 let manifest = digest.clone();
-                Err(ImmutableRefusal::DeleteManifest { rule, tag, present, manifest }.into())
+                let refusal = ImmutableRefusal::DeleteManifest { rule, tag, present, manifest };
+                Err(Box::new(refusal).into())
             }
             None => Ok(()),
         }

@@ -98,7 +98,7 @@ pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge}
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
 pub use delete::MayRemoveTag;
-pub use error::{BodyError, Error, Result};
+pub use error::{BodyError, Error, PurgeObstacle, Result};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use format::FORMAT_VERSION;
 pub use fsck::{
@@ -116,14 +116,14 @@ pub use keys::{
     acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
 pub use manifest::{ManifestPush, PushedManifest};
-pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, RestoredManifest};
+pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };
 pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
-pub use purge::{PurgeObstacle, PurgeReport};
+pub use purge::PurgeReport;
 pub use reaper::ReaperReport;
 pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};

@@ -76,6 +76,12 @@ pub struct PushedManifest {
     pub refused: Vec<ImmutableRefusal>,
 }
 
+/// The tags of a push, judged by the rules of the file.
+struct JudgedTags {
+    allowed: Vec<(Tag, TagVersion)>,
+    refused: Vec<ImmutableRefusal>,
+}
+
 /// What became of the tags of a push.
 #[derive(Default)]
 struct TagsSet {
@@ -296,9 +302,10 @@ impl Repository {
         loop {
             attempts.next().await?;
             let window = self.core.open_window();
-            let reads = self.read_for_push(window, &plan).await?;
+            // Boxed: together they would make the future of every push large.
+            let reads = Box::pin(self.read_for_push(window, &plan)).await?;
             // A delete got between the reads and this write: what the reads found is void.
-            if let Some(set) = self.write_manifest(window, &plan, reads).await? {
+            if let Some(set) = Box::pin(self.write_manifest(window, &plan, reads)).await? {
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 let TagsSet { transitions, refused } = set;
                 let is_set = |tag: &Tag| transitions.iter().any(|set| set.tag == *tag);
@@ -367,8 +374,8 @@ impl Repository {
             try_join_all(tags),
         )
         .await?;
-        let (tags, refused) = self.judge_tags(plan, tags)?;
-        let reads = PushReads { manifest, tags, refused, is_listed: catalog.is_some() };
+        let JudgedTags { allowed, refused } = self.judge_tags(plan, tags)?;
+        let reads = PushReads { manifest, tags: allowed, refused, is_listed: catalog.is_some() };
         plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
             plan.check_type(&reads)?;
@@ -377,20 +384,16 @@ impl Repository {
     }
 
     /// The tags that may be set, and why others may not. If the tag of the path may not, nothing is done.
-    fn judge_tags(
-        &self,
-        plan: &PushPlan,
-        tags: Vec<(Tag, TagVersion)>,
-    ) -> Result<(Vec<(Tag, TagVersion)>, Vec<ImmutableRefusal>)> {
+    fn judge_tags(&self, plan: &PushPlan, tags: Vec<(Tag, TagVersion)>) -> Result<JudgedTags> {
         let (mut allowed, mut refused) = (Vec::new(), Vec::new());
         for (tag, seen) in tags {
             match self.check_move(&tag, &seen, &plan.digest) {
                 Ok(()) => allowed.push((tag, seen)),
                 Err(refusal) if plan.is_of_path(&tag) => return Err(refusal.into()),
-                Err(refusal) => refused.push(refusal),
+                Err(refusal) => refused.push(*refusal),
             }
         }
-        Ok((allowed, refused))
+        Ok(JudgedTags { allowed, refused })
     }
 
     /// Writes the hints of immutable tags before anything is read: a delete of the manifest, or of a
@@ -632,7 +635,7 @@ impl Repository {
         for changed in try_join_all(sets).await? {
             match changed {
                 Ok(transition) => set.transitions.extend(transition),
-                Err(refusal) => set.refused.push(refusal),
+                Err(refusal) => set.refused.push(*refusal),
             }
         }
         Ok(set)

@@ -27,6 +27,9 @@ use crate::{
 /// Maximum number of tags that the copy of a manifest names.
 pub const COPIED_TAGS_MAX: usize = 1000;
 
+/// Says whether the requester may set a tag.
+pub type MaySetTag<'a> = &'a (dyn Fn(&Tag) -> bool + Send + Sync);
+
 /// A manifest that was deleted and can be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeletedManifest {
@@ -247,8 +250,28 @@ impl Repository {
         digest: &Digest,
         with_tags: bool,
     ) -> Result<RestoredManifest> {
+        let all: MaySetTag<'_> = &|_| true;
+        self.manifest_restore_if(digest, with_tags.then_some(all)).await
+    }
+
+    /// The same for a client that may not set every tag: if `tags` refuses one that the manifest had,
+    /// nothing is restored.
+    ///
+    /// # Errors
+    ///
+    /// As [`Repository::manifest_restore`], and [`Error::TagProtected`].
+    pub async fn manifest_restore_if(
+        &self,
+        digest: &Digest,
+        tags: Option<MaySetTag<'_>>,
+    ) -> Result<RestoredManifest> {
         let reference = Reference::Digest(digest.clone());
         let copy = self.latest_copy(digest).await?.ok_or_else(|| self.unknown(&reference))?;
+        let denied = tags.and_then(|may_set| copy.tags.iter().find(|tag| !may_set(tag)));
+        if let Some(tag) = denied {
+            return Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() });
+        }
+        let with_tags = tags.is_some();
         let key = keys::manifest_copy(&self.name, digest, copy.change);
         let stored = self.core.verified(key, digest, copy.manifest).await?;
         let push = ManifestPush {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{JsonRecord, Link, Location, ManifestRecord, StoredRecord};
-use crate::{ChangeId, Error, Repository, Result, TagTransition};
+use crate::{ChangeId, Error, PurgeObstacle, Repository, Result, TagTransition};
 
 /// That a manifest was purged: it must not be restored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,27 +37,6 @@ pub struct PurgeReport {
     pub referenced: BTreeMap<Digest, Digest>,
     /// Blobs that were removed here and that other repositories have: their bytes stay.
     pub elsewhere: BTreeMap<Digest, Vec<RepositoryName>>,
-}
-
-/// Why a purge is refused without force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PurgeObstacle {
-    /// Tags point to the manifest.
-    Tagged(Vec<Tag>),
-    /// An index references it.
-    Referenced(Digest),
-}
-
-impl std::fmt::Display for PurgeObstacle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tagged(tags) => {
-                let tags: Vec<_> = tags.iter().take(10).map(Tag::as_str).collect();
-                write!(f, "it is tagged {}", tags.join(", "))
-            }
-            Self::Referenced(by) => write!(f, "manifest {by} references it"),
-        }
-    }
 }
 
 /// What the manifests and copies of a repository reference.
@@ -90,7 +69,8 @@ impl Repository {
             let tagged = (!tags.is_empty()).then_some(PurgeObstacle::Tagged(tags));
             if let Some(obstacle) = tagged.or(by) {
                 let name = self.name.clone();
-                return Err(Error::PurgeRefused { name, digest: digest.clone(), obstacle });
+                let (digest, obstacle) = (digest.clone(), Box::new(obstacle));
+                return Err(Error::PurgeRefused { name, digest, obstacle });
             }
         }
         // What is removed from here on was checked, or is to go by force.

@@ -7,12 +7,15 @@ use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::RepositoryName;
 use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
 
+use crate::attempts::SwapAttempts;
 use crate::budget::BudgetUsage;
 use crate::core::Core;
 use crate::format::{FormatMarker, StoreFeature};
 use crate::keys;
 use crate::page::list_requests_max;
-use crate::{ChangeOrigin, FORMAT_VERSION, PageRequest, RegistryOptions, Result, ResultPage};
+use crate::{
+    ChangeOrigin, Error, FORMAT_VERSION, PageRequest, RegistryOptions, Result, ResultPage,
+};
 
 /// How many top-level names of a new store are checked, and how many an error lists.
 const NAMES_LISTED: usize = 100;
@@ -250,6 +253,52 @@ impl Repository {
     #[must_use]
     pub fn changed_by(self, origin: ChangeOrigin) -> Self {
         Self { origin: Arc::new(origin), ..self }
+    }
+}
+
+impl Core {
+    /// Makes sure that the store's mark names the history, before its first record is written.
+    pub(crate) async fn require_history(&self) -> Result<()> {
+        if self.required.has_history() {
+            return Ok(());
+        }
+        let key = keys::format();
+        let mut attempts =
+            SwapAttempts::new("the store's format is being changed by too many others");
+        loop {
+            attempts.next().await?;
+            let record = self.store.get(&key).await?;
+            let Some(mut marker) = FormatMarker::decode(&record.bytes) else {
+                let reason = "it has no format version".to_owned();
+                return Err(Error::Damaged { key: key.to_string(), reason });
+            };
+            if !marker.requires(StoreFeature::HISTORY) {
+                marker.require(StoreFeature::HISTORY);
+                if self.swap(&key, Some(&record.etag), marker.encode()).await?.is_none() {
+                    continue;
+                }
+            }
+            self.required.note_history();
+            return Ok(());
+        }
+    }
+
+    /// Fails if the store has kinds of records that this program does not know: it must not delete or
+    /// repair anything, as they may keep what it would delete.
+    pub(crate) async fn check_required(&self) -> Result<()> {
+        let key = keys::format();
+        let damaged =
+            |reason: &str| Err(Error::Damaged { key: key.to_string(), reason: reason.to_owned() });
+        let record = match self.store.get(&key).await {
+            Ok(record) => record,
+            Err(error) if error.is_not_found() => return damaged("it is absent"),
+            Err(error) => return Err(error.into()),
+        };
+        match FormatMarker::decode(&record.bytes).map(|marker| marker.unknown()) {
+            Some(unknown) if unknown.is_empty() => Ok(()),
+            Some(names) => Err(Error::FeaturesUnknown { names }),
+            None => damaged("it has no format version"),
+        }
     }
 }
 

@@ -108,6 +108,12 @@ pub struct AuditRecord {
     /// Digest of the pushed manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+    /// What became of the first of the tags.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tag_changes: Vec<TagChangeAudit>,
+    /// Number of tags that were set or removed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tag_changes_count: usize,
     /// The first of the tags that were removed with a manifest.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags_removed: Vec<String>,
@@ -126,6 +132,31 @@ pub struct AuditRecord {
     pub rule: Option<String>,
     /// The status code of the response.
     pub status: u16,
+}
+
+/// What became of a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TagChangeAudit {
+    pub tag: String,
+    /// The change by which it is what it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
+    /// The digest that it pointed to before; `None`: it did not exist.
+    pub before: Option<String>,
+    /// The digest that it points to now; `None`: it was deleted.
+    pub after: Option<String>,
+}
+
+impl From<&jreg_registry::TagTransition> for TagChangeAudit {
+    fn from(transition: &jreg_registry::TagTransition) -> Self {
+        let text = |digest: &Option<_>| digest.as_ref().map(ToString::to_string);
+        Self {
+            tag: transition.tag.to_string(),
+            change: Some(transition.change.to_string()),
+            before: text(&transition.before),
+            after: text(&transition.after),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -228,8 +228,14 @@ async fn c22_a_line_says_what_became_of_tags() {
         let request = request.header("Host", "test").header("Authorization", alice());
         let pushed = send(&audited.registry.apps[0], request.body(index.clone().into()).unwrap());
         assert_eq!(pushed.await.status, 201);
-        let fields = [("reference", tag.into()), ("digest", digest.as_str().into())];
-        assert_line(&audited.take(), &fields);
+        let lines = audited.take();
+        let fields = [
+            ("reference", tag.into()),
+            ("digest", digest.as_str().into()),
+            ("tag_changes_count", 1.into()),
+        ];
+        assert_line(&lines, &fields);
+        assert_eq!(changes(&lines), [(tag, Value::Null, digest.as_str().into())]);
     }
     let access_token = bearer(&audited.registry.access_token);
     let target = format!("/v2/open/app/manifests/{digest}");
@@ -238,6 +244,66 @@ async fn c22_a_line_says_what_became_of_tags() {
         &audited.ask("DELETE", &target, Some(&access_token)).await,
         &[("tags_removed", removed), ("tags_removed_count", 3.into()), ("status", 202.into())],
     );
+}
+
+/// What became of tags: each with its digests before and after.
+#[track_caller]
+fn changes(lines: &[Value]) -> Vec<(&str, Value, Value)> {
+    let [line] = lines else { panic!("{lines:?}") };
+    let changes = line["tag_changes"].as_array().unwrap();
+    let mut shown: Vec<_> = changes
+        .iter()
+        .map(|of_tag| {
+            assert_eq!(of_tag["change"].as_str().unwrap().len(), 26, "{of_tag}");
+            (of_tag["tag"].as_str().unwrap(), of_tag["before"].clone(), of_tag["after"].clone())
+        })
+        .collect();
+    shown.sort_by_key(|(tag, ..)| *tag);
+    shown
+}
+
+#[tokio::test]
+async fn a_line_says_what_each_tag_pointed_to_before_and_after() {
+    let audited = Audited::new(false).await;
+    let of = |number: u8| {
+        format!(r#"{{"schemaVersion":2,"manifests":[],"annotations":{{"n":"{number}"}}}}"#)
+    };
+    let put = async |path: &str, body: String| {
+        let request = Request::put(format!("/v2/open/app/manifests/{path}"));
+        let request = request.header("Host", "test").header("Authorization", alice());
+        let request = request.header("Content-Type", "application/vnd.oci.image.index.v1+json");
+        let pushed = send(&audited.registry.apps[0], request.body(body.into()).unwrap()).await;
+        assert_eq!(pushed.status, 201, "{}", pushed.text());
+        audited.take()
+    };
+    let [one, two] = [1, 2].map(|number| Value::from(hash_of(of(number).as_bytes()).to_string()));
+    assert_eq!(changes(&put("a", of(1)).await), [("a", Value::Null, one.clone())]);
+    assert_eq!(changes(&put("a", of(2)).await), [("a", one.clone(), two.clone())]);
+    assert_eq!(changes(&put("a", of(2)).await), [("a", two.clone(), two.clone())], "unchanged");
+    let both = format!("{}?tag=a&tag=b", one.as_str().unwrap());
+    let expected = [("a", two.clone(), one.clone()), ("b", Value::Null, one.clone())];
+    assert_eq!(changes(&put(&both, of(1)).await), expected);
+    let access_token = bearer(&audited.registry.access_token);
+    let gone = audited.ask("DELETE", "/v2/open/app/manifests/b", Some(&access_token)).await;
+    assert_eq!(changes(&gone), [("b", one.clone(), Value::Null)]);
+    let target = format!("/v2/open/app/manifests/{}", one.as_str().unwrap());
+    let gone = audited.ask("DELETE", &target, Some(&access_token)).await;
+    assert_eq!(changes(&gone), [("a", one.clone(), Value::Null)]);
+    let restore = async |path: String, body: String| {
+        let request = Request::post(format!("/v2/open/app/_jreg/{path}/restore"));
+        let request = request.header("Host", "test").header("Authorization", alice());
+        let request = request.header("Content-Type", "application/json");
+        let restored = send(&audited.registry.apps[0], request.body(body.into()).unwrap()).await;
+        assert_eq!(restored.status, 200, "{}", restored.text());
+        audited.take()
+    };
+    let path = format!("deleted/{}", one.as_str().unwrap());
+    let restored = restore(path, r#"{"tags": true}"#.to_owned()).await;
+    assert_line(&restored, &[("operation", "manifest_restore".into()), ("action", "push".into())]);
+    assert_eq!(changes(&restored), [("a", Value::Null, one.clone())]);
+    let restored = restore("tags/a".to_owned(), format!(r#"{{"digest": {two}}}"#)).await;
+    assert_line(&restored, &[("operation", "tag_restore".into()), ("reference", "a".into())]);
+    assert_eq!(changes(&restored), [("a", one, two)]);
 }
 
 /// Tags deleted before the operation failed are recorded.

@@ -10,7 +10,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use jreg_access::{Right, right_of};
 use jreg_config::Settings;
-use jreg_oci::{Digest, Endpoint, MountSource, PageParams, Reference, RepositoryName};
+use jreg_oci::{
+    Digest, Endpoint, MountSource, PageParams, Reference, RepositoryName, TagHistoryQuery,
+};
 
 use super::guarded::{Registry, hash_of, send, token_target};
 use super::tokens::turns_during;
@@ -82,7 +84,8 @@ impl Who {
 /// Every operation once, in a repository.
 fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
     let digest: Digest = hash_of(b"x");
-    let reference = || Reference::Tag("latest".parse().unwrap());
+    let tag = || "latest".parse().unwrap();
+    let reference = || Reference::Tag(tag());
     let name = || name.clone();
     let id = || "none".to_owned();
     let mut all = vec![Endpoint::Ping];
@@ -128,7 +131,24 @@ fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
                 artifact_type: None,
                 page: PageParams::default(),
             },
-            Endpoint::Referrers { .. } => return all,
+            Endpoint::Referrers { .. } => Endpoint::Extensions,
+            Endpoint::Extensions => Endpoint::RepositoryExtensions { name: name() },
+            Endpoint::RepositoryExtensions { .. } => Endpoint::OciTagHistory {
+                name: name(),
+                tag: tag(),
+                query: TagHistoryQuery::default(),
+            },
+            Endpoint::OciTagHistory { .. } => {
+                Endpoint::TagHistory { name: name(), tag: tag(), page: PageParams::default() }
+            }
+            Endpoint::TagHistory { .. } => Endpoint::TagRestore { name: name(), tag: tag() },
+            Endpoint::TagRestore { .. } => {
+                Endpoint::DeletedManifests { name: name(), page: PageParams::default() }
+            }
+            Endpoint::DeletedManifests { .. } => {
+                Endpoint::ManifestRestore { name: name(), digest: digest.clone() }
+            }
+            Endpoint::ManifestRestore { .. } => return all,
         };
         all.push(next);
     }
@@ -140,7 +160,8 @@ fn request_of(endpoint: &Endpoint) -> (&'static str, String) {
     let name = endpoint.name().map(ToString::to_string).unwrap_or_default();
     let digest = hash_of(b"x").to_string();
     let path = info.template.replace("{name}", &name).replace("{digest}", &digest);
-    let path = path.replace("{reference}", "latest").replace("{id}", "none");
+    let path = path.replace("{reference}", "latest").replace("{tag}", "latest");
+    let path = path.replace("{id}", "none");
     let query = if info.id == "upload_put" { format!("?digest={digest}") } else { String::new() };
     let method = info.methods[0];
     let target = format!("{path}{query}");
@@ -431,5 +452,40 @@ async fn c13_conditions_of_a_delete_by_digest_are_bounded() {
         let is_refused = response.text().contains("20000 conditions");
         assert_eq!(is_refused, due == 403, "{name}: {}", response.text());
         assert!(turns >= 2, "{name}: {turns}");
+    }
+}
+
+/// A restore sets tags: the rules on tags apply to each of them, whether the request names it or not.
+#[tokio::test]
+async fn a_restore_sets_no_tag_that_may_not_be_pushed() {
+    let registry = Registry::with_policy(RELEASES).await;
+    let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+    let content = Content { app, name: "open/releases" };
+    let (one, _) = content.image(Some("v1"), "one").await;
+    content.image(Some("dev-1"), "one").await;
+    let (two, _) = content.image(Some("dev-2"), "two").await;
+    let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
+    let path = |path: &str| format!("/v2/open/releases/{path}");
+    let delete = http::Request::delete(path(&format!("manifests/{one}"))).header("Host", "test");
+    let deleted = send(&content.app, delete.body(jreg_net::server::Body::empty()).unwrap()).await;
+    assert_eq!(deleted.status, StatusCode::ACCEPTED);
+    let restore = format!("_jreg/deleted/{one}/restore");
+    for (target, body, due) in [
+        (&*path(&restore), r#"{"tags": true}"#.to_owned(), 403),
+        (&path("_jreg/tags/v1/restore"), format!(r#"{{"digest": "{two}"}}"#), 403),
+        (&path("_jreg/tags/dev-3/restore"), format!(r#"{{"digest": "{two}"}}"#), 200),
+        (&path(&format!("manifests/{one}")), String::new(), 404),
+        (&path(&restore), "{}".to_owned(), 200),
+        (&path(&format!("manifests/{one}")), String::new(), 200),
+        (&path("manifests/v1"), String::new(), 404),
+        (&path("manifests/dev-1"), String::new(), 404),
+        (&path("manifests/dev-3"), String::new(), 200),
+    ] {
+        let method = if body.is_empty() { "GET" } else { "POST" };
+        let request = http::Request::builder().method(method).uri(target).header("Host", "test");
+        let request = request.header("Authorization", &alice);
+        let request = request.header("Content-Type", "application/json");
+        let response = send(&registry.apps[0], request.body(body.into()).unwrap()).await;
+        assert_eq!(response.status.as_u16(), due, "{method} {target}: {}", response.text());
     }
 }

@@ -2,7 +2,7 @@
 
 use jreg_oci::{
     Algorithm, Digest, Endpoint, MountSource, PATH_BYTES_MAX, PageParams, QUERY_BYTES_MAX,
-    Reference, RepositoryName, RouteError, TAGS_PER_PUT_MAX, Tag,
+    Reference, RepositoryName, RouteError, TAGS_PER_PUT_MAX, Tag, TagHistoryQuery,
 };
 use proptest::prelude::*;
 
@@ -102,6 +102,86 @@ fn the_paths_of_the_specification_are_operations() {
     }
 }
 
+/// A request for the history of tag `v1` of `a/b`, as drafted for the specification.
+fn oci_tag_history(query: TagHistoryQuery) -> Endpoint {
+    Endpoint::OciTagHistory { name: name("a/b"), tag: "v1".parse().unwrap(), query }
+}
+
+#[test]
+fn the_paths_of_extensions_are_operations() {
+    let everything = page(None, None);
+    let (a, v1) = (|| name("a/b"), || "v1".parse().unwrap());
+    let whole = TagHistoryQuery {
+        n: Some(3),
+        before: Some("2026-04-03T02:01:00Z".to_owned()),
+        since: Some("2026-04-01T00:00:00+02:00".to_owned()),
+        digest: Some(sha256()),
+    };
+    let rows = [
+        ("GET /v2/_oci/ext/discover", Endpoint::Extensions),
+        ("HEAD /v2/a/b/_oci/ext/discover", Endpoint::RepositoryExtensions { name: a() }),
+        ("GET /v2/a/b/_oci/tag-history/v1", oci_tag_history(TagHistoryQuery::default())),
+        ("HEAD /v2/a/b/_oci/tag-history/v1?n=", oci_tag_history(TagHistoryQuery::default())),
+        (
+            "GET /v2/a/b/_oci/tag-history/v1?n=3&before=2026-04-03T02%3A01%3A00Z\
+             &since=2026-04-01T00:00:00+02:00&digest={sha256}&last=x",
+            oci_tag_history(whole),
+        ),
+        (
+            "GET /v2/a/b/_jreg/tags/v1/history",
+            Endpoint::TagHistory { name: a(), tag: v1(), page: everything.clone() },
+        ),
+        (
+            "GET /v2/a/b/_jreg/tags/v1/history?n=2&last=x",
+            Endpoint::TagHistory { name: a(), tag: v1(), page: page(Some(2), Some("x")) },
+        ),
+        ("POST /v2/a/b/_jreg/tags/v1/restore", Endpoint::TagRestore { name: a(), tag: v1() }),
+        ("GET /v2/a/b/_jreg/deleted", Endpoint::DeletedManifests { name: a(), page: everything }),
+        (
+            "POST /v2/a/b/_jreg/deleted/{sha256}/restore",
+            Endpoint::ManifestRestore { name: a(), digest: sha256() },
+        ),
+    ];
+    for (line, expected) in rows {
+        assert_eq!(route(line), Ok(expected), "{line}");
+    }
+}
+
+#[test]
+fn tags_and_names_may_contain_the_words_of_extensions() {
+    let rows = [
+        ("GET /v2/ext/discover/_oci/ext/discover", "repository_extensions", "ext/discover"),
+        ("GET /v2/a/_oci/tag-history/discover", "oci_tag_history", "a"),
+        ("GET /v2/a/blobs/_oci/tag-history/list", "oci_tag_history", "a/blobs"),
+        ("GET /v2/a/_jreg/tags/manifests/history", "tag_history", "a"),
+        ("GET /v2/a/_jreg/tags/_jreg/history", "tag_history", "a"),
+        ("POST /v2/a/_jreg/tags/blobs/restore", "tag_restore", "a"),
+        ("GET /v2/tags/_jreg/deleted", "deleted_manifests", "tags"),
+        ("GET /v2/a/manifests/_jreg", "manifest_get", "a"),
+        ("GET /v2/a/manifests/_oci", "manifest_get", "a"),
+        ("GET /v2/ext/manifests/discover", "manifest_get", "ext"),
+        ("GET /v2/a/deleted/manifests/restore", "manifest_get", "a/deleted"),
+        ("GET /v2/a/blobs/uploads/_oci", "upload_status", "a"),
+    ];
+    for (line, id, repository) in rows {
+        let endpoint = route(line).unwrap();
+        assert_eq!(endpoint.id(), id, "{line}");
+        assert_eq!(endpoint.name().unwrap().as_str(), repository, "{line}");
+    }
+    for line in [
+        "GET /v2/_oci/tag-history/v1",
+        "GET /v2/_jreg/deleted",
+        "GET /v2/_jreg/tags/v1/history",
+        "GET /v2/a/_oci/ext/other",
+        "GET /v2/a/_oci/tag-history/",
+        "GET /v2/a/_jreg/tags/v1",
+        "GET /v2/a/_jreg/deleted/{sha256}",
+        "GET /v2/a/_jreg/other/v1/history",
+    ] {
+        assert_eq!(route(line), Err(RouteError::NotFound), "{line}");
+    }
+}
+
 #[test]
 fn names_may_contain_the_words_of_the_paths() {
     let rows = [
@@ -194,6 +274,13 @@ fn other_methods_get_the_allowed_ones() {
         ("/v2/a/manifests/v1", &["GET", "HEAD", "PUT", "DELETE"]),
         ("/v2/a/tags/list", &["GET", "HEAD"]),
         ("/v2/a/referrers/{sha256}", &["GET", "HEAD"]),
+        ("/v2/_oci/ext/discover", &["GET", "HEAD"]),
+        ("/v2/a/_oci/ext/discover", &["GET", "HEAD"]),
+        ("/v2/a/_oci/tag-history/v1", &["GET", "HEAD"]),
+        ("/v2/a/_jreg/tags/v1/history", &["GET", "HEAD"]),
+        ("/v2/a/_jreg/tags/v1/restore", &["POST"]),
+        ("/v2/a/_jreg/deleted", &["GET", "HEAD"]),
+        ("/v2/a/_jreg/deleted/{sha256}/restore", &["POST"]),
     ];
     for (path, allowed) in rows {
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "get", ""] {
@@ -225,6 +312,7 @@ fn kind(error: &RouteError) -> &'static str {
         RouteError::InvalidDigest(_) => "InvalidDigest",
         RouteError::MissingDigest => "MissingDigest",
         RouteError::InvalidTag(_) => "InvalidTag",
+        RouteError::InvalidTagOfHistory(_) => "InvalidTagOfHistory",
         RouteError::InvalidQuery { .. } => "InvalidQuery",
         RouteError::TooManyTags { .. } => "TooManyTags",
         RouteError::PathTooLong { .. } => "PathTooLong",
@@ -238,6 +326,21 @@ fn assert_refused(rows: &[(&str, &str)]) {
         let error = route(line).expect_err(line);
         assert_eq!(kind(&error), *expected, "{line}: {error}");
     }
+}
+
+/// The draft says that a 404 means that there are no histories at all: no tag is another error here.
+#[test]
+fn requests_for_histories_are_checked() {
+    assert_refused(&[
+        ("GET /v2/a/_oci/tag-history/-x", "InvalidTagOfHistory"),
+        ("GET /v2/a/_jreg/tags/a+b/history", "InvalidTagOfHistory"),
+        ("GET /v2/A/_oci/tag-history/-x", "InvalidName"),
+        ("GET /v2/a/_oci/tag-history/v1?n=x", "InvalidQuery"),
+        ("GET /v2/a/_oci/tag-history/v1?since=1&since=2", "InvalidQuery"),
+        ("GET /v2/a/_oci/tag-history/v1?digest=x", "InvalidDigest"),
+        ("POST /v2/a/_jreg/tags/-x/restore", "InvalidTag"),
+        ("POST /v2/a/_jreg/deleted/sha256:x/restore", "InvalidDigest"),
+    ]);
 }
 
 #[test]
@@ -317,7 +420,11 @@ fn encodings_are_decoded_once_and_strictly() {
     // What the path names is the same, whether its slashes are encoded or not.
     let hex = sha256().hex();
     for info in Endpoint::ALL {
-        let path = info.template.replace("{name}", "a/b/c").replace("{reference}", "v1");
+        let path = info
+            .template
+            .replace("{name}", "a/b/c")
+            .replace("{reference}", "v1")
+            .replace("{tag}", "v1");
         let path = path.replace("{digest}", &format!("sha256:{hex}")).replace("{id}", "x");
         let query = if info.id == "upload_put" { "?digest={sha256}" } else { "" };
         for method in info.methods {
@@ -546,6 +653,7 @@ fn request_lines() -> Vec<(&'static str, String)> {
             .replace("{name}", "a/b")
             .replace("{digest}", SHA256)
             .replace("{reference}", "v1")
+            .replace("{tag}", "v1")
             .replace("{id}", "x");
         format!("{method} {path}?digest={SHA256}")
     };
@@ -574,12 +682,19 @@ fn position(endpoint: &Endpoint) -> usize {
         Endpoint::ManifestDelete { .. } => 13,
         Endpoint::TagList { .. } => 14,
         Endpoint::Referrers { .. } => 15,
+        Endpoint::Extensions => 16,
+        Endpoint::RepositoryExtensions { .. } => 17,
+        Endpoint::OciTagHistory { .. } => 18,
+        Endpoint::TagHistory { .. } => 19,
+        Endpoint::TagRestore { .. } => 20,
+        Endpoint::DeletedManifests { .. } => 21,
+        Endpoint::ManifestRestore { .. } => 22,
     }
 }
 
 #[test]
 fn the_list_of_operations_is_complete_and_true() {
-    let mut seen = vec![false; 16];
+    let mut seen = vec![false; 23];
     for (id, line) in request_lines() {
         let endpoint = route(&line).unwrap();
         let info = Endpoint::ALL[position(&endpoint)];
@@ -602,6 +717,14 @@ fn any_segment() -> impl Strategy<Value = String> {
         "list",
         "referrers",
         "_catalog",
+        "_oci",
+        "ext",
+        "discover",
+        "tag-history",
+        "_jreg",
+        "history",
+        "restore",
+        "deleted",
         "",
         "a",
         "b-c",
@@ -627,6 +750,8 @@ fn any_query() -> impl Strategy<Value = String> {
         "from",
         "tag",
         "artifactType",
+        "before",
+        "since",
         "digest-algorithm",
         "x",
     ]);

@@ -13,8 +13,8 @@ use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
 use crate::manifest::{HeadlessManifest, is_required, manifest_header, referrer_entry};
 use crate::record::{
-    Link, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord, VersionedRecord,
-    decode_versioned,
+    Link, ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, StoredRecord,
+    VersionedRecord, decode_versioned,
 };
 use crate::window::WRITE_MAX;
 use crate::{Error, Result};
@@ -42,7 +42,7 @@ struct SoundManifest<'a> {
     of: FindingSubject<'a>,
     name: &'a RepositoryName,
     digest: &'a Digest,
-    manifest: Box<Manifest>,
+    manifest: Manifest,
     record: ManifestRecord,
     etag: ETag,
     /// Whether no push can still be about to write the records that go with it.
@@ -104,7 +104,7 @@ impl FsckRun<'_> {
         }
         let (manifest, read) = match judged {
             ManifestVerdict::Gone => return Ok(()),
-            ManifestVerdict::Sound(manifest, read) => (manifest, read),
+            ManifestVerdict::Sound(sound) => *sound,
             ManifestVerdict::Unsound(kind, bad) => {
                 if scope == ManifestScope::Everything {
                     self.bad_manifest(kind, &of, digest, bad).await?;
@@ -180,7 +180,9 @@ impl FsckRun<'_> {
         if is.subject == should.subject && is.artifact_type == should.artifact_type {
             return;
         }
-        let record = ManifestRecord { header: should, bytes: sound.record.bytes.clone() };
+        let (change, restored) = (is.change, is.restored);
+        let header = ManifestHeader { change, restored, ..should };
+        let record = ManifestRecord { header, bytes: sound.record.bytes.clone() };
         let swap = async {
             let written = self.core.swap(sound.of.key, Some(&sound.etag), record.encode()).await?;
             Ok(written.is_some())
@@ -367,7 +369,7 @@ impl FsckRun<'_> {
 /// The verdict on a manifest's record.
 enum ManifestVerdict {
     Gone,
-    Sound(Box<Manifest>, VersionedRecord<ManifestRecord>),
+    Sound(Box<(Manifest, VersionedRecord<ManifestRecord>)>),
     Unsound(FindingKind, UnreadableRecord),
 }
 
@@ -398,7 +400,7 @@ fn judge(key: &Key, digest: &Digest, raw: RawState) -> ManifestVerdict {
         return bad(FindingKind::ManifestDigest, reason, record);
     }
     match Manifest::parse_stored(&read.value.header.media_type, &read.value.bytes) {
-        Ok(manifest) => ManifestVerdict::Sound(Box::new(manifest), read),
+        Ok(manifest) => ManifestVerdict::Sound(Box::new((manifest, read))),
         Err(error) => bad(FindingKind::ManifestInvalid, error.to_string(), record),
     }
 }

@@ -332,7 +332,7 @@ async fn a_purge_leaves_nothing_to_restore() {
         let refused = repository.manifest_purge(&of, false).await;
         let tagged = PurgeObstacle::Tagged(vec![tag("v1")]);
         assert!(
-            matches!(&refused, Err(Error::PurgeRefused { obstacle, .. }) if *obstacle == tagged),
+            matches!(&refused, Err(Error::PurgeRefused { obstacle, .. }) if **obstacle == tagged),
             "{refused:?}"
         );
         let report = repository.manifest_purge(&of, true).await.unwrap();

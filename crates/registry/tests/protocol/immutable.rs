@@ -53,7 +53,7 @@ async fn other(bench: &Bench) -> Repository {
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, Error>) -> ImmutableRefusal {
     match result {
-        Err(Error::Immutable(refusal)) => refusal,
+        Err(Error::Immutable(refusal)) => *refusal,
         other => panic!("{other:?}"),
     }
 }

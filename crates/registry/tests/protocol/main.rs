@@ -14,6 +14,7 @@ mod fsck_concurrent;
 mod gc;
 mod history;
 mod immutable;
+mod purging;
 mod pushing;
 mod reaping;
 mod repairing;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::output::AuditOutput;
-use super::{AuditError, AuditLog, AuditTarget};
+use super::{AuditError, AuditLog, AuditTarget, TagChangeAudit};
 
 /// The user database of the system.
 const ACCOUNTS: &str = "/etc/passwd";
@@ -66,6 +66,8 @@ pub struct CommandAuditRecord {
     asked: Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     credential: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tag_changes: Vec<TagChangeAudit>,
     outcome: CommandOutcome,
 }
 
@@ -89,6 +91,7 @@ impl CommandAuditRecord {
             operation,
             asked,
             credential,
+            tag_changes: Vec::new(),
             outcome,
         }
     }
@@ -110,11 +113,16 @@ impl AuditedCommand {
     }
 
     /// Writes the outcome.
-    pub async fn end(mut self, outcome: CommandOutcome, credential: Option<String>) {
+    pub async fn end(
+        mut self,
+        outcome: CommandOutcome,
+        credential: Option<String>,
+        tag_changes: Vec<TagChangeAudit>,
+    ) {
         if let Some((operation, asked)) = self.command.take() {
             let operator = self.operator;
             let entry = CommandAuditRecord::new(operator, operation, asked, credential, outcome);
-            self.log.record(&entry).await;
+            self.log.record(&CommandAuditRecord { tag_changes, ..entry }).await;
         }
     }
 }

@@ -149,7 +149,7 @@ async fn a_command_without_an_end_record_was_stopped() {
         command::AuditedCommand::new(&log, operator, "gc", serde_json::json!({ "force": true }))
     };
     drop(begun());
-    begun().end(command::CommandOutcome::Done, None).await;
+    begun().end(command::CommandOutcome::Done, None, Vec::new()).await;
     log.flush().await;
     let text = std::fs::read_to_string(&path).unwrap();
     let lines: Vec<serde_json::Value> =
