@@ -25,7 +25,7 @@ use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::LifecycleAction;
-pub use upload::{CancelArgs, UploadAction};
+pub use upload::{CancelArgs, UploadAction, UsageArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -124,6 +124,12 @@ pub enum CliCommand {
     /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
+    /// Show how many bytes repositories hold.
+    ///
+    /// Unique bytes of the manifests of each repository, tagged or not, and of the blobs that they reference;
+    /// separately those of deleted content that is kept, and of open uploads. Exit codes: 0 done, 1 failed, 2 wrong
+    /// command line, 130 interrupted.
+    Usage(UsageArgs),
     /// List and cancel unfinished uploads, and show what they hold.
     #[command(subcommand)]
     Upload(UploadAction),

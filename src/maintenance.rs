@@ -11,6 +11,7 @@ pub mod print;
 pub mod socket;
 mod token;
 mod upload;
+mod usage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use jreg_registry::{
     ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
     GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, HeldUploads, Registry,
+    RepositoryUsage,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -27,6 +29,7 @@ use tokio::sync::mpsc;
 pub use history::{HistoryReport, HistoryRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 pub use upload::{UploadReport, UploadRequest};
+pub use usage::{UsageReport, UsageRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
@@ -53,6 +56,8 @@ pub enum MaintenanceCommand {
     Token(AccessTokenRequest),
     /// List or cancel unfinished uploads.
     Upload(UploadRequest),
+    /// Count what repositories hold.
+    Usage(UsageRequest),
     /// Show or restore what tags and manifests were, or remove one for good.
     History(HistoryRequest),
 }
@@ -117,6 +122,8 @@ pub enum MaintenanceEvent {
         images: Vec<String>,
     },
     Finding(FsckFinding),
+    /// What one repository holds.
+    Repository(RepositoryUsage),
     /// Events were dropped because the queue was full.
     Omitted {
         events: u64,
@@ -139,6 +146,7 @@ pub enum MaintenanceReport {
     Explain(ExplainReport),
     Token(AccessTokenReport),
     Upload(UploadReport),
+    Usage(UsageReport),
     History(HistoryReport),
 }
 
@@ -285,6 +293,10 @@ impl MaintenanceContext {
                 let done = Box::pin(upload::run(&self.registry, request)).await;
                 done.map(MaintenanceReport::Upload)
             }
+            MaintenanceCommand::Usage(request) => {
+                let done = Box::pin(usage::run(&self.registry, &request, &sender.events)).await;
+                done.map(MaintenanceReport::Usage).map_err(|error| error_chain(&error))
+            }
             MaintenanceCommand::History(request) => {
                 let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
                 done.map(MaintenanceReport::History).map_err(|error| error_chain(&error))
@@ -310,7 +322,7 @@ impl MaintenanceCommand {
         match self {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
-            Self::Explain(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Explain(_) | Self::Token(AccessTokenRequest::List) | Self::Usage(_) => None,
             Self::Upload(request) => request.changes().then_some("upload_cancel"),
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
@@ -324,9 +336,12 @@ impl MaintenanceReport {
     fn credential(&self) -> Option<String> {
         match self {
             Self::Token(report) => report.tokens.first().map(|token| token.id.to_string()),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::History(_) | Self::Upload(_) => {
-                None
-            }
+            Self::Gc(_)
+            | Self::Fsck(_)
+            | Self::Explain(_)
+            | Self::History(_)
+            | Self::Upload(_)
+            | Self::Usage(_) => None,
         }
     }
 
@@ -334,9 +349,12 @@ impl MaintenanceReport {
     fn changes(&self) -> Vec<TagChangeAudit> {
         match self {
             Self::History(report) => report.audited_changes(),
-            Self::Gc(_) | Self::Fsck(_) | Self::Explain(_) | Self::Token(_) | Self::Upload(_) => {
-                Vec::new()
-            }
+            Self::Gc(_)
+            | Self::Fsck(_)
+            | Self::Explain(_)
+            | Self::Token(_)
+            | Self::Upload(_)
+            | Self::Usage(_) => Vec::new(),
         }
     }
 }
@@ -381,6 +399,7 @@ impl fmt::Display for MaintenanceCommand {
             Self::Explain(_) => "explain",
             Self::Token(_) => "token",
             Self::Upload(_) => "upload",
+            Self::Usage(_) => "usage",
             Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
             Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",
             Self::History(HistoryRequest::ListDeleted { .. }) => "manifest list-deleted",

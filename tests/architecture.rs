@@ -149,7 +149,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 36] = [
+const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -175,6 +175,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
     ("history", &["call", "error", "headers", "page"]),
     ("oci_history", &["call", "error", "headers", "page"]),
     ("deleted", &["call", "error", "headers", "page"]),
+    ("usage", &["call", "error", "headers", "page"]),
     ("restores", &["body", "call", "conditional", "error", "headers", "outcome"]),
     ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
     ("catalog", &["call", "error", "headers", "page"]),
@@ -194,6 +195,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
             "catalog",
             "context",
             "deleted",
+            "usage",
             "error",
             "extensions",
             "headers",
@@ -215,7 +217,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
     ("change", &[]),
     ("format", &[]),
     ("upload_id", &[]),
@@ -238,6 +240,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
     ("rules", &[]),
     ("session", &["record"]),
     ("session_cache", &["session", "upload_id"]),
+    ("size_cache", &["fingerprint"]),
     ("suspects", &[]),
     (
         "core",
@@ -258,6 +261,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
             "referrer_cache",
             "rules",
             "session_cache",
+            "size_cache",
             "suspects",
             "window",
         ],
@@ -491,6 +495,20 @@ const REGISTRY_MODULES: [(&str, &[&str]); 51] = [
             "tag_record",
             "upload_list",
             "window",
+        ],
+    ),
+    (
+        "storage_usage",
+        &[
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "manifest_copy",
+            "record",
+            "registry",
+            "size_cache",
+            "upload_list",
         ],
     ),
     ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record"]),

@@ -1,11 +1,11 @@
-//! `jreg upload list` and `cancel` with the real binary, alone on a folder, beside its server, and on a
+//! `jreg upload list` and `cancel`, and `jreg usage`, with the real binary, alone on a folder, beside its server, and on a
 //! bucket; and what `gc` and `fsck` say of unfinished uploads.
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 use jreg_testkit::s3::{S3Server, S3Spec};
-use jreg_testkit::{Client, Process, Request};
+use jreg_testkit::{Client, Image, Process, Request, Scenario, push_image};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
@@ -133,6 +133,41 @@ fn a_file_that_no_session_names_is_listed() {
     Command::new("sh").args(["-c", aged]).current_dir(folder.path()).status().unwrap();
     assert!(jreg(folder.path(), &["upload", "cancel", id]).status.success());
     assert_eq!(bytes_in(folder.path()), 0);
+}
+
+#[test]
+fn usage_is_shown_alone_and_beside_the_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start(BINARY, folder.path());
+    let image = Image::plain(1);
+    block_on(async {
+        let mut scenario = Scenario::new("app", process.client());
+        scenario.run(push_image("v1", &image)).await;
+        begin(&process.client(), "contract/app").await;
+    });
+    let bytes: usize = image.blobs.iter().map(|blob| blob.bytes.len()).sum();
+    let check = || {
+        let output = jreg(folder.path(), &["usage", "contract", "--json"]);
+        let total = report(&output);
+        assert_eq!((&total["report"], &total["repositories"]), (&"usage".into(), &1.into()));
+        assert_eq!(
+            (&total["blob_bytes"], &total["upload_bytes"]),
+            (&bytes.into(), &UPLOAD_BYTES.into())
+        );
+        let first: Value = serde_json::from_str(text(&output).lines().next().unwrap()).unwrap();
+        assert_eq!(first["event"], "repository");
+        assert_eq!(
+            (&first["repository"], &first["manifests"]),
+            (&"contract/app".into(), &1.into())
+        );
+        let none = report(&jreg(folder.path(), &["usage", "contract/a", "--json"]));
+        assert_eq!(none["repositories"], 0, "a part of a component is no prefix");
+    };
+    check();
+    process.terminate();
+    check();
+    let shown = text(&jreg(folder.path(), &["usage"]));
+    assert!(shown.contains("1 manifests  3 blobs  300.0 KiB in 1 open uploads\n"), "{shown}");
 }
 
 #[test]

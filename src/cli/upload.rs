@@ -1,4 +1,4 @@
-//! Arguments of `jreg upload`.
+//! Arguments of `jreg upload` and `jreg usage`.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use jreg_config::ConfigError;
 
 use super::{Maintenance, StoreArgs, duration};
-use crate::maintenance::{MaintenanceCommand, UploadRequest};
+use crate::maintenance::{MaintenanceCommand, UploadRequest, UsageRequest};
 
 /// Subcommands of `jreg upload`.
 #[derive(Debug, Subcommand)]
@@ -60,5 +60,29 @@ impl UploadAction {
             }
         };
         store.resolve(MaintenanceCommand::Upload(request), true, environment)
+    }
+}
+
+/// Arguments of `jreg usage`.
+#[derive(Debug, Args)]
+pub struct UsageArgs {
+    /// Repository; those below it are counted, too [default: all]
+    prefix: Option<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+impl UsageArgs {
+    /// Adds the settings of the file and the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn resolve(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        let command = MaintenanceCommand::Usage(UsageRequest { prefix: self.prefix });
+        self.store.resolve(command, true, environment)
     }
 }

@@ -157,9 +157,10 @@ async fn run_to_end(
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
         MaintenanceReport::Upload(report) => report.failed == 0,
-        MaintenanceReport::Gc(_) | MaintenanceReport::Token(_) | MaintenanceReport::History(_) => {
-            true
-        }
+        MaintenanceReport::Gc(_)
+        | MaintenanceReport::Token(_)
+        | MaintenanceReport::Usage(_)
+        | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
     };
@@ -191,6 +192,7 @@ async fn find(
                 MaintenanceCommand::Fsck(_)
                 | MaintenanceCommand::Explain(_)
                 | MaintenanceCommand::Upload(_)
+                | MaintenanceCommand::Usage(_)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;

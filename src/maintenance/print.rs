@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, history, token, upload};
+use super::{MaintenanceEvent, MaintenanceReport, history, token, upload, usage};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -107,6 +107,7 @@ impl ProgressLine {
             MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
                 return self.bar.finish_and_clear();
             }
+            MaintenanceEvent::Repository(_) => self.objects += 1,
             MaintenanceEvent::Omitted { .. } | MaintenanceEvent::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
@@ -136,12 +137,14 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Action { action, outcome } => action_line(action, *outcome),
         MaintenanceEvent::Repairing { finding, images } => repairing_lines(finding, images),
         MaintenanceEvent::Finding(finding) => finding_lines(finding),
+        MaintenanceEvent::Repository(usage) => usage::line(usage),
         MaintenanceEvent::Omitted { events } => format!("... and {} lines more\n", number(*events)),
         MaintenanceEvent::Done(report) => match &**report {
             MaintenanceReport::Gc(done) => collected(done),
             MaintenanceReport::Fsck(checked) => check_summary(checked),
             MaintenanceReport::Explain(explanation) => explained(explanation),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::Usage(report) => usage::plain(report),
             MaintenanceReport::Upload(report) => upload::plain(report),
             MaintenanceReport::History(report) => history::plain(report),
         },

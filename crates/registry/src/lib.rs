@@ -17,6 +17,7 @@
 //! - `upload_body.rs`: a request's body, which may be stored before its session is looked up
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `upload_list.rs`: the uploads of all repositories, what they hold, and how an operator cancels them
+//! - `storage_usage.rs`: how many bytes the manifests of a repository hold
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
@@ -80,6 +81,8 @@ mod registry;
 mod rules;
 mod session;
 mod session_cache;
+mod size_cache;
+mod storage_usage;
 mod suspects;
 mod tag;
 mod tag_record;
@@ -129,6 +132,7 @@ pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};
 pub use registry::{OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
+pub use storage_usage::{OpenUploads, RepositoryUsage};
 pub use tag::TagTransition;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};

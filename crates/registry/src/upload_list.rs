@@ -89,7 +89,10 @@ struct SessionEntry {
 }
 
 /// Tails of one upload in the listing: their size, and when the last was written.
-type Tails = HashMap<String, (u64, SystemTime)>;
+pub(crate) type Tails = HashMap<String, (u64, SystemTime)>;
+
+/// Files of uploads, by the store's id of each.
+pub(crate) type StagedFiles = HashMap<String, StagedUpload>;
 
 impl Registry {
     /// The unfinished uploads, in the order in which they began. Reads every session.
@@ -154,28 +157,11 @@ impl Core {
     async fn list_uploads(&self) -> Result<UploadList> {
         // Before the sessions: a file that none of them names then is an orphan, or one will.
         let staged = self.store.staged_uploads(keys::BLOBS).await?;
-        let mut staged: HashMap<_, _> =
+        let staged: HashMap<_, _> =
             staged.into_iter().map(|staged| (staged.upload.id.clone(), staged)).collect();
-        let (mut list, mut tails) = (UploadList::default(), Tails::new());
-        let mut pages = self.list_pages(keys::UPLOADS);
-        while let Some(page) = pages.next().await? {
-            let mut sessions = Vec::new();
-            for entry in page.entries {
-                let last_modified = entry.last_modified;
-                match keys::upload_key(&entry.key) {
-                    Some(UploadKey::Session(id)) => {
-                        sessions.push(SessionEntry { id, key: entry.key, last_modified });
-                    }
-                    Some(UploadKey::Tail(id, _)) => {
-                        let tail = tails.entry(id.to_string()).or_insert((0, last_modified));
-                        tail.0 += entry.size_bytes;
-                        tail.1 = tail.1.max(last_modified);
-                    }
-                    None => {}
-                }
-            }
-            self.add_sessions(sessions, &mut staged, &mut tails, &mut list).await?;
-        }
+        let mut list = UploadList::default();
+        let (staged, tails) =
+            self.visit_sessions(staged, &mut |upload: ListedUpload| list.add(upload)).await?;
         for (id, (bytes, last)) in tails {
             // Its session ended the page before.
             if let Some(upload) = list.uploads.iter_mut().find(|upload| upload.id == id) {
@@ -195,13 +181,42 @@ impl Core {
         Ok(list)
     }
 
+    /// Reads the sessions of unfinished uploads, and returns the files and tails that none of them names.
+    pub(crate) async fn visit_sessions(
+        &self,
+        mut staged: StagedFiles,
+        add: &mut (dyn FnMut(ListedUpload) + Send),
+    ) -> Result<(StagedFiles, Tails)> {
+        let mut tails = Tails::new();
+        let mut pages = self.list_pages(keys::UPLOADS);
+        while let Some(page) = pages.next().await? {
+            let mut sessions = Vec::new();
+            for entry in page.entries {
+                let last_modified = entry.last_modified;
+                match keys::upload_key(&entry.key) {
+                    Some(UploadKey::Session(id)) => {
+                        sessions.push(SessionEntry { id, key: entry.key, last_modified });
+                    }
+                    Some(UploadKey::Tail(id, _)) => {
+                        let tail = tails.entry(id.to_string()).or_insert((0, last_modified));
+                        tail.0 += entry.size_bytes;
+                        tail.1 = tail.1.max(last_modified);
+                    }
+                    None => {}
+                }
+            }
+            self.add_sessions(sessions, &mut staged, &mut tails, add).await?;
+        }
+        Ok((staged, tails))
+    }
+
     /// Adds the unfinished ones of a page of sessions.
     async fn add_sessions(
         &self,
         sessions: Vec<SessionEntry>,
-        staged: &mut HashMap<String, StagedUpload>,
+        staged: &mut StagedFiles,
         tails: &mut Tails,
-        list: &mut UploadList,
+        add: &mut (dyn FnMut(ListedUpload) + Send),
     ) -> Result<()> {
         let reads: Vec<_> = sessions
             .into_iter()
@@ -227,7 +242,7 @@ impl Core {
             }
             let (id, started) = (id.to_string(), Some(seconds(id.begun())));
             let last_byte = seconds(last_byte);
-            list.add(ListedUpload { id, repository, state, started, last_byte, bytes });
+            add(ListedUpload { id, repository, state, started, last_byte, bytes });
         }
         Ok(())
     }
@@ -237,7 +252,7 @@ impl Core {
     async fn held_by(
         &self,
         session: &UploadSession,
-        staged: &mut HashMap<String, StagedUpload>,
+        staged: &mut StagedFiles,
         last_byte: SystemTime,
     ) -> Result<Option<(Option<RepositoryName>, ListedUploadState, u64, SystemTime)>> {
         let mut last_byte = last_byte;

@@ -21,3 +21,4 @@ mod repairing;
 mod sessions;
 mod tagging;
 mod touching;
+mod usage;
