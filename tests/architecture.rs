@@ -217,7 +217,7 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
     ("change", &[]),
     ("format", &[]),
     ("upload_id", &[]),
@@ -241,6 +241,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
     ("session", &["record"]),
     ("session_cache", &["session", "upload_id"]),
     ("size_cache", &["fingerprint"]),
+    ("quota_ledger", &["fingerprint"]),
     ("suspects", &[]),
     (
         "core",
@@ -257,6 +258,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
             "options",
             "page",
             "part_buffer",
+            "quota_ledger",
             "record",
             "referrer_cache",
             "rules",
@@ -312,6 +314,24 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
         ],
     ),
     (
+        "content_sizes",
+        &["core", "error", "fingerprint", "keys", "link", "listing", "record", "size_cache"],
+    ),
+    (
+        "quota",
+        &[
+            "body",
+            "content_sizes",
+            "core",
+            "error",
+            "fingerprint",
+            "page",
+            "quota_ledger",
+            "registry",
+            "upload_list",
+        ],
+    ),
+    (
         "writer",
         &[
             "body",
@@ -337,6 +357,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
             "body",
             "error",
             "keys",
+            "quota",
             "record",
             "registry",
             "rules",
@@ -355,6 +376,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
             "keys",
             "link",
             "reaper",
+            "quota",
             "record",
             "registry",
             "rules",
@@ -412,6 +434,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
             "error",
             "keys",
             "options",
+            "quota",
             "record",
             "registry",
             "rules",
@@ -425,6 +448,20 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
         &[
             "change", "content", "error", "keys", "manifest", "page", "record", "registry",
             "rules", "tag", "window",
+        ],
+    ),
+    (
+        "storage_usage",
+        &[
+            "content_sizes",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "manifest_copy",
+            "record",
+            "registry",
+            "upload_list",
         ],
     ),
     (
@@ -495,20 +532,6 @@ const REGISTRY_MODULES: [(&str, &[&str]); 54] = [
             "tag_record",
             "upload_list",
             "window",
-        ],
-    ),
-    (
-        "storage_usage",
-        &[
-            "core",
-            "error",
-            "fingerprint",
-            "keys",
-            "manifest_copy",
-            "record",
-            "registry",
-            "size_cache",
-            "upload_list",
         ],
     ),
     ("explain", &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record"]),

@@ -33,6 +33,7 @@ use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
+use crate::quota_ledger::QuotaLedger;
 use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
@@ -97,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) referrer_reads: Arc<Semaphore>,
     /// Sizes of what manifests reference, for counting what repositories hold.
     pub(crate) sizes: Arc<SizeCache>,
+    /// What the pools of quotas hold.
+    pub(crate) quotas: Arc<QuotaLedger>,
     /// A permit for each request that counts.
     pub(crate) usage_counts: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
@@ -139,6 +142,7 @@ impl Core {
             manifest_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             sizes: Arc::new(SizeCache::new()),
+            quotas: Arc::default(),
             usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),
             store,

@@ -17,7 +17,8 @@
 //! - `upload_body.rs`: a request's body, which may be stored before its session is looked up
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `upload_list.rs`: the uploads of all repositories, what they hold, and how an operator cancels them
-//! - `storage_usage.rs`: how many bytes the manifests of a repository hold
+//! - `storage_usage.rs`, `content_sizes.rs`, `size_cache.rs`: how many bytes the manifests of a repository hold
+//! - `quota.rs`, `quota_ledger.rs`: how much the repositories of a pool may hold together
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
@@ -48,6 +49,7 @@ mod change;
 mod commit;
 mod compute;
 mod content;
+mod content_sizes;
 mod core;
 mod damaged;
 mod delete;
@@ -73,6 +75,8 @@ mod page;
 mod part_buffer;
 mod protect;
 mod purge;
+mod quota;
+mod quota_ledger;
 mod reaper;
 mod record;
 mod referrer;
@@ -132,10 +136,10 @@ pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};
 pub use registry::{OpenError, Registry, RegistryUsage, Repository};
 pub use rules::Rule;
-pub use storage_usage::{OpenUploads, RepositoryUsage};
+pub use storage_usage::RepositoryUsage;
 pub use tag::TagTransition;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};
 pub use upload_list::{
-    HeldUploads, ListedUpload, ListedUploadState, UPLOADS_LISTED_MAX, UploadList,
+    HeldUploads, ListedUpload, ListedUploadState, OpenUploads, UPLOADS_LISTED_MAX, UploadList,
 };

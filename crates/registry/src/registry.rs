@@ -215,6 +215,10 @@ impl Registry {
         Self { core: Arc::new(core) }
     }
 
+    pub(crate) fn of(core: Core) -> Self {
+        Self { core: Arc::new(core) }
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }

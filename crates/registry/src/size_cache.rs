@@ -8,7 +8,7 @@ use quick_cache::unsync::Cache as Lru;
 use crate::fingerprint::Fingerprint;
 
 /// How many manifests are remembered, and the most references of one that is.
-const MANIFESTS_MAX: usize = 20_000;
+const MANIFESTS_MAX: usize = 50_000;
 const REFERENCES_MAX: usize = 64;
 
 /// A manifest and the blobs that it references, with their sizes.

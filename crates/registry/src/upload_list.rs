@@ -104,6 +104,24 @@ impl Registry {
         self.core().list_uploads().await
     }
 
+    /// The open uploads of every repository, for [`Repository::storage_usage`]: what the sessions say.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn open_uploads(&self) -> Result<OpenUploads> {
+        let mut uploads = OpenUploads::default();
+        self.core()
+            .visit_sessions(HashMap::new(), &mut |upload: ListedUpload| {
+                let Some(repository) = upload.repository else { return };
+                let held = uploads.0.entry(repository).or_default();
+                held.uploads += 1;
+                held.bytes += upload.bytes;
+            })
+            .await?;
+        Ok(uploads)
+    }
+
     /// Cancels a listed upload, or removes bytes that no session names, and frees what they hold.
     ///
     /// # Errors
@@ -126,6 +144,21 @@ impl Registry {
             }
             (_, Ok(id)) => core.cancel_session(&id).await,
         }
+    }
+}
+
+/// What open uploads hold, by repository.
+#[derive(Clone, Debug, Default)]
+pub struct OpenUploads(HashMap<RepositoryName, HeldUploads>);
+
+impl OpenUploads {
+    pub(crate) fn of(&self, repository: &RepositoryName) -> HeldUploads {
+        self.0.get(repository).copied().unwrap_or_default()
+    }
+
+    /// The bytes of those whose repositories match.
+    pub(crate) fn bytes_of(&self, matches: impl Fn(&RepositoryName) -> bool) -> u64 {
+        self.0.iter().filter(|(name, _)| matches(name)).map(|(_, held)| held.bytes).sum()
     }
 }
 

@@ -16,6 +16,7 @@ mod history;
 mod immutable;
 mod purging;
 mod pushing;
+mod quota;
 mod reaping;
 mod repairing;
 mod sessions;
