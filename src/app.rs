@@ -11,6 +11,7 @@ use jreg_access::{
     JwksFetchError, JwksFetcher, RegistryGate,
 };
 use jreg_config::{Settings, StorageLocation};
+use jreg_events::SinkClient;
 use jreg_http::{Api, ApiContext};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
@@ -28,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::error::StartError;
-use crate::jobs::{self, CertificateJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob};
+use crate::jobs::{self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob};
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
@@ -95,6 +96,8 @@ impl App {
         let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
         let registry = registry.with_rules(rules);
+        let registry = options::with_events(registry, &settings);
+        let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
@@ -111,8 +114,9 @@ impl App {
         let authorizer = authorization.authorizer(guard.as_ref());
         let audit = open_audit(&settings, &metrics).await?;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
-        let reloader = ReloadJob::new(guard.clone(), tls.clone(), lifecycle.clone());
-        let jobs = Jobs { reloader, renewer: acme.clone().map(CertificateJob), ..jobs };
+        let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone(), lifecycle.clone());
+        let renewer = acme.clone().map(CertificateJob);
+        let jobs = Jobs { reloader, renewer, sender, ..jobs };
         let workshop = MaintenanceContext {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
@@ -245,6 +249,35 @@ async fn open_acme(
     Ok(Some(Arc::new(Acme::open(options, tls, store, clock, metrics).await?)))
 }
 
+/// What sends events, if there is a sink.
+async fn open_events(
+    settings: &Settings,
+    registry: &Registry,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+    is_shared: bool,
+) -> Result<Option<EventsJob>, StartError> {
+    let mut clients = Vec::new();
+    for sink in &settings.event_sinks {
+        clients.push(SinkClient::open(sink.clone(), options::public_url(settings)).await?);
+    }
+    Ok((!clients.is_empty()).then(|| EventsJob {
+        registry: registry.clone(),
+        metrics: Arc::clone(metrics),
+        clock: Arc::clone(clock),
+        clients,
+        keep: settings.events_keep,
+        interval: settings.events_interval,
+        holder: holder(),
+        is_shared,
+    }))
+}
+
+/// Name of this instance in leases.
+fn holder() -> String {
+    format!("process {}, {}", std::process::id(), Uuid::new_v4().simple())
+}
+
 /// What authorizes requests.
 enum AuthorizationSource {
     Given(Arc<dyn Authorizer>),
@@ -301,6 +334,7 @@ struct Jobs {
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
+    sender: Option<EventsJob>,
 }
 
 impl Jobs {
@@ -322,7 +356,7 @@ impl Jobs {
             audit: audit.clone(),
             options: options::gc(settings),
             interval,
-            holder: format!("process {}, {}", std::process::id(), Uuid::new_v4().simple()),
+            holder: holder(),
             is_shared,
         });
         let fsck = settings.fsck_interval.map(|interval| FsckJob {
@@ -331,7 +365,7 @@ impl Jobs {
             options: options::fsck(settings),
             interval,
         });
-        Self { reaper, collector, fsck, reloader: None, renewer: None }
+        Self { reaper, collector, fsck, reloader: None, renewer: None, sender: None }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -347,6 +381,9 @@ impl Jobs {
         }
         if let Some(renewer) = self.renewer {
             jobs::spawn(renewer, tasks, stopping.clone());
+        }
+        if let Some(sender) = self.sender {
+            jobs::spawn_events(sender, tasks, stopping.clone());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, and how it becomes settings.
 
 mod access;
+mod events;
 mod history;
 mod lifecycle;
 mod upload;
@@ -23,6 +24,7 @@ use crate::maintenance::print::Shown;
 use crate::maintenance::{FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
+pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::LifecycleAction;
 pub use upload::{CancelArgs, UploadAction, UsageArgs};
@@ -133,6 +135,9 @@ pub enum CliCommand {
     /// List and cancel unfinished uploads, and show what they hold.
     #[command(subcommand)]
     Upload(UploadAction),
+    /// Show how far the sinks of events are, and send events again.
+    #[command(subcommand)]
+    Events(EventsAction),
     /// Evaluate the policy file: what is allowed, and by which rule.
     #[command(subcommand)]
     Policy(PolicyAction),

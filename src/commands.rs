@@ -1,5 +1,6 @@
 //! The subcommands of `jreg`, one file each: from the parsed command line to an exit code.
 
+pub mod events;
 pub mod explain;
 pub mod fsck;
 pub mod gc;

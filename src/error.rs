@@ -3,6 +3,7 @@
 use std::io;
 
 use jreg_access::AccessGuardError;
+use jreg_events::SinkClientError;
 use jreg_net::acme::AcmeError;
 use jreg_net::tls::TlsError;
 use jreg_telemetry::audit::AuditError;
@@ -31,6 +32,9 @@ pub enum StartError {
     /// ACME cannot be set up.
     #[error(transparent)]
     Acme(#[from] AcmeError),
+    /// A sink of events cannot be set up.
+    #[error(transparent)]
+    Sink(#[from] SinkClientError),
     /// The lifecycle file is invalid.
     #[error(transparent)]
     Lifecycle(#[from] jreg_reload::FileError),

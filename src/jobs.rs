@@ -1,10 +1,11 @@
-//! Background jobs: expired uploads, GC, fsck, reload and certificates.
+//! Background jobs: expired uploads, GC, fsck, events, reload and certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
 //! started together do not run in step.
 
 mod certificates;
+mod events;
 mod fsck;
 mod gc;
 mod reload;
@@ -17,9 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use certificates::CertificateJob;
+pub use events::EventsJob;
+pub(crate) use events::{record, spawn_events};
 pub use fsck::FsckJob;
 pub use gc::GcJob;
-pub(crate) use gc::report;
+pub(crate) use gc::{record_report, report};
 pub use reload::ReloadJob;
 pub use uploads::ExpiredUploadsJob;
 

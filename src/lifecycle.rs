@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jreg_lifecycle::{CurrentRules, LIFECYCLE_BYTES_MAX, LifecycleRules};
-use jreg_reload::{FileError, ReloadOutcome, ReloadedFiles};
+use jreg_reload::{FileError, FileReload, ReloadedFiles};
 use jreg_telemetry::metrics::Metrics;
 
 /// The lifecycle file, reloaded when it changes. An invalid file never replaces a valid one.
@@ -35,15 +35,15 @@ impl LifecycleFile {
     }
 
     /// Reloads the file if it has changed. Blocks on disk I/O.
-    pub fn reload(&self) {
-        match self.files.reload() {
-            ReloadOutcome::Unchanged => {}
-            ReloadOutcome::Done => {
+    pub fn reload(&self) -> Option<FileReload> {
+        let reload = FileReload::new("lifecycle", self.files.reload());
+        if let Some(FileReload { is_done, .. }) = reload {
+            if is_done {
                 self.take();
-                self.metrics.count_lifecycle_reload("ok");
             }
-            ReloadOutcome::Failed => self.metrics.count_lifecycle_reload("failed"),
+            self.metrics.count_lifecycle_reload(if is_done { "ok" } else { "failed" });
         }
+        reload
     }
 
     fn take(&self) {

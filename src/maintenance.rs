@@ -1,4 +1,4 @@
-//! Maintenance commands: GC, fsck, explain, access tokens and uploads.
+//! Maintenance commands: GC, fsck, explain, access tokens, events, uploads and usage.
 //!
 //! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves. For a folder that is
 //! being served, they run in the serving process through a socket in the folder (`socket.rs`): one
@@ -6,6 +6,7 @@
 //! [`MaintenanceCommand`] that emits [`MaintenanceEvent`]s, printed by the same code (`print.rs`).
 
 pub mod command;
+mod events;
 mod history;
 pub mod print;
 pub mod socket;
@@ -26,6 +27,7 @@ use jreg_registry::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+pub use events::{EventsReport, EventsRequest, SinkStatus};
 pub use history::{HistoryReport, HistoryRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 pub use upload::{UploadReport, UploadRequest};
@@ -37,7 +39,7 @@ use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
 use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
 use jreg_telemetry::metrics::Metrics;
 
-use crate::jobs::report;
+use crate::jobs::{record, record_report, report};
 
 /// Maximum number of queued events. Further ones are dropped and counted.
 pub const EVENTS_MAX: usize = 65_536;
@@ -58,6 +60,8 @@ pub enum MaintenanceCommand {
     Upload(UploadRequest),
     /// Count what repositories hold.
     Usage(UsageRequest),
+    /// Show how far the sinks of events are, or send events again.
+    Events(EventsRequest),
     /// Show or restore what tags and manifests were, or remove one for good.
     History(HistoryRequest),
 }
@@ -147,6 +151,7 @@ pub enum MaintenanceReport {
     Token(AccessTokenReport),
     Upload(UploadReport),
     Usage(UsageReport),
+    Events(EventsReport),
     History(HistoryReport),
 }
 
@@ -269,6 +274,7 @@ impl MaintenanceContext {
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
+                    record_report(&self.registry, &result).await;
                 }
                 let mut done = result.map_err(|error| error_chain(&error))?;
                 done.held = self.held_uploads().await?;
@@ -286,7 +292,11 @@ impl MaintenanceContext {
                 report.map(MaintenanceReport::Explain).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::Token(request) => {
+                let action = request.event_action();
                 let done = token::run(&self.access_tokens, request).await;
+                if let (Some(action), Ok(report)) = (action, &done) {
+                    record(&self.registry, report.event(action)).await;
+                }
                 done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::Upload(request) => {
@@ -296,6 +306,10 @@ impl MaintenanceContext {
             MaintenanceCommand::Usage(request) => {
                 let done = Box::pin(usage::run(&self.registry, &request, &sender.events)).await;
                 done.map(MaintenanceReport::Usage).map_err(|error| error_chain(&error))
+            }
+            MaintenanceCommand::Events(request) => {
+                let done = events::run(&self.registry, request).await;
+                done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
             }
             MaintenanceCommand::History(request) => {
                 let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
@@ -326,6 +340,8 @@ impl MaintenanceCommand {
             Self::Upload(request) => request.changes().then_some("upload_cancel"),
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::Events(EventsRequest::Status) => None,
+            Self::Events(EventsRequest::Replay { .. }) => Some("events_replay"),
             Self::History(request) => request.audited(),
         }
     }
@@ -341,6 +357,7 @@ impl MaintenanceReport {
             | Self::Explain(_)
             | Self::History(_)
             | Self::Upload(_)
+            | Self::Events(_)
             | Self::Usage(_) => None,
         }
     }
@@ -354,6 +371,7 @@ impl MaintenanceReport {
             | Self::Explain(_)
             | Self::Token(_)
             | Self::Upload(_)
+            | Self::Events(_)
             | Self::Usage(_) => Vec::new(),
         }
     }
@@ -400,6 +418,7 @@ impl fmt::Display for MaintenanceCommand {
             Self::Token(_) => "token",
             Self::Upload(_) => "upload",
             Self::Usage(_) => "usage",
+            Self::Events(_) => "events",
             Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
             Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",
             Self::History(HistoryRequest::ListDeleted { .. }) => "manifest list-deleted",

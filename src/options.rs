@@ -8,13 +8,15 @@ use http::HeaderValue;
 use jreg_access::AccessGuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
+use jreg_events::SinkInterest;
 use jreg_http::{HttpOptions, Proxies, Redirects};
 use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
 use jreg_registry::{
-    BYTES_WAIT_MIN, FsckOptions, GcOptions, RegistryLimits, RegistryOptions, SECRET_FOLDERS,
+    BYTES_WAIT_MIN, FsckOptions, GcOptions, Registry, RegistryLimits, RegistryOptions,
+    SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
@@ -55,7 +57,17 @@ pub fn http(settings: &Settings) -> HttpOptions {
     }
 }
 
-fn public_url(settings: &Settings) -> Option<String> {
+/// The registry, which writes the events that the sinks want.
+pub fn with_events(registry: Registry, settings: &Settings) -> Registry {
+    let filters: Vec<_> = settings.event_sinks.iter().map(|sink| sink.filter.clone()).collect();
+    match filters.is_empty() {
+        true => registry,
+        false => registry.with_events(Arc::new(SinkInterest(filters))),
+    }
+}
+
+/// External base URL of the registry.
+pub fn public_url(settings: &Settings) -> Option<String> {
     settings.public_url.as_ref().map(|url| url.as_str().to_owned())
 }
 
@@ -208,10 +220,15 @@ pub fn folder(settings: &Settings) -> FsOptions {
 pub fn gc(settings: &Settings) -> GcOptions {
     // A client may read by a presigned URL, or an instance by a cached link, for this long.
     let redirects = if settings.redirect { settings.redirect_expiry } else { Duration::ZERO };
+    // By the history the sequencer sees which events of the queue happened.
+    let history_keep = match settings.event_sinks.is_empty() {
+        true => settings.history_keep,
+        false => settings.history_keep.max(settings.events_keep).max(settings.gc_grace),
+    };
     GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
-        history_keep: settings.history_keep,
+        history_keep,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
         bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
         requests_per_second: settings.gc_requests_per_second,

@@ -16,6 +16,7 @@ mod costs;
 mod crash;
 mod credentials;
 mod damage;
+mod events;
 mod faults;
 mod files;
 mod fixtures;

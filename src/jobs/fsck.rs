@@ -1,13 +1,17 @@
 //! [`FsckJob`]: background deep fsck, which verifies the whole store including blob bytes.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jreg_registry::{
-    FsckFinding, FsckObserver, FsckOptions, FsckPhase, Registry, RepairStatus, Severity,
+    Event, EventAction, EventDetail, FsckFinding, FsckObserver, FsckOptions, FsckPhase, Registry,
+    RepairStatus, Severity,
 };
 use jreg_storage::error_chain;
 use jreg_telemetry::metrics::{Metrics, RunEnd};
+
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Job;
 
@@ -59,11 +63,22 @@ impl Job for FsckJob {
                 let (objects, damage) = (checked.objects, checked.damage);
                 let (untidy, bytes) = (checked.untidy, checked.hashed_bytes);
                 tracing::info!(objects, bytes, damage, untidy, "fsck completed");
+                let detail = detail_of(&checked);
+                let event = Event::of_fact(EventAction::FsckReport, SystemTime::now(), detail);
+                super::record(&self.registry, event).await;
             }
             Err(error) => {
                 self.metrics.count_failed_check(RunEnd::Failed);
                 tracing::warn!(error = error_chain(&error), "fsck failed; retrying later");
             }
         }
+    }
+}
+
+/// A report as the details of an event.
+pub(super) fn detail_of(report: &impl Serialize) -> EventDetail {
+    match serde_json::to_value(report) {
+        Ok(Value::Object(detail)) => detail,
+        _ => EventDetail::new(),
     }
 }

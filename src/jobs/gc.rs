@@ -4,11 +4,11 @@
 //! does not depend on it: two concurrent runs only do the same work twice.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use jreg_registry::{
-    FsckFinding, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions, GcOutcome,
-    GcPhase, GcReport, Registry,
+    Event, EventAction, EventDetail, FsckFinding, GcAction, GcActionKind, GcError, GcObserver,
+    GcOptions, GcOutcome, GcPhase, GcReport, Lease, LeaseKind, Registry,
 };
 use jreg_storage::error_chain;
 use jreg_telemetry::audit::{AuditLog, GcAuditRecord};
@@ -16,6 +16,7 @@ use jreg_telemetry::metrics::{GaugeGuard, Metrics, RunEnd};
 use tokio::time::sleep;
 
 use super::Job;
+use super::fsck::detail_of;
 
 /// Duration of the lease.
 const LEASE: Duration = Duration::from_secs(600);
@@ -81,7 +82,7 @@ impl Job for GcJob {
         if !self.is_shared {
             return self.collect().await;
         }
-        match self.registry.take_lease(&self.holder, LEASE).await {
+        match self.registry.take_lease(LeaseKind::Gc, &self.holder, LEASE).await {
             Ok(Ok(lease)) => self.collect_under(lease).await,
             Ok(Err(held)) => {
                 tracing::debug!(holder = held.holder, "another instance runs GC");
@@ -95,7 +96,7 @@ impl Job for GcJob {
 
 impl GcJob {
     /// Runs GC for as long as the lease can be renewed.
-    async fn collect_under(&self, mut lease: GcLease) {
+    async fn collect_under(&self, mut lease: Lease) {
         let collecting = self.collect();
         tokio::pin!(collecting);
         loop {
@@ -125,7 +126,18 @@ impl GcJob {
         let result =
             self.registry.collect_garbage(&self.options, &GcLog { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
+        record_report(&self.registry, &result).await;
     }
+}
+
+/// Queues the event of a run that has ended.
+pub(crate) async fn record_report(registry: &Registry, result: &Result<GcReport, GcError>) {
+    let detail = match result {
+        Ok(done) => detail_of(done),
+        Err(error) => EventDetail::from_iter([("error".to_owned(), error_chain(error).into())]),
+    };
+    let event = Event::of_fact(EventAction::GcReport, SystemTime::now(), detail);
+    super::record(registry, event).await;
 }
 
 /// Counts and logs the result of a run, in the background or by command.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 use std::sync::Arc;
 
-use jreg_registry::{BYTES_WAIT_MIN, GcOptions, Registry, RegistryOptions, UploadChunk};
+use jreg_registry::{BYTES_WAIT_MIN, GcOptions, LeaseKind, Registry, RegistryOptions, UploadChunk};
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
@@ -66,7 +66,7 @@ async fn of_several_instances_the_one_with_the_lease_runs_gc() {
         holder: holder.to_owned(),
         is_shared: true,
     };
-    let lease = other.take_lease("other", HOUR).await.unwrap().unwrap();
+    let lease = other.take_lease(LeaseKind::Gc, "other", HOUR).await.unwrap().unwrap();
     job(&one, "one").run().await;
     assert_eq!(store.list(&ListRequest::below("links/")).await.unwrap().entries.len(), 1);
     other.free_lease(lease).await.unwrap();

@@ -17,7 +17,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::print::{Shown, ShownEnd, show};
-use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket};
+use super::{
+    EVENTS_MAX, EventsRequest, MaintenanceCommand, MaintenanceContext, MaintenanceReport, socket,
+};
 use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
@@ -160,6 +162,7 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         MaintenanceReport::Gc(_)
         | MaintenanceReport::Token(_)
         | MaintenanceReport::Usage(_)
+        | MaintenanceReport::Events(_)
         | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::Explain(explanation) => !explanation.holdings.is_empty(),
@@ -186,6 +189,9 @@ async fn find(
                 MaintenanceCommand::Upload(request) if request.changes() => {
                     bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::Events(EventsRequest::Replay { .. }) => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::History(request) if request.changes() => {
                     bucket::BucketAccess::Collect
                 }
@@ -193,6 +199,7 @@ async fn find(
                 | MaintenanceCommand::Explain(_)
                 | MaintenanceCommand::Upload(_)
                 | MaintenanceCommand::Usage(_)
+                | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
             let store = bucket::open(&settings, &url, access).await.map_err(StartError::from)?;
@@ -270,7 +277,7 @@ async fn workshop(
         true => Registry::open(store, clock, options).await,
         false => Registry::open_existing(store, clock, options).await,
     };
-    let registry = registry.map_err(StartError::from)?;
+    let registry = options::with_events(registry.map_err(StartError::from)?, &settings);
     let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
     Ok(WorkPlace::Here(Box::new(MaintenanceContext {
         registry,

@@ -13,7 +13,7 @@ use jreg_registry::{
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, history, token, upload, usage};
+use super::{MaintenanceEvent, MaintenanceReport, events, history, token, upload, usage};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -146,6 +146,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Token(report) => token::plain(report),
             MaintenanceReport::Usage(report) => usage::plain(report),
             MaintenanceReport::Upload(report) => upload::plain(report),
+            MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),
         },
         // The caller reports it, with its exit code.

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_access::{AccessTokenStore, AccessTokenStoreError};
 use jreg_auth::{AccessToken, AccessTokenId, AccessTokenPermission};
+use jreg_registry::{Event, EventAction, EventDetail};
 use serde::{Deserialize, Serialize};
 
 /// An operation on access tokens.
@@ -54,6 +55,29 @@ pub struct AccessTokenInfo {
     pub expires: Option<u64>,
     /// When it was revoked.
     pub revoked: Option<u64>,
+}
+
+impl AccessTokenRequest {
+    /// What the event of it says, if it changes anything.
+    pub(super) fn event_action(&self) -> Option<EventAction> {
+        match self {
+            Self::Create { .. } => Some(EventAction::TokenCreate),
+            Self::List => None,
+            Self::Revoke { .. } => Some(EventAction::TokenRevoke),
+        }
+    }
+}
+
+impl AccessTokenReport {
+    /// The event of an operation: without the secret.
+    pub(super) fn event(&self, action: EventAction) -> Event {
+        let token = self.tokens.first().map(serde_json::to_value);
+        let detail = match token {
+            Some(Ok(serde_json::Value::Object(detail))) => detail,
+            _ => EventDetail::new(),
+        };
+        Event::of_fact(action, SystemTime::now(), detail)
+    }
 }
 
 impl AccessTokenInfo {

@@ -31,6 +31,8 @@ pub(crate) enum Attempt {
     DeleteBlob,
     DeleteManifest,
     DeleteTag,
+    RestoreTag,
+    RestoreManifest,
     Cancel,
 }
 
@@ -56,6 +58,8 @@ macro_rules! for_each_attempt {
             delete_of_a_blob: DeleteBlob,
             delete_of_a_manifest: DeleteManifest,
             delete_of_a_tag: DeleteTag,
+            restore_of_a_tag: RestoreTag,
+            restore_of_a_manifest_with_its_tags: RestoreManifest,
             cancelled_upload: Cancel,
         }
     };
@@ -184,10 +188,17 @@ impl Attempt {
                 push_image(harness, "a", &Image::plain(3), "v3").await;
             }
             Self::DeleteBlob => push(harness, "a", SMALL.into()).await.unwrap(),
-            Self::DeleteManifest => {
+            Self::RestoreTag => {
+                push_image(harness, "a", &Image::plain(3), "v3").await;
+                push_image(harness, "a", &subject(), "v3").await;
+            }
+            Self::DeleteManifest | Self::RestoreManifest => {
                 push_image(harness, "a", &subject(), "v1").await;
                 push_image(harness, "a", &referrer(), "v2").await;
                 harness.put("a", &referrer().manifest, Some("v3"), &[]).await.unwrap();
+                if self == Self::RestoreManifest {
+                    delete_manifest(harness, &referrer().manifest).await.unwrap();
+                }
             }
             _ => {}
         }
@@ -224,6 +235,8 @@ impl Attempt {
             }
             Self::DeleteManifest => delete_manifest(harness, &referrer().manifest).await,
             Self::DeleteTag => delete_tag(harness, "v1").await,
+            Self::RestoreTag => restore_tag(harness, "v3", &Image::plain(3).manifest).await,
+            Self::RestoreManifest => restore_manifest(harness, &referrer().manifest).await,
             Self::Cancel => cancel(harness).await,
         }
     }
@@ -231,7 +244,7 @@ impl Attempt {
     /// What must hold after an acknowledgement, besides the ledger.
     pub(crate) async fn is_done(self, harness: &mut FaultHarness) {
         match self {
-            Self::PutReferrer => {
+            Self::PutReferrer | Self::RestoreManifest => {
                 assert_eq!(referrers(harness).await, [sha256(&referrer().manifest.bytes)])
             }
             Self::DeleteManifest => {
@@ -276,6 +289,34 @@ async fn delete_tag(harness: &mut FaultHarness, tag: &'static str) -> Result<()>
     Ok(())
 }
 
+async fn restore_tag(
+    harness: &mut FaultHarness,
+    tag: &'static str,
+    manifest: &Manifest,
+) -> Result<()> {
+    let digest = sha256(&manifest.bytes);
+    harness.tags.get_mut(&("a", tag)).unwrap().insert(Some(digest.clone()));
+    let restored =
+        harness.repository("a").tag_restore(&tag.parse().unwrap(), &digest, None).await?;
+    assert_eq!(restored.after, Some(digest.clone()));
+    harness.tags.insert(("a", tag), [Some(digest)].into());
+    Ok(())
+}
+
+/// Restores a manifest with its tags `v2` and `v3`.
+async fn restore_manifest(harness: &mut FaultHarness, manifest: &Manifest) -> Result<()> {
+    let digest = sha256(&manifest.bytes);
+    for tag in ["v2", "v3"] {
+        harness.tags.get_mut(&("a", tag)).unwrap().insert(Some(digest.clone()));
+    }
+    harness.repository("a").manifest_restore(&digest, true).await?;
+    for tag in ["v2", "v3"] {
+        harness.tags.insert(("a", tag), [Some(digest.clone())].into());
+    }
+    harness.manifests.insert(("a", digest), manifest.bytes.clone());
+    Ok(())
+}
+
 async fn cancel(harness: &mut FaultHarness) -> Result<()> {
     let repository = harness.repository("a");
     let id = repository.upload_start(None);
@@ -298,6 +339,11 @@ pub(crate) async fn fill(harness: &mut FaultHarness) {
     push_image(harness, "a", &subject(), "v1").await;
     push_image(harness, "a", &referrer(), "sbom").await;
     push(harness, "b", SMALL.into()).await.unwrap();
+    harness.put("a", &subject().manifest, Some("moved"), &[]).await.unwrap();
+    harness.put("a", &referrer().manifest, Some("moved"), &[]).await.unwrap();
+    push_image(harness, "a", &Image::plain(3), "gone").await;
+    let gone = Reference::Digest(sha256(&Image::plain(3).manifest.bytes));
+    harness.repository("a").manifest_delete(&gone, None).await.unwrap();
 }
 
 /// A read of what [`fill`] made.
@@ -311,10 +357,12 @@ pub(crate) enum Read {
     Catalog,
     Referrers,
     MountCandidates,
+    TagHistory,
+    DeletedManifests,
 }
 
 impl Read {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Blob,
         Self::BlobStat,
         Self::ManifestByTag,
@@ -323,6 +371,8 @@ impl Read {
         Self::Catalog,
         Self::Referrers,
         Self::MountCandidates,
+        Self::TagHistory,
+        Self::DeletedManifests,
     ];
 
     /// Reads, and describes the result.
@@ -349,6 +399,10 @@ impl Read {
             Self::MountCandidates => {
                 words(harness.repository("c").mount_candidates(&sha256(SMALL)).await?)
             }
+            Self::TagHistory => {
+                words(repository.tag_history(&"moved".parse().unwrap(), &page).await?)
+            }
+            Self::DeletedManifests => words(repository.deleted_manifests(&page).await?),
         })
     }
 }

@@ -32,6 +32,15 @@ fn requests(image: &Image) -> Vec<Request> {
         Request::new("GET", v2("tags/list")),
         Request::new("GET", v2(&format!("referrers/{digest}"))),
         Request::new("GET", "/v2/_catalog"),
+        Request::new("GET", v2("_jreg/tags/v1/history")),
+        Request::new("GET", v2("_oci/tag-history/v1")),
+        Request::new("GET", v2("_jreg/deleted")),
+        Request::new("POST", v2("_jreg/tags/v2/restore"))
+            .header("Content-Type", "application/json")
+            .body(format!(r#"{{"digest":"{digest}"}}"#)),
+        Request::new("POST", v2(&format!("_jreg/deleted/{digest}/restore")))
+            .header("Content-Type", "application/json")
+            .body("{}"),
         Request::new("POST", v2(&format!("blobs/uploads/?digest={}", sha256("x")))).body("x"),
         Request::new("POST", v2(&format!("blobs/uploads/?mount={}&from=elsewhere", sha256("x"))))
             .body(""),

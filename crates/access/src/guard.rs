@@ -14,7 +14,7 @@ use jreg_auth::{
     Secret, TokenClaims, TokenKind, TokenScope, UnverifiedToken,
 };
 use jreg_oci::{RepositoryName, Tag};
-use jreg_reload::{FileError, ReloadOutcome, ReloadedFiles};
+use jreg_reload::{FileError, FileReload, ReloadedFiles};
 use jreg_storage::{Clock, Store, error_chain};
 use jreg_telemetry::metrics::Metrics;
 
@@ -185,21 +185,20 @@ impl AccessGuard {
     }
 
     /// Reloads the files that have changed. Blocks on disk I/O.
-    pub fn reload(&self) {
-        if let Some(users) = &self.users {
-            self.count_reload("htpasswd", users.reload());
-        }
-        if let PolicySource::File(policy) = &self.policy {
-            self.count_reload("policy", policy.reload());
-        }
+    pub fn reload(&self) -> Vec<FileReload> {
+        let users = self.users.as_ref().map(|users| ("htpasswd", users.reload()));
+        let policy = match &self.policy {
+            PolicySource::File(policy) => Some(("policy", policy.reload())),
+            _ => None,
+        };
+        let reloads = users.into_iter().chain(policy);
+        let reloads = reloads.filter_map(|(file, outcome)| FileReload::new(file, outcome));
+        reloads.inspect(|reload| self.count_reload(*reload)).collect()
     }
 
-    fn count_reload(&self, file: &'static str, reload: ReloadOutcome) {
-        match reload {
-            ReloadOutcome::Unchanged => {}
-            ReloadOutcome::Done => self.metrics.count_auth_reload(file, "ok"),
-            ReloadOutcome::Failed => self.metrics.count_auth_reload(file, "failed"),
-        }
+    fn count_reload(&self, reload: FileReload) {
+        let outcome = if reload.is_done { "ok" } else { "failed" };
+        self.metrics.count_auth_reload(reload.file, outcome);
     }
 
     /// Reloads the keys of tokens and catalog cursors, and rotates the signing key when due.

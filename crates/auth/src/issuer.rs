@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::jws::{Jwk, JwsError, UnverifiedToken, VerifyingKey};
+use crate::outbound::checked_url;
 use crate::token::seconds;
 use crate::{Identity, IdentityClaims, IdentitySource, NamedIdentity, ScopeEntry, TokenScope};
 
@@ -218,7 +219,9 @@ impl Issuer {
             return Err("its issuer and audience must not be empty".to_owned());
         }
         let source = match (&spec.jwks_url, &spec.jwks_file) {
-            (Some(url), None) => KeySource::Url(checked_url(url)?),
+            (Some(url), None) => {
+                KeySource::Url(checked_url(url).map_err(|error| format!("its jwks-url {error}"))?)
+            }
             (None, Some(file)) => KeySource::File(file.clone()),
             _ => return Err("it must have either jwks-url or jwks-file".to_owned()),
         };
@@ -333,28 +336,6 @@ impl Issuer {
         }
         Ok(listed.into_iter().map(|group| format!("{}:{group}", self.spec.name)).collect())
     }
-}
-
-/// `https`, or `http` to loopback only: an attacker who can change the keys in transit can forge
-/// tokens.
-fn checked_url(url: &str) -> Result<String, String> {
-    let (scheme, rest) = url.split_once("://").unwrap_or_default();
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = match authority.strip_prefix('[') {
-        Some(v6) => v6.split(']').next().unwrap_or_default(),
-        None => authority.split(':').next().unwrap_or_default(),
-    };
-    let is_fit = match scheme {
-        "https" => !host.is_empty(),
-        "http" => ["127.0.0.1", "::1", "localhost"].contains(&host),
-        _ => false,
-    };
-    if is_fit && !authority.contains('@') {
-        return Ok(url.to_owned());
-    }
-    Err("its jwks-url must be https:// (http:// only to 127.0.0.1, [::1] or localhost), without a \
-         user"
-        .to_owned())
 }
 
 fn template(text: &str) -> Result<Vec<TemplatePiece>, String> {

@@ -25,6 +25,7 @@ mod issuer;
 mod jws;
 mod keyring;
 mod network;
+mod outbound;
 mod policy;
 mod random;
 mod scope;
@@ -53,6 +54,7 @@ pub use issuer::{
 pub use jws::{JwsError, KID_BYTES_MAX, TOKEN_BYTES_MAX, UnverifiedToken, VerifyingKey};
 pub use keyring::{Keyring, KeyringError, SigningKey};
 pub use network::Network;
+pub use outbound::{InvalidUrl, checked_url};
 pub use policy::{
     CredentialGrants, DecisionReason, POLICY_BYTES_MAX, Policy, PolicyDecision, PolicyError,
     PolicyQuery, QueryTag,

@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod sinks;
 mod value;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_events::SinkOptions;
 use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
@@ -102,11 +104,14 @@ macro_rules! settings {
             $(#[doc = $doc])+
             #[doc = concat!("\n\nAllowed: `", $allowed, "`.")]
             pub $field: $type,
-        )+)+ }
+        )+)+
+            /// The sinks of events, which only the file can set: `[[events.sink]]`.
+            pub event_sinks: Vec<SinkOptions>,
+        }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($($field: $default,)+)+ }
+                Self { event_sinks: Vec::new(), $($($field: $default,)+)+ }
             }
         }
 
@@ -380,6 +385,14 @@ settings! {
         fsck_bytes_per_second: u64 = 10 * MIB, "a size from 64KiB to 1TiB",
             |rate| (64 * KIB..=MIB * MIB).contains(rate);
     }
+    "Events" {
+        /// Time for which events are kept: a sink that does not work for longer loses events.
+        events_keep: Duration = 7 * DAY, "a duration from 1h to 90d",
+            |keep| (HOUR..=90 * DAY).contains(keep);
+        /// Interval at which one instance looks for events of the others, if there is a sink.
+        events_interval: Duration = 5 * SECOND, "a duration from 100ms to 1h",
+            |interval| is_timeout(*interval);
+    }
     "Redirects" {
         /// Redirect blob downloads to the bucket (S3 only).
         redirect: bool = false, "on or off", |_| true;
@@ -599,6 +612,13 @@ pub enum ConfigError {
     /// Two settings exclude each other.
     #[error("`{given}` cannot be given with `{other}`: {why}")]
     Contradictory { given: &'static str, other: &'static str, why: &'static str },
+    /// A sink of events is wrong. Its values are not shown: they may be secrets.
+    #[error("{place}: {why}")]
+    Sink {
+        /// The file and key.
+        place: String,
+        why: String,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -677,6 +697,10 @@ impl Settings {
     }
 
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
+        if assignment.name == sinks::SINKS {
+            self.event_sinks = sinks::parse(assignment)?;
+            return Ok(());
+        }
         let Some(key) = KEYS.iter().find(|key| key.name() == assignment.name) else {
             return Err(unknown(assignment));
         };
@@ -709,8 +733,12 @@ fn place(key: &SettingKey, origin: &Origin) -> String {
     match origin {
         Origin::Flag => format!("--{}", key.name()),
         Origin::Variable => key.variable(),
-        Origin::File(path) => format!("{}: `{}`", path.display(), key.name()),
+        Origin::File(path) => place_in_file(path, &key.name()),
     }
+}
+
+fn place_in_file(path: &std::path::Path, key: &str) -> String {
+    format!("{}: `{key}`", path.display())
 }
 
 fn unknown(assignment: &Assignment) -> ConfigError {
@@ -754,6 +782,9 @@ fn file_assignment(
     name: String,
     value: &toml::Value,
 ) -> Result<Assignment, ConfigError> {
+    if name == "events" {
+        return sinks::assignment(path, value);
+    }
     let origin = Origin::File(path.to_owned());
     if let Some(values) = texts(value) {
         return Ok(Assignment { name, values, origin });

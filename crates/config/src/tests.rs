@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use jreg_events::{SecretSource, SinkFormat};
+
 use super::*;
 
 fn assignment(name: &str, value: &str, origin: Origin) -> Assignment {
@@ -358,5 +360,64 @@ fn the_page_on_configuration_describes_every_key() {
         let (allowed, doc) = (key.allowed, key.doc.trim());
         let row = format!("| `{}` | {default}| {allowed} | {doc} |\n", key.name());
         assert!(page.contains(&row), "there is no row {row}");
+    }
+}
+
+const SINK: &str = "[[events.sink]]\nname = 'a'\nurl = 'https://a.example/hook'\n";
+
+#[test]
+fn a_sink_has_defaults_and_all_its_keys() {
+    let sinks = from_file(SINK).unwrap().event_sinks;
+    let [sink] = &sinks[..] else { panic!("{sinks:?}") };
+    assert_eq!((sink.name.as_str(), sink.url.as_str()), ("a", "https://a.example/hook"));
+    assert_eq!(sink.format, SinkFormat::CloudEvents);
+    assert_eq!(sink.timeout, Duration::from_secs(10));
+    assert_eq!(sink.filter.actions, SinkFormat::CloudEvents.default_actions());
+    let text = format!(
+        "uploads-max = 3\n{SINK}format = 'docker'\nrepositories = ['team/**']\n\
+         actions = ['tag.*', 'manifest.push']\nsecret = ['one of two secrets', 'two of two secrets']\n\
+         timeout = '2s'\nca-file = '/ca.pem'\n\
+         [[events.sink]]\nname = 'b'\nurl = 'http://127.0.0.1:1/'\nsecret-file = '/secret'\n"
+    );
+    let settings = from_file(&text).unwrap();
+    assert_eq!(settings.uploads_max, 3);
+    let [a, b] = &settings.event_sinks[..] else { panic!("{settings:?}") };
+    assert_eq!((a.format, a.timeout), (SinkFormat::Docker, Duration::from_secs(2)));
+    assert_eq!((a.filter.actions.len(), a.filter.repositories.len(), a.secrets.len()), (6, 1, 2));
+    assert_eq!(b.secrets, [SecretSource::File("/secret".into())]);
+    assert!(!format!("{settings:?}").contains("of two secrets"));
+}
+
+#[test]
+fn a_wrong_sink_is_an_error_that_names_the_key_and_no_value() {
+    for (more, expected) in [
+        ("nam = 'x'", "`events.sink`: unknown key `nam`, did you mean `name`?"),
+        ("format = 'HUSH'", "`events.sink: format`: it must be cloudevents or docker"),
+        ("timeout = 'HUSH'", "`events.sink: timeout`: it must be a duration from 100ms to 5m"),
+        ("secret = 1", "`events.sink: secret`: it must be a text or a list of texts"),
+        ("secret = ['HUSH', 'HUSH', 'HUSH']", "`events.sink: secret`: there may be two"),
+        ("actions = ['push']", "`events.sink: actions`: \"push\" is no action: it must be one of"),
+        (
+            "format = 'docker'\nactions = ['gc.report']",
+            "the format docker cannot express gc.report",
+        ),
+        ("repositories = ['A']", "`events.sink: repositories`: invalid repository pattern \"A\""),
+    ] {
+        let error = from_file(&format!("{SINK}{more}")).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("HUSH"), "{more}: {error}");
+    }
+    for (text, expected) in [
+        ("[[events.sink]]\nurl = 'https://a/'", "`events.sink: name`: it is missing"),
+        (
+            "[[events.sink]]\nname = 'a'\nurl = 'http://a/'",
+            "`events.sink: url`: it must be https://",
+        ),
+        ("[[events.sink]]\nname = 'A'\nurl = 'https://a/'", "a sink's name must be 1 to 64"),
+        (&format!("{SINK}{SINK}"), "there are two sinks with the name a"),
+        ("events = 1", "`events`: it must have only [[events.sink]] tables"),
+        ("[events]\nx = 1", "`events`: it must have only [[events.sink]] tables"),
+    ] {
+        let error = from_file(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
     }
 }

@@ -33,8 +33,9 @@ pub(crate) struct ImmutableStore {
     tag: ModelRecord<Option<u8>>,
     manifests: [ModelRecord<bool>; DIGESTS],
     hints: [ModelRecord<bool>; DIGESTS],
-    /// The child of the index.
+    /// The child of the index, and the hint that the tag needs it.
     child: ModelRecord<bool>,
+    child_hint: ModelRecord<bool>,
     /// The digests whose push to the tag was acknowledged. Only the invariants read this and the
     /// following fields.
     acknowledged: NumberSet,

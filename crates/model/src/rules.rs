@@ -226,17 +226,19 @@ pub enum ProtocolRule {
     // Immutable tags.
     /// A push judges the tag again after a lost swap, on the version that it swaps next.
     ImmutableAtSwap,
-    /// The hint of an immutable tag is written in the read wave, before the manifest.
-    HintInReadWave,
-    /// A push to an immutable tag writes the manifest itself, after the hint, even if another push has
-    /// written it meanwhile.
-    RewriteAfterHint,
+    /// The hint of an immutable tag is written before anything is read.
+    ///
+    /// So a version of the manifest that the push relies on is one that a DELETE has read after the hint.
+    HintBeforeReads,
+    /// So are hints at the children of an index.
+    ChildHints,
+    /// A push of an index to an immutable tag touches its children whatever their age, so that a DELETE which
+    /// has listed the hints before fails on the version.
+    TouchYoungChild,
     /// For a DELETE by digest a young hint counts as the tag.
     YoungHintCounts,
     /// A hint is young for T + B: a push that relies on it has until then to set the tag.
     HintAgeWithWindow,
-    /// A DELETE by digest refuses a manifest younger than T + B: a push of an index may rely on it.
-    YoungChildStays,
 }
 
 impl ProtocolRule {
@@ -316,11 +318,11 @@ impl ProtocolRule {
         Self::PurgedHasNoCopies,
         Self::PurgeListsAgain,
         Self::ImmutableAtSwap,
-        Self::HintInReadWave,
-        Self::RewriteAfterHint,
+        Self::HintBeforeReads,
+        Self::ChildHints,
+        Self::TouchYoungChild,
         Self::YoungHintCounts,
         Self::HintAgeWithWindow,
-        Self::YoungChildStays,
     ];
 }
 

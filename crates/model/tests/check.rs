@@ -86,11 +86,11 @@ const NEEDED: [(&[ProtocolRule], &str); 74] = [
     (&[ProtocolRule::PurgedHasNoCopies], "purge, DELETE of the manifest, GC"),
     (&[ProtocolRule::PurgeListsAgain], "purge, push of another manifest"),
     (&[ProtocolRule::ImmutableAtSwap], "2 pushes to an immutable tag"),
-    (&[ProtocolRule::HintInReadWave], "push to an immutable tag, push and DELETE by digest"),
-    (&[ProtocolRule::RewriteAfterHint], "push to an immutable tag, push and DELETE by digest"),
+    (&[ProtocolRule::HintBeforeReads], "push to an immutable tag, push and DELETE by digest"),
+    (&[ProtocolRule::ChildHints], "push to an immutable tag, DELETE of the child"),
+    (&[ProtocolRule::TouchYoungChild], "push to an immutable tag, DELETE of the child"),
     (&[ProtocolRule::YoungHintCounts], "push to an immutable tag, push and DELETE by digest"),
     (&[ProtocolRule::HintAgeWithWindow], "push to an immutable tag with a hint, DELETE by digest"),
-    (&[ProtocolRule::YoungChildStays], "push to an immutable tag, DELETE of the child"),
 ];
 
 /// Rules of defence in depth: no violation here without them as long as the others are in force.

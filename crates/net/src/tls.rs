@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_auth::ClientCertificate;
-use jreg_reload::{FileError, FileFault, ReloadOutcome, ReloadedFiles};
+use jreg_reload::{FileError, FileFault, FileReload, ReloadedFiles};
 use jreg_telemetry::metrics::Metrics;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
@@ -212,13 +212,13 @@ impl Tls {
     }
 
     /// Reloads changed files and checks when the certificate expires. Blocks on disk I/O.
-    pub fn reload(&self) {
-        match self.files.reload() {
-            ReloadOutcome::Unchanged => {}
-            ReloadOutcome::Done => self.metrics.count_tls_reload("ok"),
-            ReloadOutcome::Failed => self.metrics.count_tls_reload("failed"),
+    pub fn reload(&self) -> Option<FileReload> {
+        let reload = FileReload::new("tls", self.files.reload());
+        if let Some(reload) = reload {
+            self.metrics.count_tls_reload(if reload.is_done { "ok" } else { "failed" });
         }
         self.look(SystemTime::now());
+        reload
     }
 
     /// Counts a handshake.

@@ -44,7 +44,12 @@ impl ChangeId {
 
     /// When the change was made, by the clock of the instance that made it.
     pub fn time(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_millis(self.0.timestamp_ms())
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.time_ms())
+    }
+
+    /// The same in milliseconds of the Unix epoch.
+    pub(crate) fn time_ms(self) -> u64 {
+        self.0.timestamp_ms()
     }
 
     /// In the order of these texts, the latest change is first.

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -28,6 +29,7 @@ use crate::budget::MemoryBudget;
 use crate::cache::ContentCache;
 use crate::compute::ComputePool;
 use crate::damaged::{DamageCounter, FoundRecord};
+use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
 use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
@@ -76,6 +78,8 @@ pub(crate) struct Core {
     pub(crate) sessions: Arc<SessionCache>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) damage: Arc<DamageCounter>,
+    /// Whether events are written.
+    pub(crate) events: EventOutbox,
     /// A permit for each upload that may send at the same time.
     pub(crate) upload_slots: Arc<Semaphore>,
     /// The bytes of uploads that may be in memory.
@@ -129,6 +133,7 @@ impl Core {
             sessions: Arc::new(SessionCache::new()),
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
+            events: EventOutbox::default(),
             required: Arc::new(RequiredFeatures::of(marker)),
             rules: Rules::default(),
             lifecycle: CurrentRules::default(),
@@ -326,9 +331,20 @@ impl Core {
         &self,
         window: WriteWindow,
         key: &Key,
-        mut seen: VersionedRecord<T>,
+        seen: VersionedRecord<T>,
     ) -> Result<Option<VersionedRecord<T>>> {
-        if seen.age() < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+        self.touch_version_of(window, key, seen, TOUCH_AGE).await
+    }
+
+    /// The same from this age on.
+    pub(crate) async fn touch_version_of<T: StoredRecord>(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        mut seen: VersionedRecord<T>,
+        touch_age: Duration,
+    ) -> Result<Option<VersionedRecord<T>>> {
+        if seen.age() < touch_age || !self.rules.keep(Rule::Touch) {
             return Ok(Some(seen));
         }
         let bytes = seen.renewed();

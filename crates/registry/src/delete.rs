@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::{ETag, Key};
@@ -14,9 +14,10 @@ use crate::keys;
 use crate::manifest::{HeadlessManifest, MANIFEST_CONTENDED};
 use crate::manifest_copy::COPIED_TAGS_MAX;
 use crate::record::ManifestRecord;
+use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
 use crate::window::WriteWindow;
-use crate::{Error, ReferencePrecondition, Repository, Result};
+use crate::{ChangeId, Error, ReferencePrecondition, Repository, Result};
 
 /// How many hints are listed at a time when the tags of a manifest are removed: also the most tags that its
 /// copy names.
@@ -88,6 +89,52 @@ impl Repository {
         Ok(removal.into_removed())
     }
 
+    /// Removes a manifest that a restore has created, and the tags that lead to it. `false`: there is none, or
+    /// a client has pushed it since.
+    pub(crate) async fn delete_restored(&self, digest: &Digest) -> Result<bool> {
+        let (core, key) = (&self.core, keys::manifest(&self.name, digest));
+        let only_restored = core.rules.keep(Rule::UndoRestored);
+        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        loop {
+            attempts.next().await?;
+            // Read before the manifest: a client's push sets its tag after it has written that.
+            let tags = self.hinted_tags(digest, None).await?;
+            let Some(seen) = core.read::<ManifestRecord>(&key).await? else { return Ok(false) };
+            let header = seen.value.header;
+            if header.restored.is_none() && only_restored {
+                return Ok(false);
+            }
+            let entry = header.subject.map(|subject| keys::referrer(&self.name, &subject, digest));
+            let listed = match &entry {
+                Some(entry) => core.read_etag(entry).await?.map(|etag| (entry, etag)),
+                None => None,
+            };
+            core.cache.forget(&self.name, digest);
+            let removed = core.remove(&key, &seen.etag).await;
+            core.cache.forget(&self.name, digest);
+            if !removed? {
+                continue;
+            }
+            if let Some((entry, etag)) = listed {
+                core.remove(entry, &etag).await?;
+            }
+            self.clone().without_rules().remove_known_tags(digest, tags).await?;
+            return Ok(true);
+        }
+    }
+
+    /// Removes those versions of tags that point to a manifest.
+    async fn remove_known_tags(&self, digest: &Digest, page: HintedTags) -> Result<()> {
+        let HintedTags { tags, window, .. } = page;
+        for (tag, seen) in tags {
+            if seen.target().is_some_and(|target| target.digest == *digest) {
+                let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
+                self.change_tag(&tag, None, known, TagChange::RemoveKnown).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a tag, or a manifest with its tags and its referrer entry (end-9).
     ///
     /// # Errors
@@ -139,7 +186,7 @@ impl Repository {
             }
             Some(_) => {}
         }
-        let known = Some(KnownTag { seen, is_archived: false, window });
+        let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
         let removed = self.change_tag(&tag, None, known, TagChange::RemoveFrom(digest)).await?;
         removed.into_iter().for_each(|transition| removal.note(transition));
         Ok(())
@@ -221,6 +268,8 @@ impl Repository {
         keep: KeepCopy,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
+        // Another one may be pushed meanwhile, which has its own event.
+        let mut announced: Option<Option<ChangeId>> = None;
         let key = keys::manifest(&self.name, digest);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
@@ -246,10 +295,25 @@ impl Repository {
             let tags = self.hinted_tags(digest, None).await?;
             // A copy of wrong bytes could not be restored.
             let found = self.core.damaged_if_wrong(&key, digest, found).await?;
-            if let (KeepCopy::Yes, FoundRecord::Valid(manifest)) = (keep, &found) {
-                let names = tags.pointing_to(digest);
-                self.copy_manifest(window, digest, &manifest.value, names).await?;
-            }
+            let header = found.valid().map(|seen| &seen.value.header);
+            let came_by = header.and_then(|header| header.change);
+            let queueing = async {
+                match announced == Some(came_by) {
+                    true => Ok(()),
+                    false => self.queue_manifest_delete(window, digest, header).await,
+                }
+            };
+            let copying = async {
+                match (keep, found.valid()) {
+                    (KeepCopy::Yes, Some(manifest)) => {
+                        let names = tags.pointing_to(digest);
+                        self.copy_manifest(window, digest, &manifest.value, names).await
+                    }
+                    _ => Ok(()),
+                }
+            };
+            try_join(copying, queueing).await?;
+            announced = Some(came_by);
             if self
                 .delete_version(
                     &key,

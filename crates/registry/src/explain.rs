@@ -10,11 +10,12 @@ use jreg_oci::{Digest, Manifest, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
-use crate::gc::{CLOCK_ERROR, GcOptions};
+use crate::gc::GcOptions;
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{Link, ManifestRecord};
 use crate::tag_record::TagRecord;
+use crate::window::CLOCK_ERROR;
 use crate::{Registry, Result};
 
 /// The content to explain.

@@ -26,7 +26,6 @@
 mod action;
 mod deduplicate;
 mod history;
-mod lease;
 mod links;
 mod manifests;
 mod memo;
@@ -42,7 +41,6 @@ use serde::{Deserialize, Serialize};
 
 pub use action::{GcAction, GcActionKind, GcOutcome};
 pub use history::HISTORY_ENTRIES_MAX;
-pub use lease::{GcLease, LeaseHeld};
 pub use observer::{GcObserver, GcPhase};
 
 use self::action::GcSink;
@@ -54,14 +52,11 @@ use crate::fsck::QuarantinedLocations;
 use crate::pace::paced;
 use crate::record::{JsonRecord, StoredRecord};
 use crate::rules::Rule;
-use crate::window::{TOUCH_AGE, WRITE_MAX};
+use crate::window::{CLOCK_ERROR, TOUCH_AGE, WRITE_MAX};
 use crate::{Error, HeldUploads, ReaperReport, Registry, keys};
 
 /// The shortest grace: T + B, and forty minutes for listings that are late.
 pub const GRACE_MIN: Duration = Duration::from_secs(2 * 3600);
-
-/// Maximum difference between the clocks of a store's own machines.
-pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
 
 /// The shortest wait between the removal of the last link and that of the bytes.
 pub const BYTES_WAIT_MIN: Duration = Duration::from_secs(3600);

@@ -6,6 +6,7 @@
 
 use std::time::SystemTime;
 
+use futures::future::try_join;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, MediaType, Reference, Tag};
 use jreg_storage::{Key, Put, PutMode, SequenceOutcome, StoreChange};
@@ -18,7 +19,7 @@ use crate::rules::Rule;
 use crate::tag::TagVersion;
 use crate::tag_record::TagRecord;
 use crate::window::WriteWindow;
-use crate::{ChangeId, ChangeOrigin, Error, PageRequest, Repository, Result, ResultPage};
+use crate::{ChangeId, ChangeOrigin, Error, Event, PageRequest, Repository, Result, ResultPage};
 
 /// One change in the history of a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -192,24 +193,31 @@ impl Core {
         }
     }
 
-    /// Archives what a swap replaces, if that is not done yet, and then swaps. `false`: another writer was
-    /// first.
+    /// Archives what a swap replaces, and queues its event, if that is not done yet, and then swaps. `false`:
+    /// another writer was first.
     pub(crate) async fn archive_then(
         &self,
         window: WriteWindow,
         entry: Option<Put>,
+        event: Option<&Event>,
         swap: Put,
     ) -> Result<bool> {
         let entry = entry.filter(|_| self.rules.keep(Rule::Archive));
+        let queueing = async {
+            match event {
+                Some(event) => self.queue_event(Some(window), event).await,
+                None => Ok(()),
+            }
+        };
         let Some(entry) = entry else {
-            self.require_history().await?;
+            try_join(self.require_history(), queueing).await?;
             return self.send_swap(window, swap).await;
         };
         if !self.store.capabilities().combines_changes {
-            self.archive(window, entry).await?;
+            try_join(self.archive(window, entry), queueing).await?;
             return self.send_swap(window, swap).await;
         }
-        self.require_history().await?;
+        try_join(self.require_history(), queueing).await?;
         let before = vec![StoreChange::Put(entry)];
         let sequence = self.store.put_after(before, swap.clone());
         match self.send_within(Some(window), sequence).await {

@@ -1,9 +1,10 @@
 //! Immutable tags: changes that the rules file forbids.
 //!
 //! A tag is judged when it is read, before anything is written, and again on the version that a swap
-//! replaces. The hint of an immutable tag is written before its manifest, and a delete of the manifest looks
-//! at hints after it has read the version that it removes. So either the delete sees the hint, or the push
-//! has written a later version of the manifest, which is not removed.
+//! replaces. The hint of an immutable tag is written before a push reads anything, and a delete of the manifest
+//! looks at hints after it has read the version that it removes. So either the delete sees the hint, or the
+//! push has written a later version of the manifest, which is not removed. The same holds for the children of
+//! an index: such a push touches them, however young they are.
 
 use jreg_lifecycle::{ImmutableRefusal, ImmutableRuleName};
 use jreg_oci::{Digest, Tag};

@@ -16,6 +16,11 @@
 //! deleted/{name}/<alg>/<hex>/purged                    that it must not be restored
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
 //! gc/...                                               notes of GC runs and checks
+//! events/queue/<ulid>                                  an event of a change that may not have happened
+//! events/log/<number>                                  confirmed events in their order
+//! events/sinks/<name>                                  how far a sink has been sent the log
+//! events/dead/<name>/<ulid>                            an event that a sink refused for good
+//! events/lease                                         the instance that sends events
 //! auth/keys                                            the keys that sign access tokens
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
@@ -238,6 +243,8 @@ pub(crate) enum ParsedKey {
     Quarantined,
     /// Signing keys, an access token, or a record of the TLS certificate.
     Auth,
+    /// An event, or what is known of sending events.
+    Event(EventKey),
 }
 
 impl ParsedKey {
@@ -265,6 +272,7 @@ impl ParsedKey {
             ["uploads", _] => upload_key(key).map(Self::Upload),
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
+            ["events", ref below @ ..] => event_key(below).map(Self::Event),
             ["auth", "keys"] => Some(Self::Auth),
             ["auth", "access-tokens" | "robots", id] => {
                 is_access_token_id(id).then_some(Self::Auth)
@@ -351,6 +359,85 @@ pub fn acme_order() -> Key {
     key("auth/acme/order".to_owned())
 }
 
+/// The kind of a key below [`EVENTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EventKey {
+    Queued,
+    Segment,
+    Cursor,
+    DeadLetter,
+    Lease,
+}
+
+fn event_key(below: &[&str]) -> Option<EventKey> {
+    match *below {
+        ["queue", ulid] => is_ulid(ulid).then_some(EventKey::Queued),
+        ["log", number] => segment_number(number).map(|_| EventKey::Segment),
+        ["sinks", _] => Some(EventKey::Cursor),
+        ["dead", _, ulid] => is_ulid(ulid).then_some(EventKey::DeadLetter),
+        ["lease"] => Some(EventKey::Lease),
+        _ => None,
+    }
+}
+
+/// What has to do with events.
+pub(crate) const EVENTS: &str = "events/";
+
+/// Events of which it is not known yet whether they happened.
+pub(crate) const EVENT_QUEUE: &str = "events/queue/";
+
+pub(crate) fn queued_event(change: ChangeId) -> Key {
+    key(format!("{EVENT_QUEUE}{change}"))
+}
+
+/// Confirmed events.
+pub(crate) const EVENT_LOG: &str = "events/log/";
+
+/// Digits of a segment's number, so that the order of the keys is that of the numbers.
+const SEGMENT_DIGITS: usize = 16;
+
+pub(crate) fn event_segment(number: u64) -> Key {
+    key(format!("{EVENT_LOG}{number:0SEGMENT_DIGITS$}"))
+}
+
+/// The number of the segment at a key below [`EVENT_LOG`].
+pub(crate) fn event_segment_number(key: &Key) -> Option<u64> {
+    segment_number(key.as_str().strip_prefix(EVENT_LOG)?)
+}
+
+fn segment_number(text: &str) -> Option<u64> {
+    let is_number = text.len() == SEGMENT_DIGITS && text.bytes().all(|b| b.is_ascii_digit());
+    is_number.then(|| text.parse().ok()).flatten()
+}
+
+/// How far each sink has been sent the log.
+pub(crate) const EVENT_CURSORS: &str = "events/sinks/";
+
+pub(crate) fn event_cursor(sink: &str) -> Key {
+    key(format!("{EVENT_CURSORS}{sink}"))
+}
+
+/// The sink whose cursor a key below [`EVENT_CURSORS`] is.
+pub(crate) fn event_cursor_sink(key: &Key) -> Option<&str> {
+    last(key)
+}
+
+/// What sinks have refused for good.
+pub(crate) const DEAD_LETTERS: &str = "events/dead/";
+
+pub(crate) fn dead_letters(sink: &str) -> String {
+    format!("{DEAD_LETTERS}{sink}/")
+}
+
+pub(crate) fn dead_letter(sink: &str, ulid: Ulid) -> Key {
+    key(format!("{}{ulid}", dead_letters(sink)))
+}
+
+/// Which instance sends events.
+pub(crate) fn events_lease() -> Key {
+    key(format!("{EVENTS}lease"))
+}
+
 /// The prefix of the keys of access tokens.
 pub const ACCESS_TOKENS: &str = "auth/access-tokens/";
 
@@ -394,7 +481,7 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format()`].
-pub(crate) const ROOTS: [&str; 11] = [
+pub(crate) const ROOTS: [&str; 12] = [
     BLOBS,
     LINKS,
     REPOSITORIES,
@@ -406,6 +493,7 @@ pub(crate) const ROOTS: [&str; 11] = [
     QUARANTINE,
     PROBES,
     AUTH,
+    EVENTS,
 ];
 
 /// A new key for what fsck quarantines.
@@ -612,6 +700,11 @@ mod tests {
             (acme_certificate(), ParsedKey::Auth),
             (acme_order(), ParsedKey::Auth),
             (quarantined(&link(&subject, &app)), ParsedKey::Quarantined),
+            (queued_event(ChangeId::default()), ParsedKey::Event(EventKey::Queued)),
+            (event_segment(u64::MAX / 10_000), ParsedKey::Event(EventKey::Segment)),
+            (event_cursor("a-sink"), ParsedKey::Event(EventKey::Cursor)),
+            (dead_letter("a", Ulid::generate()), ParsedKey::Event(EventKey::DeadLetter)),
+            (events_lease(), ParsedKey::Event(EventKey::Lease)),
         ] {
             assert_eq!(ParsedKey::parse(&key), Some(place), "{key}");
         }
@@ -637,10 +730,16 @@ mod tests {
             "auth/robots/x",
             "auth/acme",
             "auth/acme/x",
+            "events/x",
+            "events/log/1",
+            "events/log/000000000000000x",
+            "events/queue/x",
+            "events/dead/a",
         ] {
             assert_eq!(ParsedKey::parse(&super::key(other.to_owned())), None, "{other}");
         }
         assert_eq!(shard(&link(&digest, &app)), Some("sha256/e3"));
+        assert_eq!(event_segment_number(&event_segment(12)), Some(12));
     }
 
     #[test]

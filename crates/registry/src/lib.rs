@@ -32,6 +32,9 @@
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
+//! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
+//!   to know
+//! - `lease.rs`: which instance usually does some work
 //! - `rules.rs`: the safety rules by name, for tests that break one
 //! - `cache.rs`, `referrer_cache.rs`: what is kept in memory for serving
 //! - `damaged.rs`: records that cannot be decoded, as writes find them
@@ -46,6 +49,7 @@ mod body;
 mod budget;
 mod cache;
 mod change;
+mod change_events;
 mod commit;
 mod compute;
 mod content;
@@ -54,6 +58,9 @@ mod core;
 mod damaged;
 mod delete;
 mod error;
+mod event;
+mod events;
+mod evidence;
 mod explain;
 mod fingerprint;
 mod format;
@@ -62,6 +69,7 @@ mod gc;
 mod history;
 mod immutable;
 mod keys;
+mod lease;
 mod link;
 mod listing;
 mod location_check;
@@ -106,6 +114,11 @@ pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
 pub use delete::MayRemoveTag;
 pub use error::{BodyError, Error, PurgeObstacle, Result};
+pub use event::{Event, EventAction, EventDetail, EventInterest};
+pub use events::{
+    ChangeEvidence, ChangeState, DeadLetter, EVENTS_PER_SEGMENT_MAX, LogPosition, LogSegment,
+    SequencedEvent, Sequencer, SequencerReport, SinkCursor, SinkName, StoredCursor,
+};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
 pub use format::FORMAT_VERSION;
 pub use fsck::{
@@ -113,8 +126,8 @@ pub use fsck::{
     Severity,
 };
 pub use gc::{
-    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcLease, GcObserver, GcOptions,
-    GcOutcome, GcPhase, GcReport, GcTally, HISTORY_ENTRIES_MAX, LeaseHeld, REMOVALS_FREE,
+    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
+    GcPhase, GcReport, GcTally, HISTORY_ENTRIES_MAX, REMOVALS_FREE,
 };
 pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;
@@ -122,6 +135,7 @@ pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
     acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
 };
+pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
 pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
 pub use observer::NoObserver;

@@ -12,10 +12,11 @@
 //! push and not delete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{try_join, try_join_all, try_join4};
+use futures::future::{join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_lifecycle::ImmutableRefusal;
 use jreg_oci::{
@@ -31,6 +32,7 @@ use crate::cache::CachedRecord;
 use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
+use crate::manifest_copy::RestoredCopy;
 use crate::record::{
     ManifestHeader, ManifestRecord, PresenceMark, ReferrerEntry, VersionedRecord, header_line,
 };
@@ -91,8 +93,8 @@ struct TagsSet {
 
 /// A push that has been understood, before anything was read or written.
 struct PushPlan {
-    /// The delete whose copy is pushed.
-    restored: Option<ChangeId>,
+    /// The copy of a delete that is pushed.
+    restored: Option<RestoredCopy>,
     digest: Digest,
     manifest: Manifest,
     record: ManifestRecord,
@@ -100,6 +102,8 @@ struct PushPlan {
     tags: Vec<Tag>,
     reference: Reference,
     condition: Option<ReferencePrecondition>,
+    /// Whether it sets a tag to what it pointed to before.
+    is_restore: bool,
 }
 
 /// A version of the manifest that is pushed.
@@ -127,6 +131,8 @@ struct PushReads {
     refused: Vec<ImmutableRefusal>,
     /// Whether the catalog lists the repository, by an entry that is young.
     is_listed: bool,
+    /// The change of which an event was queued, by which the manifest comes into being if it is absent.
+    queued: Option<ChangeId>,
 }
 
 impl PushPlan {
@@ -142,6 +148,16 @@ impl PushPlan {
         }
     }
 
+    /// What its tags are set to.
+    fn target(&self) -> TaggedManifest {
+        TaggedManifest {
+            digest: self.digest.clone(),
+            media_type: self.manifest.media_type.clone(),
+            size: self.record.header.size,
+            is_restore: self.is_restore,
+        }
+    }
+
     /// Whether the path of the request names this tag.
     fn is_of_path(&self, tag: &Tag) -> bool {
         self.reference.tag() == Some(tag)
@@ -152,11 +168,22 @@ impl PushPlan {
         self.condition.is_some() && self.reference.digest().is_some()
     }
 
-    /// Whether a version is what this push would write.
+    /// Whether a version is what this push would write. What a restore has written it may remove again.
     fn is_served_by(&self, seen: &SeenManifest) -> bool {
-        let stored = seen.header.as_ref().map(|stored| &stored.value.media_type);
-        let is_same = stored.is_some_and(|stored| stored.is(self.manifest.media_type.as_str()));
+        let is_same = seen.header.as_ref().is_some_and(|SeenHeader { value: stored, .. }| {
+            stored.media_type.is(self.manifest.media_type.as_str())
+                && (stored.restored.is_none() || self.restored.is_some())
+        });
         is_same && seen.damaged.is_none()
+    }
+
+    /// What the header says of a restore: only a version of which no client has pushed the manifest since.
+    fn restored_over(&self, seen: Option<&SeenHeader>) -> Option<ChangeId> {
+        let copy = self.restored?;
+        match seen {
+            Some(seen) => seen.value.restored,
+            None => Some(copy.change),
+        }
     }
 
     /// The stored type wins over the one of a later push.
@@ -241,7 +268,9 @@ impl Repository {
         let ticket = core.cache.take_ticket(&self.name, digest);
         let read = match touch {
             TouchPolicy::Never => core.read_manifest(&key, digest).await?,
-            TouchPolicy::IfOld => core.touch_manifest(core.open_window(), &key, digest).await?,
+            TouchPolicy::IfOld => {
+                core.touch_manifest(core.open_window(), &key, digest, TOUCH_AGE).await?
+            }
         };
         let Some(VersionedManifest { manifest, record }) = read else { return Ok(None) };
         let (age, manifest) = (record.age(), Arc::new(manifest));
@@ -276,10 +305,10 @@ impl Repository {
     pub(crate) async fn put_restored(
         &self,
         push: ManifestPush,
-        restored: ChangeId,
+        copy: RestoredCopy,
     ) -> Result<PushedManifest> {
         let plan = self.plan_push(push).await?;
-        let plan = PushPlan { restored: Some(restored), ..plan };
+        let plan = PushPlan { restored: Some(copy), ..plan };
         self.carry_out(plan, Vec::new()).await
     }
 
@@ -289,10 +318,12 @@ impl Repository {
         push: ManifestPush,
         tag: &Tag,
         condition: Option<ReferencePrecondition>,
+        restored: Option<RestoredCopy>,
     ) -> Result<TagTransition> {
         let push = ManifestPush { tags: vec![tag.clone()], ..push };
         let plan = self.plan_push(push).await?;
-        let plan = PushPlan { reference: Reference::Tag(tag.clone()), condition, ..plan };
+        let reference = Reference::Tag(tag.clone());
+        let plan = PushPlan { reference, condition, restored, is_restore: true, ..plan };
         let pushed = self.carry_out(plan, Vec::new()).await?;
         pushed.transitions.into_iter().next().ok_or(Error::Stopped)
     }
@@ -303,7 +334,10 @@ impl Repository {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
-            let window = self.core.open_window();
+            let window = match plan.restored {
+                Some(copy) => copy.window,
+                None => self.core.open_window(),
+            };
             // Boxed: together they would make the future of every push large.
             let reads = Box::pin(self.read_for_push(window, &plan)).await?;
             // A delete got between the reads and this write: what the reads found is void.
@@ -344,6 +378,7 @@ impl Repository {
         let record = ManifestRecord { header, bytes };
         Ok(PushPlan {
             restored: None,
+            is_restore: false,
             digest,
             manifest,
             record,
@@ -357,6 +392,20 @@ impl Repository {
     /// catalog's entry, and the versions of what will be written over. Hints and entries are
     /// mostly new, so they are not read.
     async fn read_for_push(&self, window: WriteWindow, plan: &PushPlan) -> Result<PushReads> {
+        let queued = self.new_push_event();
+        let reads = self.read_beside_event(window, plan, queued).await;
+        if let (Err(_), Some(change)) = (&reads, queued) {
+            self.withdraw_event(change).await;
+        }
+        reads
+    }
+
+    async fn read_beside_event(
+        &self,
+        window: WriteWindow,
+        plan: &PushPlan,
+        queued: Option<ChangeId>,
+    ) -> Result<PushReads> {
         let core = &self.core;
         self.write_hints_early(window, plan).await?;
         let catalog_key = keys::catalog(&self.name);
@@ -369,16 +418,18 @@ impl Repository {
                 Ok::<_, Error>((tag.clone(), read))
             }
         });
-        let ((), catalog, manifest, tags) = try_join4(
-            self.check_references(window, &plan.manifest.references, width),
+        let ((), catalog, manifest, tags, ()) = try_join5(
+            self.check_references(window, plan, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
             with_permit(width, self.look_up(plan, &manifest_key)),
             try_join_all(tags),
+            self.queue_manifest_push(window, &plan.digest, &plan.record.header, queued),
         )
         .await?;
         let JudgedTags { allowed, refused } = self.judge_tags(plan, tags)?;
-        let reads = PushReads { manifest, tags: allowed, refused, is_listed: catalog.is_some() };
+        let reads =
+            PushReads { manifest, tags: allowed, refused, is_listed: catalog.is_some(), queued };
         plan.check_condition(&reads)?;
         if core.rules.keep(Rule::KeepType) {
             plan.check_type(&reads)?;
@@ -399,15 +450,22 @@ impl Repository {
         Ok(JudgedTags { allowed, refused })
     }
 
+    /// Whether the push sets a tag that is immutable then.
+    fn is_immutable(&self, plan: &PushPlan) -> bool {
+        plan.tags.iter().any(|tag| self.immutable_rule(tag).is_some())
+    }
+
     /// Writes the hints of immutable tags before anything is read: a delete of the manifest, or of a
-    /// child that an index references, sees the hint, or removes a version that this push has not relied on.
+    /// child that an index references, sees the hint, or misses the version that this push writes after it.
     async fn write_hints_early(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
         if !self.core.rules.keep(Rule::ImmutableHint) {
             return Ok(());
         }
         let immutable = plan.tags.iter().filter(|tag| self.immutable_rule(tag).is_some());
         let children = plan.manifest.references.iter();
-        let children = children.filter(|reference| reference.kind == ReferenceKind::Child);
+        let children = children.filter(|reference| {
+            reference.kind == ReferenceKind::Child && self.core.rules.keep(Rule::ChildHints)
+        });
         let needed: Vec<_> =
             std::iter::once(&plan.digest).chain(children.map(|child| &child.digest)).collect();
         let hints = immutable.flat_map(|tag| {
@@ -444,16 +502,22 @@ impl Repository {
         })
     }
 
-    /// W1 for all that a manifest refers to.
+    /// W1 for all that a manifest refers to; what an immutable tag needs is touched whatever its age.
     async fn check_references(
         &self,
         window: WriteWindow,
-        references: &[ManifestReference],
+        plan: &PushPlan,
         width: &Semaphore,
     ) -> Result<()> {
         let policy = self.core.options.references;
-        let checks = references.iter().map(|reference| async move {
-            let is_there = with_permit(width, self.touch_reference(window, reference)).await?;
+        let rules = self.core.rules;
+        let touch_age = match self.is_immutable(plan) && rules.keep(Rule::TouchYoungChild) {
+            true => Duration::ZERO,
+            false => TOUCH_AGE,
+        };
+        let checks = plan.manifest.references.iter().map(|reference| async move {
+            let touched = self.touch_reference(window, reference, touch_age);
+            let is_there = with_permit(width, touched).await?;
             let is_missing = !is_there && is_required(policy, reference);
             Ok::<_, Error>(is_missing.then(|| reference.digest.clone()))
         });
@@ -474,13 +538,14 @@ impl Repository {
         &self,
         window: WriteWindow,
         reference: &ManifestReference,
+        touch_age: Duration,
     ) -> Result<bool> {
         let (core, digest) = (&self.core, &reference.digest);
         // An index may list layers (build caches do); whichever exists counts.
         if reference.kind.may_be_manifest() {
             let key = keys::manifest(&self.name, digest);
             let held = match core.rules.keep(Rule::TouchChildren) {
-                true => core.touch_child(window, &key, digest).await?,
+                true => core.touch_child(window, &key, digest, touch_age).await?,
                 false => core.exists(&key).await?,
             };
             if held {
@@ -522,22 +587,34 @@ impl Repository {
                 }
             }
         };
+        let listing = async {
+            match reads.queued.filter(|_| is_there) {
+                None => listing.await,
+                Some(change) => join(listing, self.withdraw_event(change)).await.0,
+            }
+        };
+        let target = &plan.target();
         let archives = reads.tags.iter().map(|(tag, seen)| async move {
             match points_to(seen, &plan.digest) {
-                true => Ok(false),
-                false => self.archive_early(window, tag, seen).await,
+                true => Ok((false, None)),
+                false => {
+                    let queueing = self.queue_tag_set(window, tag, seen, target, reads.queued);
+                    try_join(self.archive_early(window, tag, seen), queueing).await
+                }
             }
         });
-        let manifest = self.store_manifest(window, plan, &key, reads.manifest.as_ref());
+        let seen = (reads.manifest.as_ref(), reads.queued);
+        let manifest = self.store_manifest(window, plan, &key, seen);
         let (_, archived, (), written) =
             try_join4(try_join_all(hints), try_join_all(archives), listing, manifest).await?;
         if !written {
             return Ok(None);
         }
         let known = reads.tags.into_iter().zip(archived);
-        let known =
-            known.map(|((tag, seen), is_archived)| (tag, KnownTag { seen, is_archived, window }));
-        let setting = self.set_tags(window, plan, known.collect());
+        let known = known.map(|((tag, seen), (is_archived, queued))| {
+            (tag, KnownTag { seen, is_archived, queued, window })
+        });
+        let setting = self.set_tags(window, plan, target, known.collect());
         let (mut set, ()) = try_join(setting, self.write_referrer(window, plan)).await?;
         set.refused.extend(reads.refused);
         Ok(Some(set))
@@ -553,7 +630,7 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
-        seen: Option<&SeenManifest>,
+        (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
     ) -> Result<bool> {
         let core = &self.core;
         if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
@@ -563,7 +640,7 @@ impl Repository {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         while attempts.try_next().await {
             if let Ok(_alone) = writing.try_lock() {
-                if self.swap_manifest(window, plan, key, seen).await? {
+                if self.swap_manifest(window, plan, key, (seen, queued)).await? {
                     return Ok(true);
                 }
             } else {
@@ -585,9 +662,9 @@ impl Repository {
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
-        seen: Option<&SeenManifest>,
+        (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
     ) -> Result<bool> {
-        let (core, bytes) = (&self.core, self.record_over(plan, seen));
+        let (core, bytes) = (&self.core, self.record_over(plan, seen, queued));
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
@@ -600,14 +677,19 @@ impl Repository {
 
     /// The bytes to write over the version that was seen: what that says of when the manifest came into
     /// being stays.
-    fn record_over(&self, plan: &PushPlan, seen: Option<&SeenManifest>) -> Bytes {
+    fn record_over(
+        &self,
+        plan: &PushPlan,
+        seen: Option<&SeenManifest>,
+        queued: Option<ChangeId>,
+    ) -> Bytes {
         let seen = seen.and_then(|seen| seen.header.as_ref());
         let change = match seen {
             Some(seen) => seen.value.change,
-            None => Some(ChangeId::after(None, self.core.clock.now())),
+            None => queued.or_else(|| Some(ChangeId::after(None, self.core.clock.now()))),
         };
-        let header =
-            ManifestHeader { change, restored: plan.restored, ..plan.record.header.clone() };
+        let restored = plan.restored_over(seen);
+        let header = ManifestHeader { change, restored, ..plan.record.header.clone() };
         plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
     }
 
@@ -615,13 +697,9 @@ impl Repository {
         &self,
         window: WriteWindow,
         plan: &PushPlan,
+        target: &TaggedManifest,
         seen: Vec<(Tag, KnownTag)>,
     ) -> Result<TagsSet> {
-        let target = &TaggedManifest {
-            digest: plan.digest.clone(),
-            media_type: plan.manifest.media_type.clone(),
-            size: plan.record.header.size,
-        };
         let sets = seen.into_iter().map(|(tag, seen)| async move {
             let is_of_path = plan.is_of_path(&tag);
             let condition = plan.condition.as_ref().filter(|_| is_of_path);
@@ -788,19 +866,20 @@ impl Core {
         }
     }
 
-    /// W1 for a manifest, unless its bytes are wrong: a new version of those would be trusted.
+    /// W1 for a manifest of this age, unless its bytes are wrong: a new version of those would be trusted.
     async fn touch_manifest(
         &self,
         window: WriteWindow,
         key: &Key,
         digest: &Digest,
+        touch_age: Duration,
     ) -> Result<Option<VersionedManifest>> {
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
             let Some(read) = self.read_manifest(key, digest).await? else { return Ok(None) };
             let VersionedManifest { manifest, record } = read;
-            if let Some(record) = self.touch_version(window, key, record).await? {
+            if let Some(record) = self.touch_version_of(window, key, record, touch_age).await? {
                 return Ok(Some(VersionedManifest { manifest, record }));
             }
         }
@@ -808,14 +887,20 @@ impl Core {
 
     /// W1 for a manifest that an index refers to, which is mostly young: it is read only to be touched.
     /// `false` if it is absent, or damaged.
-    async fn touch_child(&self, window: WriteWindow, key: &Key, digest: &Digest) -> Result<bool> {
+    async fn touch_child(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        digest: &Digest,
+        touch_age: Duration,
+    ) -> Result<bool> {
         let Some(stat) = self.stat(key).await? else { return Ok(false) };
         let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
-        if age < TOUCH_AGE || !self.rules.keep(Rule::Touch) {
+        if age < touch_age || !self.rules.keep(Rule::Touch) {
             return Ok(true);
         }
         let _room = self.reserve_touch_memory(stat.size_bytes).await?;
-        let touched = self.touch_manifest(window, key, digest).await;
+        let touched = self.touch_manifest(window, key, digest, touch_age).await;
         Ok(absent_if_damaged(touched)?.is_some())
     }
 

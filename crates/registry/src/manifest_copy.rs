@@ -72,6 +72,15 @@ pub(crate) struct ManifestCopy {
     pub(crate) manifest: ManifestRecord,
 }
 
+/// The copy of a deleted manifest that a restore pushes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RestoredCopy {
+    /// The delete that made it.
+    pub(crate) change: ChangeId,
+    /// Opened before it was looked for, and whether it was purged.
+    pub(crate) window: WriteWindow,
+}
+
 /// The header line of a copy.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -266,12 +275,15 @@ impl Repository {
         tags: Option<MaySetTag<'_>>,
     ) -> Result<RestoredManifest> {
         let reference = Reference::Digest(digest.clone());
+        // Later a purge may have been forgotten that was not seen.
+        let window = self.core.open_window();
         let copy = self.latest_copy(digest).await?.ok_or_else(|| self.unknown(&reference))?;
         let denied = tags.and_then(|may_set| copy.tags.iter().find(|tag| !may_set(tag)));
         if let Some(tag) = denied {
             return Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() });
         }
         let with_tags = tags.is_some();
+        let restored = RestoredCopy { change: copy.change, window };
         let key = keys::manifest_copy(&self.name, digest, copy.change);
         let stored = self.core.verified(key, digest, copy.manifest).await?;
         let push = ManifestPush {
@@ -281,30 +293,31 @@ impl Repository {
             bytes: stored.bytes,
             condition: None,
         };
-        let restored = self.push_restored(push, (copy.change, copy.tags), with_tags).await;
+        let tags = copy.tags.into_iter().filter(|_| with_tags).collect();
+        let pushed = self.push_restored(push, restored, tags).await;
         // Also if it failed: it may have written the manifest. If this request ends before it looks, the
         // header says what GC removes.
         if self.core.rules.keep(Rule::LookForPurge)
             && self.core.exists(&keys::purge_mark(&self.name, digest)).await?
         {
-            self.delete_purged(digest).await?;
+            self.delete_restored(digest).await?;
             return Err(self.unknown(&reference));
         }
-        restored
+        pushed
     }
 
     async fn push_restored(
         &self,
         push: ManifestPush,
-        (copied, tags): (ChangeId, Vec<Tag>),
-        with_tags: bool,
+        copy: RestoredCopy,
+        tags: Vec<Tag>,
     ) -> Result<RestoredManifest> {
-        let digest = self.put_restored(push.clone(), copied).await?.digest;
+        let digest = self.put_restored(push.clone(), copy).await?.digest;
         let mut restored =
             RestoredManifest { digest, transitions: Vec::new(), tags_kept: Vec::new() };
-        for tag in tags.into_iter().filter(|_| with_tags) {
+        for tag in tags {
             let absent = Some(ReferencePrecondition::Absent);
-            match self.put_tag(push.clone(), &tag, absent).await {
+            match self.put_tag(push.clone(), &tag, absent, Some(copy)).await {
                 Ok(set) => restored.transitions.push(set),
                 Err(Error::PreconditionFailed { .. }) => restored.tags_kept.push(tag),
                 Err(error) => return Err(error),
@@ -335,7 +348,7 @@ impl Repository {
             bytes: stored.bytes.clone(),
             condition: None,
         };
-        self.put_tag(push, tag, condition).await
+        self.put_tag(push, tag, condition, None).await
     }
 
     /// The latest copy of a deleted manifest; `None` if there is none, or it was purged.

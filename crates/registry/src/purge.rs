@@ -6,9 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jreg_oci::{Digest, Manifest, Reference, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
+use crate::attempts::SwapAttempts;
 use crate::keys::{self, ParsedKey};
 use crate::manifest::verified;
 use crate::record::{JsonRecord, Link, Location, ManifestRecord, StoredRecord};
+use crate::window::WriteWindow;
 use crate::{ChangeId, Error, PurgeObstacle, Repository, Result, TagTransition};
 
 /// That a manifest was purged: it must not be restored.
@@ -73,8 +75,10 @@ impl Repository {
                 return Err(Error::PurgeRefused { name, digest, obstacle });
             }
         }
-        // What is removed from here on was checked, or is to go by force.
-        self.clone().without_rules().purge(digest, own, content).await
+        match force {
+            true => self.clone().without_rules().purge(digest, own, content).await,
+            false => self.purge(digest, own, content).await,
+        }
     }
 
     async fn purge(
@@ -84,17 +88,8 @@ impl Repository {
         content: RepositoryContent,
     ) -> Result<PurgeReport> {
         let core = &self.core;
-        self.mark_purged(digest).await?;
         let mut report = PurgeReport::default();
-        let copies = core.list_all(keys::copies(&self.name, digest)).await?;
-        let is_copy = |key: &_| matches!(ParsedKey::parse(key), Some(ParsedKey::ManifestCopy(..)));
-        let copies: Vec<_> = copies.into_iter().filter(is_copy).collect();
-        core.store.delete_many(&copies).await?;
-        report.copies_removed = copies.len() as u64;
-        if let Some(tags) = self.delete_purged(digest).await? {
-            report.manifest_removed = true;
-            report.tags_removed = tags.into_iter().map(|removed| removed.tag).collect();
-        }
+        self.remove_marked(digest, &mut report).await?;
         let mut unlinked = Vec::new();
         for blob in own {
             if let Some(by) = content.referenced.get(&blob) {
@@ -120,11 +115,37 @@ impl Repository {
         Ok(report)
     }
 
+    /// Removes a manifest and its copies within a window from the mark on: GC removes the mark, for which a
+    /// restore looks, long after that.
+    async fn remove_marked(&self, digest: &Digest, report: &mut PurgeReport) -> Result<()> {
+        let core = &self.core;
+        let mut attempts = SwapAttempts::new("the store is too slow for a purge");
+        loop {
+            attempts.next().await?;
+            let window = core.open_window();
+            self.mark_purged(window, digest).await?;
+            let copies = core.list_all(keys::copies(&self.name, digest)).await?;
+            let is_copy =
+                |key: &_| matches!(ParsedKey::parse(key), Some(ParsedKey::ManifestCopy(..)));
+            let copies: Vec<_> = copies.into_iter().filter(is_copy).collect();
+            core.store.delete_many(&copies).await?;
+            report.copies_removed += copies.len() as u64;
+            if let Some(tags) = self.delete_purged(digest).await? {
+                report.manifest_removed = true;
+                report.tags_removed.extend(tags.into_iter().map(|removed| removed.tag));
+            }
+            if core.check_window(window).is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Unlinks a blob. `None`: it was not linked.
     async fn unlink(&self, blob: &Digest) -> Result<Option<Location>> {
         let link = self.core.read::<Link>(&keys::link(blob, &self.name)).await?;
         let Some(Link::Live(location)) = link.map(|link| link.value) else { return Ok(None) };
-        match self.blob_delete(blob).await {
+        // That no manifest references it was checked.
+        match self.clone().without_rules().blob_delete(blob).await {
             Ok(()) => Ok(Some(location)),
             Err(Error::BlobUnknown { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -145,20 +166,17 @@ impl Repository {
         Ok(())
     }
 
-    async fn mark_purged(&self, digest: &Digest) -> Result<()> {
+    async fn mark_purged(&self, window: WriteWindow, digest: &Digest) -> Result<()> {
         let core = &self.core;
         core.require_history().await?;
         let change = ChangeId::after(None, core.clock.now());
         let mark = PurgeMark { change, actor: self.origin.actor().map(str::to_owned) };
         let key = keys::purge_mark(&self.name, digest);
-        core.write_new_version(core.open_window(), &key, &mark).await
+        core.write_new_version(window, &key, &mark).await
     }
 
     /// Deletes a manifest without a copy, with its tags. `None`: it was not there.
-    pub(crate) async fn delete_purged(
-        &self,
-        digest: &Digest,
-    ) -> Result<Option<Vec<TagTransition>>> {
+    async fn delete_purged(&self, digest: &Digest) -> Result<Option<Vec<TagTransition>>> {
         match self.delete_without_copy(digest).await {
             Ok(removed) => Ok(Some(removed)),
             Err(Error::ManifestUnknown { .. }) => Ok(None),

@@ -237,7 +237,7 @@ impl Core {
     }
 
     async fn pool_count(&self, pool: &QuotaPool) -> Result<PoolCount> {
-        let registry = Registry::of(self.clone());
+        let registry = Registry::of_core(self.clone());
         let mut count = PoolCount { sizes: HashMap::new(), upload_bytes: 0 };
         let uploads = registry.open_uploads().await?;
         count.upload_bytes = uploads.bytes_of(|name| pool.matches(name));

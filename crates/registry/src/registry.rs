@@ -215,7 +215,8 @@ impl Registry {
         Self { core: Arc::new(core) }
     }
 
-    pub(crate) fn of(core: Core) -> Self {
+    /// A registry that works with this.
+    pub(crate) fn of_core(core: Core) -> Self {
         Self { core: Arc::new(core) }
     }
 

@@ -88,8 +88,14 @@ pub enum Rule {
     LookForOwn,
     /// GC reads what a tag is now before it judges what it was last.
     NewestStays,
-    /// The hint of an immutable tag is written before its manifest, and counts as the tag while it is young.
+    /// The hint of an immutable tag is written before anything is read, and counts as the tag while it is young.
     ImmutableHint,
+    /// So are hints at the children of an index.
+    ChildHints,
+    /// The children of an index of an immutable tag are touched whatever their age.
+    TouchYoungChild,
+    /// A restore that finds a mark, and GC, remove only what a restore has created.
+    UndoRestored,
 }
 
 /// Which rules are in force.

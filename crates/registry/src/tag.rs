@@ -30,12 +30,20 @@ pub(crate) enum TagChange<'a> {
     RemoveKnown,
 }
 
+impl TagChange<'_> {
+    fn is_restore(self) -> bool {
+        matches!(self, Self::Set(_, TaggedManifest { is_restore: true, .. }))
+    }
+}
+
 /// What a tag is set to.
 #[derive(Clone, Debug)]
 pub(crate) struct TaggedManifest {
     pub(crate) digest: Digest,
     pub(crate) media_type: MediaType,
     pub(crate) size: u64,
+    /// Whether it pointed there before, and is restored: only the event of it says so.
+    pub(crate) is_restore: bool,
 }
 
 /// A tag as it was read.
@@ -47,6 +55,8 @@ pub(crate) struct KnownTag {
     pub(crate) seen: TagVersion,
     /// Whether it was archived after it was read.
     pub(crate) is_archived: bool,
+    /// The change of which an event was queued after it was read.
+    pub(crate) queued: Option<ChangeId>,
     /// Opened before it was read.
     pub(crate) window: WriteWindow,
 }
@@ -150,7 +160,7 @@ impl Repository {
             if attempts.is_retry() && matches!(change, TagChange::RemoveKnown) {
                 return Ok(None);
             }
-            let KnownTag { seen, is_archived, window } = match known.take() {
+            let KnownTag { seen, is_archived, queued, window } = match known.take() {
                 Some(known) => known,
                 None => {
                     let window = match change {
@@ -158,7 +168,7 @@ impl Repository {
                         _ => core.open_window(),
                     };
                     let seen = core.find_record(&key).await?;
-                    KnownTag { seen, is_archived: false, window }
+                    KnownTag { seen, is_archived: false, queued: None, window }
                 }
             };
             if let Some(made) = self.find_made(&seen, &mut sent).await? {
@@ -170,7 +180,7 @@ impl Repository {
             if !attempts.is_retry() || core.rules.keep(Rule::ImmutableAtSwap) {
                 self.judge_change(tag, change, &seen)?;
             }
-            let Some(next) = self.next_record(tag, change, &seen)? else { return Ok(None) };
+            let Some(next) = self.next_record(tag, change, &seen, queued)? else { return Ok(None) };
             core.check_window(window)?;
             if let (TagChange::Set(window, target), true) = (change, attempts.is_retry()) {
                 // The tag has changed since its hint was skipped.
@@ -180,13 +190,15 @@ impl Repository {
             let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
             let swap =
                 Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
+            let event =
+                self.tag_event(tag, &seen, &next, change.is_restore()).filter(|_| queued.is_none());
             let transition = TagTransition {
                 tag: tag.clone(),
                 change: next.change().id,
                 before: seen.target().map(|target| target.digest.clone()),
                 after: next.into_live().map(|target| target.digest),
             };
-            if core.archive_then(window, archived, swap).await? {
+            if core.archive_then(window, archived, event.as_ref(), swap).await? {
                 self.note_changed(&key, change, seen);
                 return Ok(Some(transition));
             }
@@ -238,6 +250,7 @@ impl Repository {
         tag: &Tag,
         change: TagChange<'_>,
         seen: &TagVersion,
+        queued: Option<ChangeId>,
     ) -> Result<Option<TagRecord>> {
         let target = match (change, seen.target()) {
             // It may point to another manifest.
@@ -255,11 +268,11 @@ impl Repository {
         let now = self.core.clock.now();
         let previous = seen.valid().map(|record| record.value.change().id);
         let new_change = || TagChangeFields {
-            id: ChangeId::after(previous, now),
+            id: queued.unwrap_or_else(|| ChangeId::after(previous, now)),
             previous,
             origin: ChangeOrigin::clone(&self.origin),
         };
-        let Some(TaggedManifest { digest, media_type, size }) = target.cloned() else {
+        let Some(TaggedManifest { digest, media_type, size, .. }) = target.cloned() else {
             return Ok(Some(TagRecord::Deleted(DeletedTag { change: new_change() })));
         };
         let pushed = self.unix_time();

@@ -22,6 +22,9 @@ const STORE_RETRY_MAX: Duration = Duration::from_secs(60);
 /// format's bound B.
 pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
 
+/// Maximum difference between the clocks of a store's own machines.
+pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
+
 /// The time in which the writes that rely on some reads must be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriteWindow {

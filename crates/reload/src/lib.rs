@@ -65,6 +65,26 @@ pub enum ReloadOutcome {
     Failed,
 }
 
+/// A file that was reloaded, or could not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileReload {
+    /// What it is.
+    pub file: &'static str,
+    /// Whether the new content is in use.
+    pub is_done: bool,
+}
+
+impl FileReload {
+    /// `None` if nothing has changed.
+    pub fn new(file: &'static str, outcome: ReloadOutcome) -> Option<Self> {
+        match outcome {
+            ReloadOutcome::Unchanged => None,
+            ReloadOutcome::Done => Some(Self { file, is_done: true }),
+            ReloadOutcome::Failed => Some(Self { file, is_done: false }),
+        }
+    }
+}
+
 impl<T: fmt::Debug> fmt::Debug for ReloadedFiles<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").field("paths", &self.paths).finish_non_exhaustive()

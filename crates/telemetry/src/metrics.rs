@@ -1,7 +1,9 @@
 //! What the process counts, and how Prometheus reads it.
 //!
-//! Labels take only values from closed sets (endpoints, statuses, operations): no name of a
-//! repository or client ever becomes one, so their number is bounded.
+//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings): no
+//! name of a repository or client ever becomes one, so their number is bounded.
+
+mod events;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -18,6 +20,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::logging::dropped_lines;
+
+pub use events::{DeliveryOutcome, EventMetrics};
 
 /// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
 /// which older readers understand too: no family here has a type that only OpenMetrics knows.
@@ -137,6 +141,8 @@ pub struct Metrics {
     audit_lines: Counters<1>,
     limited: Counters<1>,
     connections_cut: Counters<1>,
+    /// Those of events.
+    pub events: EventMetrics,
 }
 
 /// How a run of a job ended.
@@ -183,6 +189,7 @@ impl Metrics {
         metrics.register_auth();
         metrics.register_lifecycle();
         metrics.register_tls();
+        metrics.events.register(&mut metrics.registry);
         metrics
     }
 
@@ -236,6 +243,7 @@ impl Metrics {
             audit_lines: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
+            events: EventMetrics::default(),
         }
     }
 

@@ -305,7 +305,7 @@ impl Registry {
 
     /// Reloads the files of every instance.
     pub(crate) fn reload(&self) {
-        self.apps.iter().for_each(|app| app.guard().unwrap().reload());
+        self.apps.iter().for_each(|app| drop(app.guard().unwrap().reload()));
     }
 }
 

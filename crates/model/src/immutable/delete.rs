@@ -4,6 +4,7 @@ use super::{INDEX, ImmutableProcess, ImmutableStore};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
 use crate::context::ProtocolContext;
+use crate::record::ModelRecord;
 
 type Stepped = (Option<ImmutableProcess>, Note);
 
@@ -17,14 +18,27 @@ pub(crate) struct DigestDelete {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum DigestDeleteStep {
     Reading,
-    Listing { version: u8 },
-    ReadingTag { version: u8 },
-    Removing { version: u8 },
+    Listing {
+        version: u8,
+    },
+    /// Of a young hint.
+    ReadingHintedTag {
+        version: u8,
+    },
+    ReadingTag {
+        version: u8,
+    },
+    Removing {
+        version: u8,
+    },
 }
 
-/// Whether the hint may be of a push that has yet to set the tag.
-fn is_young_hint(store: &ImmutableStore, context: &ProtocolContext, digest: u8) -> bool {
-    let hint = store.hint(digest);
+/// Whether a hint may be of a push that has yet to set the tag.
+fn is_young_hint(
+    store: &ImmutableStore,
+    context: &ProtocolContext,
+    hint: ModelRecord<bool>,
+) -> bool {
     let limits = &context.limits;
     let age_max = match context.keeps(ProtocolRule::HintAgeWithWindow) {
         true => limits.touch_age + limits.window,
@@ -58,9 +72,20 @@ impl DigestDelete {
                 self.at = DigestDeleteStep::Listing { version: there.version };
                 (None, note("reads the manifest"))
             }
-            DigestDeleteStep::Listing { .. } if is_young_hint(store, context, self.digest) => {
-                refuse(store)
+            DigestDeleteStep::Listing { version }
+                if is_young_hint(store, context, store.hint(self.digest)) =>
+            {
+                self.at = DigestDeleteStep::ReadingHintedTag { version };
+                (None, note("finds a young hint"))
             }
+            DigestDeleteStep::ReadingHintedTag { version } => match store.tag.value {
+                // It never moves there.
+                Some(digest) if digest != self.digest => {
+                    self.at = DigestDeleteStep::ReadingTag { version };
+                    (None, note("reads the tag of the hint"))
+                }
+                _ => refuse(store),
+            },
             DigestDeleteStep::Listing { version } => {
                 self.at = match store.hint(self.digest).value {
                     true => DigestDeleteStep::ReadingTag { version },
@@ -88,17 +113,27 @@ impl DigestDelete {
     }
 }
 
-/// A DELETE of the child: it reads the child, looks for an index of an immutable tag, then removes
-/// the version that it has read.
+/// A DELETE of the child: it reads the child, lists the hints at it, looks for an index that the tag
+/// points to, then removes the version that it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChildDelete(ChildDeleteStep);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum ChildDeleteStep {
     Reading,
-    LookingForIndex { version: u8 },
-    ReadingTag { version: u8 },
-    Removing { version: u8 },
+    Listing {
+        version: u8,
+    },
+    /// Of a young hint.
+    ReadingHintedTag {
+        version: u8,
+    },
+    ReadingTag {
+        version: u8,
+    },
+    Removing {
+        version: u8,
+    },
 }
 
 impl ChildDelete {
@@ -112,29 +147,26 @@ impl ChildDelete {
         context: &ProtocolContext,
     ) -> Stepped {
         let child = store.child;
-        let limits = &context.limits;
         match self.0 {
             ChildDeleteStep::Reading if !child.value => {
                 (Some(ImmutableProcess::Done), note("finds no manifest"))
             }
             ChildDeleteStep::Reading => {
-                let is_young = store.now - child.modified < limits.touch_age + limits.window;
-                if is_young && context.keeps(ProtocolRule::YoungChildStays) {
-                    return refuse(store);
-                }
-                self.0 = ChildDeleteStep::LookingForIndex { version: child.version };
+                self.0 = ChildDeleteStep::Listing { version: child.version };
                 (None, note("reads the child"))
             }
-            ChildDeleteStep::LookingForIndex { version } => {
-                let is_named = store.manifest(INDEX).value;
-                if is_named && is_young_hint(store, context, INDEX) {
-                    return refuse(store);
-                }
-                self.0 = match is_named {
-                    true => ChildDeleteStep::ReadingTag { version },
-                    false => ChildDeleteStep::Removing { version },
+            ChildDeleteStep::Listing { version } => {
+                self.0 = match is_young_hint(store, context, store.child_hint) {
+                    true => ChildDeleteStep::ReadingHintedTag { version },
+                    false => ChildDeleteStep::ReadingTag { version },
                 };
-                (None, note("looks for an index"))
+                (None, note("lists the hints at the child"))
+            }
+            // A tag that exists never moves to the index.
+            ChildDeleteStep::ReadingHintedTag { .. } if store.tag.value.is_none() => refuse(store),
+            ChildDeleteStep::ReadingHintedTag { version } => {
+                self.0 = ChildDeleteStep::ReadingTag { version };
+                (None, note("reads the tag of the hint"))
             }
             ChildDeleteStep::ReadingTag { .. } if store.tag.value == Some(INDEX) => refuse(store),
             ChildDeleteStep::ReadingTag { version } => {

@@ -5,7 +5,7 @@ use crate::ProtocolRule;
 use crate::checked::{Note, note};
 use crate::context::ProtocolContext;
 
-/// A push to the tag: the read wave, the manifest, then the tag on the version that was judged.
+/// A push to the tag: the hints, the reads, the manifest, then the tag on the version that was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ImmutablePush {
     pub(super) digest: u8,
@@ -27,10 +27,13 @@ struct ReadWave {
     /// W1 on the child, if there is one.
     child: bool,
     hint: bool,
+    /// The hint at the child that the tag needs it.
+    child_hint: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum ImmutablePushStep {
+    Hinting,
     Reading,
     TouchingChild { version: u8 },
     Writing,
@@ -46,26 +49,30 @@ impl ImmutablePush {
     }
 
     fn begin(digest: u8) -> Self {
-        let wave = ReadWave { tag: true, manifest: true, child: digest == INDEX, hint: true };
-        let at = ImmutablePushStep::Reading;
+        let child = digest == INDEX;
+        let wave = ReadWave { tag: true, manifest: true, child, hint: true, child_hint: child };
+        let at = ImmutablePushStep::Hinting;
         Self { digest, opened: None, at, wave, tag: 0, manifest: 0, is_there: false }
     }
 
-    /// The requests of the wave, by their numbers.
+    /// The requests that are sent at once with others, by their numbers.
     fn requests(&self, context: &ProtocolContext) -> impl Iterator<Item = u8> {
         let wave = self.wave;
-        let has_hint = wave.hint && context.keeps(ProtocolRule::HintInReadWave);
-        let open = [wave.tag, wave.manifest, wave.child, has_hint];
+        let is_hinting = self.at == ImmutablePushStep::Hinting;
+        let hints_late = !context.keeps(ProtocolRule::HintBeforeReads);
+        let has_hints = is_hinting || hints_late;
+        let child_hint = wave.child_hint && context.keeps(ProtocolRule::ChildHints);
+        let reads = [wave.tag, wave.manifest, wave.child].map(|read| read && !is_hinting);
+        let hints = [wave.hint, child_hint].map(|hint| hint && has_hints);
+        let open = reads.into_iter().chain(hints);
         (0..).zip(open).filter(|(_, is_open)| *is_open).map(|(number, _)| number)
     }
 
     pub(super) fn choices(&self, context: &ProtocolContext) -> u8 {
         match self.at {
-            ImmutablePushStep::Reading => {
+            ImmutablePushStep::Hinting | ImmutablePushStep::Reading => {
                 u8::try_from(self.requests(context).count().max(1)).unwrap_or(u8::MAX)
             }
-            // A broken rule: the hint is written beside the manifest.
-            ImmutablePushStep::Writing if self.wave.hint => 2,
             _ => 1,
         }
     }
@@ -79,6 +86,19 @@ impl ImmutablePush {
         let is_late = context.is_late(*self.opened.get_or_insert(store.now), store.now);
         match self.at {
             _ if is_late => (Some(ImmutableProcess::Failed), note("is too late")),
+            // A broken rule: the hints are written beside the reads.
+            ImmutablePushStep::Hinting if !context.keeps(ProtocolRule::HintBeforeReads) => {
+                self.at = ImmutablePushStep::Reading;
+                (None, note("begins"))
+            }
+            ImmutablePushStep::Hinting => {
+                let request = self.requests(context).nth(usize::from(choice));
+                let stepped = (None, self.write_hint(store, context, request));
+                if self.requests(context).next().is_none() {
+                    self.at = ImmutablePushStep::Reading;
+                }
+                stepped
+            }
             ImmutablePushStep::Reading => {
                 let request = self.requests(context).nth(usize::from(choice));
                 let stepped = self.read(store, context, request);
@@ -89,15 +109,7 @@ impl ImmutablePush {
                 stepped
             }
             ImmutablePushStep::TouchingChild { version } => self.touch(store, context, version),
-            ImmutablePushStep::Writing if choice == 1 => {
-                self.wave.hint = false;
-                (None, self.ensure_hint(store, context))
-            }
-            ImmutablePushStep::Writing => self.write(store, context),
-            ImmutablePushStep::Tagging if self.wave.hint => {
-                self.wave.hint = false;
-                (None, self.ensure_hint(store, context))
-            }
+            ImmutablePushStep::Writing => self.write(store),
             ImmutablePushStep::Tagging => self.set_tag(store),
             ImmutablePushStep::ReadingTagAgain => {
                 self.at = ImmutablePushStep::Tagging;
@@ -128,11 +140,32 @@ impl ImmutablePush {
                 self.wave.child = false;
                 self.read_child(store, context)
             }
-            _ => {
-                self.wave.hint = false;
-                (None, self.ensure_hint(store, context))
-            }
+            hint => (None, self.write_hint(store, context, hint)),
         }
+    }
+
+    fn write_hint(
+        &mut self,
+        store: &mut ImmutableStore,
+        context: &ProtocolContext,
+        request: Option<u8>,
+    ) -> Note {
+        let hint = match request {
+            Some(3) => {
+                self.wave.hint = false;
+                &mut store.hints[usize::from(self.digest)]
+            }
+            _ => {
+                self.wave.child_hint = false;
+                &mut store.child_hint
+            }
+        };
+        // W1, or a Create.
+        if hint.value && store.now - hint.modified < context.limits.touch_age {
+            return note("relies on a hint");
+        }
+        hint.write(true, store.now);
+        note("writes a hint")
     }
 
     /// Judges whether the tag may be set.
@@ -150,11 +183,12 @@ impl ImmutablePush {
         if !child.value {
             return (Some(ImmutableProcess::Failed), note("does not find the child"));
         }
-        if store.now - child.modified < context.limits.touch_age {
+        let is_young = store.now - child.modified < context.limits.touch_age;
+        if is_young && !context.keeps(ProtocolRule::TouchYoungChild) {
             return (None, note("relies on the child"));
         }
         self.at = ImmutablePushStep::TouchingChild { version: child.version };
-        (None, note("finds an old child"))
+        (None, note("reads the child"))
     }
 
     fn touch(
@@ -173,17 +207,7 @@ impl ImmutablePush {
         (None, note("touches the child"))
     }
 
-    /// W1 on the hint, or a Create.
-    fn ensure_hint(&self, store: &mut ImmutableStore, context: &ProtocolContext) -> Note {
-        let hint = &mut store.hints[usize::from(self.digest)];
-        if hint.value && store.now - hint.modified < context.limits.touch_age {
-            return note("relies on a hint");
-        }
-        hint.write(true, store.now);
-        note("writes the hint")
-    }
-
-    fn write(&mut self, store: &mut ImmutableStore, context: &ProtocolContext) -> Stepped {
+    fn write(&mut self, store: &mut ImmutableStore) -> Stepped {
         let there = store.manifest(self.digest);
         if there.version == self.manifest || (!there.value && !self.is_there) {
             store.write_manifest(self.digest);
@@ -194,12 +218,9 @@ impl ImmutablePush {
             *self = Self { opened: self.opened, ..Self::begin(self.digest) };
             return (None, note("finds that the manifest is gone"));
         }
-        if !context.keeps(ProtocolRule::RewriteAfterHint) {
-            self.at = ImmutablePushStep::Tagging;
-            return (None, note("finds that another push has written the manifest"));
-        }
-        (self.manifest, self.is_there) = (there.version, true);
-        (None, note("finds another version of the manifest"))
+        // It was written after the hint: a DELETE that removes it sees that.
+        self.at = ImmutablePushStep::Tagging;
+        (None, note("finds that another push has written the manifest"))
     }
 
     fn set_tag(&mut self, store: &mut ImmutableStore) -> Stepped {

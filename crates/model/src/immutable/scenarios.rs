@@ -18,6 +18,7 @@ impl ImmutableScenario {
             manifests: [ModelRecord::old(true); DIGESTS],
             hints: [ModelRecord::old(false); DIGESTS],
             child: ModelRecord::old(true),
+            child_hint: ModelRecord::old(false),
             acknowledged: NumberSet::EMPTY,
             is_refused: false,
             is_deleted: false,
@@ -30,6 +31,7 @@ impl ImmutableScenario {
     fn hinted(name: &'static str) -> Self {
         let mut scenario = Self::new(name);
         scenario.store.hints = [ModelRecord::old(true); DIGESTS];
+        scenario.store.child_hint = ModelRecord::old(true);
         scenario
     }
 

@@ -141,6 +141,8 @@ kinds! {
     CatalogMissing, "catalog-missing", Damage;
     /// The catalog lists a repository without a manifest.
     CatalogStray, "catalog-stray", Note;
+    /// An event, or a record about sending events, that cannot be decoded: the events are not sent.
+    EventUnreadable, "event-unreadable", Damage;
     /// An upload's session that cannot be decoded.
     SessionUnreadable, "session-unreadable", Damage;
     /// An open upload session has lost bytes.

@@ -1,14 +1,21 @@
 //! The format marker, unknown keys, and what earlier repairs have quarantined.
 
 use jreg_storage::{Key, ListRequest, PutMode};
+use serde::{Deserialize, Serialize};
 
 use super::read::{RawState, RecordState, UnreadableCause, UnreadableRecord, read_raw, read_state};
 use super::repair::RepairPlan;
 use super::{FindingKind, FindingSubject, FsckPhase, FsckRun, RepairStatus};
 use crate::format::FormatMarker;
 use crate::keys::ParsedKey;
-use crate::record::AuthRecord;
+use crate::record::{AuthRecord, JsonRecord};
 use crate::{FORMAT_VERSION, Result, keys};
+
+/// A record of which only the form is checked.
+#[derive(Serialize, Deserialize)]
+struct AnyRecord(serde_json::Map<String, serde_json::Value>);
+
+impl JsonRecord for AnyRecord {}
 
 impl FsckRun<'_> {
     pub(super) async fn check_keys(&mut self) -> Result<()> {
@@ -28,7 +35,27 @@ impl FsckRun<'_> {
         while let Some(page) = pages.next().await? {
             self.count(&page);
         }
+        self.check_events().await?;
         self.check_marker().await
+    }
+
+    async fn check_events(&mut self) -> Result<()> {
+        let mut pages = self.core.list_pages(keys::EVENTS);
+        while let Some(page) = pages.next().await? {
+            self.count(&page);
+            for entry in &page.entries {
+                if ParsedKey::parse(&entry.key).is_none() {
+                    self.report_unknown(&entry.key).await?;
+                } else if let RecordState::Unreadable(bad) =
+                    read_state::<AnyRecord>(&self.core, &entry.key).await?
+                {
+                    let subject = FindingSubject::of(&entry.key);
+                    let (kind, repair) = (FindingKind::EventUnreadable, RepairPlan::Quarantine);
+                    self.report_unreadable(kind, &subject, &bad, repair).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn check_marker(&mut self) -> Result<()> {

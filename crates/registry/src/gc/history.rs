@@ -15,11 +15,10 @@ use super::observer::GcPhase;
 use super::{CLOCK_ERROR, GcRun, Result};
 use crate::fingerprint::{self, ListedVersion};
 use crate::keys::{self, ParsedKey};
-use crate::record::ManifestRecord;
 use crate::rules::Rule;
 use crate::tag_record::TagRecord;
 use crate::window::WriteWindow;
-use crate::{ChangeId, ChangeOrigin, Repository};
+use crate::{ChangeId, ChangeOrigin, Error, Repository};
 
 /// Maximum number of replaced changes that are kept of one tag; older ones end early.
 pub const HISTORY_ENTRIES_MAX: usize = 1000;
@@ -146,8 +145,9 @@ impl GcRun<'_> {
     async fn judge_copies(&mut self, copies: ListedCopies) -> Result<()> {
         let Some((name, digest)) = copies.of else { return Ok(()) };
         let mark = copies.entries.iter().find(|entry| is_purge_mark(entry)).cloned();
+        let mut is_undone = true;
         if mark.is_some() {
-            self.remove_restored(&name, &digest).await?;
+            is_undone = self.remove_restored(&name, &digest).await?;
         }
         let mut expired = Vec::new();
         for entry in copies.entries {
@@ -175,20 +175,31 @@ impl GcRun<'_> {
                 size_bytes: entry.size_bytes,
             });
         }
-        let outcome = self.remove_expired(&expired).await;
-        expired.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
+        let (marks, copies): (Vec<_>, Vec<_>) =
+            expired.into_iter().partition(|action| action.kind == GcActionKind::RemovePurgeMark);
+        let outcome = self.remove_expired(&copies).await;
+        copies.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
+        // As long as there is something to restore, the mark stays.
+        let outcome = match outcome {
+            GcOutcome::Done if is_undone => self.remove_expired(&marks).await,
+            GcOutcome::Done => GcOutcome::Changed,
+            failed => failed,
+        };
+        marks.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         Ok(())
     }
 
     /// Removes a purged manifest that a restore has written and not looked at afterwards: it ended before.
-    async fn remove_restored(&self, name: &RepositoryName, digest: &Digest) -> Result<()> {
-        let key = keys::manifest(name, digest);
-        let read = self.core.read::<ManifestRecord>(&key).await.map_err(damaged)?;
-        if self.options.dry_run || read.is_none_or(|read| read.value.header.restored.is_none()) {
-            return Ok(());
+    /// `false`: it may still be there.
+    async fn remove_restored(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
+        if self.options.dry_run {
+            return Ok(true);
         }
-        self.repository(name).delete_purged(digest).await?;
-        Ok(())
+        match self.repository(name).delete_restored(digest).await {
+            Ok(_) => Ok(true),
+            Err(Error::Busy { .. } | Error::Interrupted { .. } | Error::Store(_)) => Ok(false),
+            Err(error) => Err(damaged(error)),
+        }
     }
 
     /// Removes replaced changes of tags that have expired: of each tag the oldest first, so that a run that is

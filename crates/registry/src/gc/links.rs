@@ -15,12 +15,13 @@ use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
 use super::queue::GcQueue;
 use super::sweep::BlobLocations;
-use super::{CLOCK_ERROR, GcRun, REMOVALS_FREE, Result, last_key};
+use super::{GcRun, REMOVALS_FREE, Result, last_key};
 use crate::fingerprint::{self, Fingerprint, ListedVersion};
 use crate::keys::{self, ParsedKey};
 use crate::link::is_deleted;
 use crate::record::{JsonRecord, Link, Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
+use crate::window::CLOCK_ERROR;
 
 /// Maximum number of blobs at several locations that one run deduplicates.
 const DUPLICATES_MAX: usize = 10_000;

@@ -178,10 +178,12 @@ impl GcRun<'_> {
             size_bytes: 0,
         };
         let repository = self.repository(&name);
-        let known = KnownTag { seen: FoundRecord::Valid(read), is_archived: false, window };
+        let seen = FoundRecord::Valid(read);
+        let known = KnownTag { seen, is_archived: false, queued: None, window };
         let removed = async {
             let removed = repository.change_tag(&tag, None, Some(known), TagChange::RemoveKnown);
-            Ok(removed.await?.is_some())
+            // Rare, and the future of a run is large enough.
+            Ok(Box::pin(removed).await?.is_some())
         };
         self.sink.perform_by(self.watch, &action, removed).await
     }

@@ -331,7 +331,7 @@ async fn what_a_check_costs() {
     let keys = bench.keys("").await;
     let records = keys.iter().filter(|key| !key.as_str().starts_with("blobs/")).count();
     assert_eq!(count("get"), records);
-    assert_eq!(count("list"), 12);
+    assert_eq!(count("list"), 13);
     assert_eq!(calls.len(), count("get") + count("list"));
 }
 

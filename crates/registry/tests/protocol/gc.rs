@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jreg_oci::Reference;
 use jreg_registry::{
-    Error, GcActionKind, GcError, GcOptions, GcReport, NoObserver, PageRequest, Registry,
-    RegistryOptions, TouchPolicy, UploadChunk,
+    Error, GcActionKind, GcError, GcOptions, GcReport, LeaseKind, NoObserver, PageRequest,
+    Registry, RegistryOptions, TouchPolicy, UploadChunk,
 };
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, MemoryStore, PutMode, Store, TombstoneStore};
@@ -569,18 +569,18 @@ async fn one_instance_has_the_lease_until_it_gives_it_back_or_does_not_renew_it(
     let (store, clock) = (bench.gate.clone(), bench.clock.clone());
     let other = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
     let ttl = 5 * MINUTE;
-    let lease = bench.registry.take_lease("one", ttl).await.unwrap().unwrap();
+    let lease = bench.registry.take_lease(LeaseKind::Gc, "one", ttl).await.unwrap().unwrap();
     bench.clock.advance(MINUTE);
-    let held = other.take_lease("two", ttl).await.unwrap().unwrap_err();
+    let held = other.take_lease(LeaseKind::Gc, "two", ttl).await.unwrap().unwrap_err();
     assert_eq!((held.holder.as_str(), held.age), ("one", MINUTE));
     let lease = bench.registry.renew_lease(lease, ttl).await.unwrap().unwrap();
     bench.clock.advance(ttl);
-    other.take_lease("two", ttl).await.unwrap().unwrap_err();
+    other.take_lease(LeaseKind::Gc, "two", ttl).await.unwrap().unwrap_err();
     bench.clock.advance(Duration::from_secs(1));
-    let taken = other.take_lease("two", ttl).await.unwrap().unwrap();
+    let taken = other.take_lease(LeaseKind::Gc, "two", ttl).await.unwrap().unwrap();
     assert!(bench.registry.renew_lease(lease, ttl).await.unwrap().is_none());
     other.free_lease(taken).await.unwrap();
-    bench.registry.take_lease("one", ttl).await.unwrap().unwrap();
+    bench.registry.take_lease(LeaseKind::Gc, "one", ttl).await.unwrap().unwrap();
 }
 
 /// Collects while so much time passes between the beginning of the run and its listing of bytes.

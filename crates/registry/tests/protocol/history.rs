@@ -430,7 +430,8 @@ async fn fields_that_are_not_known_survive_a_touch_and_a_push_of_the_same() {
         let text = String::from_utf8(record.to_vec()).unwrap();
         let text = crate::bench::without_checksum(&text);
         let at = text.find(',').unwrap();
-        let text = format!("{},\"later\":{{\"a\":[1, 2]}}{}", &text[..at], &text[at..]);
+        let (before, after) = text.split_at(at);
+        let text = format!("{before},\"later\":{{\"a\":[1, 2]}}{after}");
         bench.faults.put(key, text.into(), PutMode::Overwrite).await.unwrap();
     };
     let mut keys = bench.keys("repositories/a/_manifests/").await;

@@ -6,6 +6,8 @@
 mod bench;
 mod buffering;
 mod damaged_manifests;
+mod events;
+mod events_of_changes;
 mod explaining;
 mod folder_costs;
 mod folder_uploads;
