@@ -24,6 +24,7 @@ mod instances;
 mod maintenance;
 mod model;
 mod process;
+mod quotas;
 mod restoring;
 mod secrets;
 mod shared;
