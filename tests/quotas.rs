@@ -15,7 +15,7 @@ async fn upload_path(client: &Client, repository: &str) -> String {
         client.send(Request::new("POST", format!("/v2/{repository}/blobs/uploads/"))).await;
     assert_eq!(started.status, 202, "{started}");
     let location = started.header("location").unwrap();
-    location.find("/v2/").map(|at| location[at..].to_owned()).unwrap()
+    format!("/v2/{}", location.split_once("/v2/").unwrap().1)
 }
 
 /// Pushes a blob as docker does: POST, a PATCH of unknown length, PUT.
@@ -78,7 +78,7 @@ fn pushes_beyond_a_quota_are_refused_with_a_message() {
         is_refused(&push_blob(&client, "team/a", &[7; 100_000]).await);
         let path = upload_path(&client, "team/a").await;
         is_refused(&client.send(Request::new("PATCH", path).body(vec![7; 20_000])).await);
-        let whole = format!("/v2/team/a/blobs/uploads/?digest={}", sha256(&[7; 20_000]));
+        let whole = format!("/v2/team/a/blobs/uploads/?digest={}", sha256([7; 20_000]));
         is_refused(&client.send(Request::new("POST", whole).body(vec![7; 20_000])).await);
         for seed in 2..10 {
             let pushed = push(&client, "team/a", &Image::plain(seed)).await;

@@ -35,9 +35,9 @@ fn report(output: &Output) -> Value {
 
 /// Begins an upload, sends bytes, and leaves it.
 async fn begin(client: &Client, repository: &str) -> String {
-    let started = client.send(Request::new("POST", &format!("/v2/{repository}/blobs/uploads/")));
+    let started = client.send(Request::new("POST", format!("/v2/{repository}/blobs/uploads/")));
     let location = started.await.header("location").unwrap().to_owned();
-    let path = location.find("/v2/").map(|at| location[at..].to_owned()).unwrap();
+    let path = format!("/v2/{}", location.split_once("/v2/").unwrap().1);
     let patch = Request::new("PATCH", &path).body(vec![7; UPLOAD_BYTES]);
     assert_eq!(client.send(patch).await.status, 202);
     path.rsplit('/').next().unwrap().to_owned()

@@ -1,6 +1,6 @@
 //! What repositories hold: `_jreg/usage`.
 
-use jreg_testkit::{Image, ServerSpec, get, head, index_of, post, push_image, put};
+use jreg_testkit::{Image, get, head, index_of, post, push_image, put};
 
 contract! {
     usage_of_a_repository: steps![

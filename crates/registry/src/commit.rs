@@ -59,7 +59,8 @@ impl Repository {
         chunk: UploadChunk,
     ) -> Result<Blob> {
         let (chunk, quota) = Box::pin(self.check_upload_quota(Some(digest), chunk)).await?;
-        let (finished, is_refused) = quota.judge(self.finish_chunk(id, digest, chunk).await);
+        let (finished, is_refused) =
+            quota.judge(Box::pin(self.finish_chunk(id, digest, chunk)).await);
         if is_refused {
             // If this fails, the reaper has it.
             Box::pin(self.upload_cancel(id)).await.ok();
@@ -96,7 +97,7 @@ impl Repository {
     /// As [`Repository::upload_finish`].
     pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let (chunk, quota) = Box::pin(self.check_upload_quota(Some(digest), chunk)).await?;
-        quota.judge(self.push_chunk(digest, chunk).await).0
+        quota.judge(Box::pin(self.push_chunk(digest, chunk)).await).0
     }
 
     async fn push_chunk(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {

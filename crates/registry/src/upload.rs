@@ -54,7 +54,7 @@ impl Repository {
     /// [`Error::BlobTooLarge`], [`Error::Busy`], [`Error::Store`].
     pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         let (chunk, quota) = Box::pin(self.check_upload_quota(None, chunk)).await?;
-        let (appended, is_refused) = quota.judge(self.append_chunk(id, chunk).await);
+        let (appended, is_refused) = quota.judge(Box::pin(self.append_chunk(id, chunk)).await);
         if is_refused {
             // If this fails, the reaper has it.
             Box::pin(self.upload_cancel(id)).await.ok();
