@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod history;
 mod lifecycle;
+mod upload;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -26,6 +27,7 @@ pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
 pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::{LifecycleAction, PreviewArgs, RunArgs};
+pub use upload::{CancelArgs, UploadAction, UsageArgs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -125,6 +127,15 @@ pub enum CliCommand {
     /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
+    /// Show how many bytes repositories hold.
+    ///
+    /// Unique bytes of the manifests of each repository, tagged or not, and of the blobs that they reference;
+    /// separately those of deleted content that is kept, and of open uploads. Exit codes: 0 done, 1 failed, 2 wrong
+    /// command line, 130 interrupted.
+    Usage(UsageArgs),
+    /// List and cancel unfinished uploads, and show what they hold.
+    #[command(subcommand)]
+    Upload(UploadAction),
     /// Show how far the sinks of events are, and send events again.
     #[command(subcommand)]
     Events(EventsAction),

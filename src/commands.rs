@@ -11,6 +11,8 @@ pub mod purge;
 pub mod serve;
 pub mod tag;
 pub mod token;
+pub mod upload;
+pub mod usage;
 pub mod user;
 pub mod version;
 

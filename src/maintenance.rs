@@ -1,4 +1,4 @@
-//! Maintenance commands: GC, fsck, explain, access tokens and events.
+//! Maintenance commands: GC, fsck, explain, access tokens, events, uploads and usage.
 //!
 //! `jreg gc`, `jreg fsck` and `jreg explain` work on the store themselves. For a folder that is
 //! being served, they run in the serving process through a socket in the folder (`socket.rs`): one
@@ -12,6 +12,8 @@ pub mod print;
 mod retention;
 pub mod socket;
 mod token;
+mod upload;
+mod usage;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use jreg_registry::{
     ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
-    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, LeftRepository, Registry,
-    RetentionOptions, RetentionReport, RetentionVerdict,
+    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, HeldUploads, LeftRepository,
+    Registry, RepositoryUsage, RetentionOptions, RetentionReport, RetentionVerdict,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -30,6 +32,8 @@ pub use events::{EventsReport, EventsRequest, SinkStatus};
 pub use history::{HistoryReport, HistoryRequest};
 pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
+pub use upload::{UploadReport, UploadRequest};
+pub use usage::{UsageReport, UsageRequest};
 
 use jreg_access::AccessTokenStore;
 use jreg_storage::error_chain;
@@ -58,6 +62,10 @@ pub enum MaintenanceCommand {
     Retention(RetentionRequest),
     /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
+    /// List or cancel unfinished uploads.
+    Upload(UploadRequest),
+    /// Count what repositories hold.
+    Usage(UsageRequest),
     /// Show how far the sinks of events are, or send events again.
     Events(EventsRequest),
     /// Show or restore what tags and manifests were, or remove one for good.
@@ -128,6 +136,8 @@ pub enum MaintenanceEvent {
     Tag(RetentionVerdict),
     /// Retention removes nothing in a repository although rules would.
     Left(LeftRepository),
+    /// What one repository holds.
+    Repository(RepositoryUsage),
     /// Events were dropped because the queue was full.
     Omitted {
         events: u64,
@@ -151,6 +161,8 @@ pub enum MaintenanceReport {
     ExplainTag(ExplainTagReport),
     Retention(RetentionReport),
     Token(AccessTokenReport),
+    Upload(UploadReport),
+    Usage(UsageReport),
     Events(EventsReport),
     History(HistoryReport),
 }
@@ -278,12 +290,16 @@ impl MaintenanceContext {
                     report(&self.metrics, &result, began.elapsed());
                     record_report(&self.registry, &result).await;
                 }
-                result.map(MaintenanceReport::Gc).map_err(|error| error_chain(&error))
+                let mut done = result.map_err(|error| error_chain(&error))?;
+                done.held = self.held_uploads().await?;
+                Ok(MaintenanceReport::Gc(done))
             }
             MaintenanceCommand::Fsck(request) => {
                 let options = request.options(&self.fsck);
                 let checked = Box::pin(self.registry.fsck(&options, sender)).await;
-                checked.map(MaintenanceReport::Fsck).map_err(|error| error_chain(&error))
+                let mut checked = checked.map_err(|error| error_chain(&error))?;
+                checked.held = self.held_uploads().await?;
+                Ok(MaintenanceReport::Fsck(checked))
             }
             MaintenanceCommand::Explain(request) => {
                 let report = Box::pin(self.registry.explain(request, &self.gc)).await;
@@ -304,6 +320,14 @@ impl MaintenanceContext {
                 }
                 done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
             }
+            MaintenanceCommand::Upload(request) => {
+                let done = Box::pin(upload::run(&self.registry, request)).await;
+                done.map(MaintenanceReport::Upload)
+            }
+            MaintenanceCommand::Usage(request) => {
+                let done = Box::pin(usage::run(&self.registry, &request, &sender.events)).await;
+                done.map(MaintenanceReport::Usage).map_err(|error| error_chain(&error))
+            }
             MaintenanceCommand::Events(request) => {
                 let done = events::run(&self.registry, request).await;
                 done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
@@ -313,6 +337,11 @@ impl MaintenanceContext {
                 done.map(MaintenanceReport::History).map_err(|error| error_chain(&error))
             }
         }
+    }
+
+    async fn held_uploads(&self) -> Result<HeldUploads, String> {
+        let list = Box::pin(self.registry.list_uploads()).await;
+        list.map(|list| list.held).map_err(|error| error_chain(&error))
     }
 }
 
@@ -337,7 +366,11 @@ impl MaintenanceCommand {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
             Self::Retention(request) => (!request.preview).then_some("retention"),
-            Self::Explain(_) | Self::ExplainTag(_) | Self::Token(AccessTokenRequest::List) => None,
+            Self::Upload(request) => request.changes().then_some("upload_cancel"),
+            Self::Explain(_)
+            | Self::ExplainTag(_)
+            | Self::Token(AccessTokenRequest::List)
+            | Self::Usage(_) => None,
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
             Self::Events(EventsRequest::Status) => None,
@@ -416,6 +449,8 @@ impl fmt::Display for MaintenanceCommand {
             Self::Explain(_) | Self::ExplainTag(_) => "explain",
             Self::Retention(_) => "retention",
             Self::Token(_) => "token",
+            Self::Upload(_) => "upload",
+            Self::Usage(_) => "usage",
             Self::Events(_) => "events",
             Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
             Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",

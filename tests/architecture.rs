@@ -150,7 +150,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 36] = [
+const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -176,6 +176,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
     ("history", &["call", "error", "headers", "page"]),
     ("oci_history", &["call", "error", "headers", "page"]),
     ("deleted", &["call", "error", "headers", "page"]),
+    ("usage", &["call", "error", "headers", "page"]),
     ("restores", &["body", "call", "conditional", "error", "headers", "outcome"]),
     ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
     ("catalog", &["call", "error", "headers", "page"]),
@@ -195,6 +196,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
             "catalog",
             "context",
             "deleted",
+            "usage",
             "error",
             "extensions",
             "headers",
@@ -216,7 +218,7 @@ const HTTP_MODULES: [(&str, &[&str]); 36] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
@@ -240,6 +242,8 @@ const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
     ("rules", &[]),
     ("session", &["record"]),
     ("session_cache", &["session", "upload_id"]),
+    ("size_cache", &["fingerprint"]),
+    ("quota_ledger", &["fingerprint"]),
     ("suspects", &[]),
     (
         "core",
@@ -257,10 +261,12 @@ const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
             "options",
             "page",
             "part_buffer",
+            "quota_ledger",
             "record",
             "referrer_cache",
             "rules",
             "session_cache",
+            "size_cache",
             "suspects",
             "window",
         ],
@@ -301,6 +307,22 @@ const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
         &["core", "error", "fingerprint", "keys", "record", "registry", "session", "window"],
     ),
     ("upload_bytes", &["core", "error", "record", "session"]),
+    (
+        "upload_list",
+        &[
+            "attempts",
+            "core",
+            "error",
+            "keys",
+            "record",
+            "registry",
+            "session",
+            "upload_id",
+            "window",
+        ],
+    ),
+    ("content_sizes", &["core", "error", "fingerprint", "keys", "record", "size_cache"]),
+    ("quota", &["body", "core", "error", "fingerprint", "page", "quota_ledger", "registry"]),
     (
         "writer",
         &[
@@ -436,6 +458,19 @@ const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
         ],
     ),
     (
+        "storage_usage",
+        &[
+            "content_sizes",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "manifest_copy",
+            "registry",
+            "upload_list",
+        ],
+    ),
+    (
         "evidence",
         &[
             "change",
@@ -506,6 +541,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
             "suspects",
             "tag_record",
             "upload_id",
+            "upload_list",
             "window",
         ],
     ),
@@ -533,6 +569,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 58] = [
             "suspects",
             "tag",
             "tag_record",
+            "upload_list",
             "window",
         ],
     ),

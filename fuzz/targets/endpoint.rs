@@ -81,6 +81,7 @@ fn write(endpoint: &Endpoint) -> (String, String) {
         Endpoint::TagRestore { tag, .. } => {
             (path(format!("_jreg/tags/{tag}/restore")), String::new())
         }
+        Endpoint::Usage { page } => (path("_jreg/usage".to_owned()), write_page(page)),
         Endpoint::DeletedManifests { page, .. } => {
             (path("_jreg/deleted".to_owned()), write_page(page))
         }

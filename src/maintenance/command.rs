@@ -161,8 +161,10 @@ async fn run_to_end(
 
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
+        MaintenanceReport::Upload(report) => report.failed == 0,
         MaintenanceReport::Gc(_)
         | MaintenanceReport::Token(_)
+        | MaintenanceReport::Usage(_)
         | MaintenanceReport::Events(_)
         | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
@@ -189,6 +191,9 @@ async fn find(
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
+                MaintenanceCommand::Upload(request) if request.changes() => {
+                    bucket::BucketAccess::Collect
+                }
                 MaintenanceCommand::Events(EventsRequest::Replay { .. }) => {
                     bucket::BucketAccess::Collect
                 }
@@ -202,6 +207,8 @@ async fn find(
                 | MaintenanceCommand::Explain(_)
                 | MaintenanceCommand::ExplainTag(_)
                 | MaintenanceCommand::Retention(_)
+                | MaintenanceCommand::Upload(_)
+                | MaintenanceCommand::Usage(_)
                 | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };

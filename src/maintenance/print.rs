@@ -9,11 +9,13 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jreg_registry::{
     ContentKind, ExplainReport, ExplainedContent, FsckFinding, FsckReport, GcAction, GcActionKind,
-    GcOutcome, GcReport, GcTally, RepairStatus, RetentionReason, Severity,
+    GcOutcome, GcReport, GcTally, HeldUploads, RepairStatus, RetentionReason, Severity,
 };
 use tokio::sync::mpsc;
 
-use super::{MaintenanceEvent, MaintenanceReport, events, history, retention, token};
+use super::{
+    MaintenanceEvent, MaintenanceReport, events, history, retention, token, upload, usage,
+};
 
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
@@ -112,6 +114,7 @@ impl ProgressLine {
             MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
                 return self.bar.finish_and_clear();
             }
+            MaintenanceEvent::Repository(_) => self.objects += 1,
             MaintenanceEvent::Omitted { .. } | MaintenanceEvent::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
@@ -149,6 +152,7 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Finding(finding) => finding_lines(finding),
         MaintenanceEvent::Tag(verdict) => retention::verdict_line(verdict),
         MaintenanceEvent::Left(left) => retention::left_line(left),
+        MaintenanceEvent::Repository(usage) => usage::line(usage),
         MaintenanceEvent::Omitted { events } => format!("... and {} lines more\n", number(*events)),
         MaintenanceEvent::Done(report) => match &**report {
             MaintenanceReport::Gc(done) => collected(done),
@@ -157,6 +161,8 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::ExplainTag(report) => retention::explained_tag(report),
             MaintenanceReport::Retention(done) => retention::retained(done),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::Usage(report) => usage::plain(report),
+            MaintenanceReport::Upload(report) => upload::plain(report),
             MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),
         },
@@ -279,13 +285,28 @@ fn collected(done: &GcReport) -> String {
             "uploads", uploads.unfinished, uploads.ended, uploads.failed
         );
     }
+    text += &held(&done.held);
     if done.links.withheld > 0 {
         text += "gc-share-max reached: run again, or with --force.\n";
     }
     text
 }
 
+/// What unfinished uploads hold, if there are any.
+fn held(held: &HeldUploads) -> String {
+    match (held.uploads, number(held.uploads), size(held.bytes)) {
+        (0, ..) => String::new(),
+        (_, uploads, bytes) => {
+            format!(
+                "{:<11} {uploads} unfinished, which hold {bytes} (jreg upload list)\n",
+                "uploads"
+            )
+        }
+    }
+}
+
 fn check_summary(checked: &FsckReport) -> String {
+    let held = held(&checked.held);
     let FsckReport { objects, bytes, hashed_bytes, notes, untidy, damage, repaired, left, .. } =
         *checked;
     let hashed = match hashed_bytes {
@@ -293,7 +314,7 @@ fn check_summary(checked: &FsckReport) -> String {
         read => format!(", {} of them read and hashed", size(read)),
     };
     format!(
-        "{} objects of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n",
+        "{} objects of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n{held}",
         number(objects),
         size(bytes),
         number(damage),

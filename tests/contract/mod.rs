@@ -63,6 +63,7 @@ mod ranges;
 mod referrers;
 mod rights;
 mod uploads;
+mod usage;
 
 fn run(name: &str, spec: ServerSpec, steps: Vec<Step>) {
     block_on(async {

@@ -129,6 +129,9 @@ fn read(method: &'static str, target: String) -> Request {
     Request::new(method, target)
 }
 
+/// Requests that count what the repository `kept` holds, with the open uploads of all.
+const USAGE_OF_ONE: usize = 60;
+
 const WORST: &[Worst] = &[
     Worst {
         endpoint: "ping",
@@ -141,6 +144,13 @@ const WORST: &[Worst] = &[
         request: |_| read("GET", "/v2/_catalog?n=1".into()),
         at_most: 1 + EXTRA_LIST_REQUESTS_MAX,
         why: "list requests of one page",
+    },
+    Worst {
+        endpoint: "usage",
+        request: |_| read("GET", "/v2/_jreg/usage?n=1&last=a".into()),
+        at_most: 1 + EXTRA_LIST_REQUESTS_MAX + USAGE_OF_ONE,
+        why: "list requests of a page of the catalog; uploads, and a read of each session; manifests twice, \
+              copies; a read of each manifest and copy, and of each blob's link",
     },
     Worst {
         endpoint: "tag_list",

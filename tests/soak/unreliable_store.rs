@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_storage::{
     ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
-    Part, Presign, Purged, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store, StoreChange,
-    Written, forward_store, put_in_sequence,
+    Part, Presign, Purged, Put, PutMode, Record, Result, SequenceOutcome, StagedUpload, Stat,
+    Store, StoreChange, Written, forward_store, put_in_sequence,
 };
 use tokio::sync::{Notify, watch};
 
@@ -349,6 +349,10 @@ impl Store for UnreliableStore {
         let owned = upload.clone();
         let write = |store: Arc<dyn Store>| async move { store.abort_multipart(&owned).await };
         self.tell("aborts", upload.key.as_str(), write).await
+    }
+
+    async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {
+        self.inner.staged_uploads(prefix).await
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {

@@ -7,8 +7,8 @@ use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, LIST_KEYS_MAX,
     ManifestPush, MaySetTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest,
-    PushedManifest, ReferencePrecondition, Referrer, Repository, RestoredManifest, ResultPage,
-    StoredManifest, TagHistoryEntry, TagTransition, TouchPolicy, UploadChunk, UploadId,
+    PushedManifest, ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest,
+    ResultPage, StoredManifest, TagHistoryEntry, TagTransition, TouchPolicy, UploadChunk, UploadId,
     UploadProgress, list_requests_max,
 };
 
@@ -17,6 +17,9 @@ use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate
 /// Maximum number of names that one catalog page examines, unless its limit is larger: policy
 /// conditions cost CPU time.
 pub const CATALOG_NAMES_EXAMINED_MAX: usize = 1000;
+
+/// Maximum number of repositories whose bytes one request counts.
+pub const USAGE_REPOSITORIES_MAX: usize = 100;
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +173,21 @@ impl Authorized {
             wanted = PageRequest { limit: LIST_KEYS_MAX, last: Some(next) };
         }
         self.cut(visible, place).await
+    }
+
+    /// How many bytes the repositories of a catalog page hold, at most [`USAGE_REPOSITORIES_MAX`] of
+    /// them; requires [`Right::List`]. Counted by reading, for few requests at the same time.
+    pub async fn usage(&self, page: &PageRequest) -> Result<ResultPage<RepositoryUsage>> {
+        let limit = page.limit.min(USAGE_REPOSITORIES_MAX);
+        let catalog = PageRequest { limit, last: page.last.clone() };
+        let ResultPage { items: names, next } = self.catalog(&catalog).await?;
+        let _slot = self.gate.registry.usage_slot()?;
+        let uploads = self.gate.registry.open_uploads().await?;
+        let mut items = Vec::with_capacity(names.len());
+        for name in names {
+            items.push(self.gate.registry.repository(name).storage_usage(&uploads).await?);
+        }
+        Ok(ResultPage { items, next })
     }
 
     /// A catalog page whose next page begins after `place`.

@@ -41,7 +41,7 @@ pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
 pub use challenge::BASIC as BASIC_CHALLENGE;
 pub use credential_cache::{ConnectionCredentials, TRUST_MAX};
 pub use guard::{AccessGuard, AccessGuardError, AccessGuardOptions, RELOAD_INTERVAL};
-pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX};
+pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX, USAGE_REPOSITORIES_MAX};
 pub use issuer_keys::{
     HttpJwksFetcher, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetchError, JwksFetcher,
 };
@@ -71,7 +71,7 @@ pub enum Right {
 pub fn right_of(endpoint: &Endpoint) -> Right {
     match endpoint {
         Endpoint::Ping | Endpoint::Extensions => Right::Enter,
-        Endpoint::Catalog { .. } => Right::List,
+        Endpoint::Catalog { .. } | Endpoint::Usage { .. } => Right::List,
         Endpoint::BlobGet { name, .. }
         | Endpoint::BlobHead { name, .. }
         | Endpoint::ManifestGet { name, .. }
@@ -128,7 +128,8 @@ pub fn tags_of(endpoint: &Endpoint) -> Vec<Tag> {
         | Endpoint::Extensions
         | Endpoint::RepositoryExtensions { .. }
         | Endpoint::DeletedManifests { .. }
-        | Endpoint::ManifestRestore { .. } => Vec::new(),
+        | Endpoint::ManifestRestore { .. }
+        | Endpoint::Usage { .. } => Vec::new(),
     }
 }
 

@@ -321,7 +321,8 @@ settings! {
         /// Maximum number of items in a page of a listing.
         page_items_max: usize = 1000, "a number from 1 to 10000",
             |items| (1..=10_000).contains(items);
-        /// Maximum age of an upload session.
+        /// Maximum age of an upload session: requests for an older one get 404, and its data is removed
+        /// 20 minutes later, by the next run of upload-reap-interval or GC.
         upload_age_max: Duration = 6 * DAY, "a duration from 1m to 30d",
             |age| (60 * SECOND..=30 * DAY).contains(age);
         /// Interval at which expired upload sessions and their data are removed.

@@ -32,7 +32,7 @@ use crate::referrers::ReferrersQuery;
 use crate::uploads::UploadStart;
 use crate::{
     base, blobs, catalog, deleted, extensions, headers, history, manifests, memory, oci_history,
-    referrers, restores, tags, uploads,
+    referrers, restores, tags, uploads, usage,
 };
 
 /// Responds to a request for any path that is not fixed.
@@ -187,6 +187,7 @@ fn is_in_memory(endpoint: &Endpoint) -> bool {
             | Endpoint::OciTagHistory { .. }
             | Endpoint::TagHistory { .. }
             | Endpoint::DeletedManifests { .. }
+            | Endpoint::Usage { .. }
     )
 }
 
@@ -229,7 +230,8 @@ fn changes(endpoint: &Endpoint) -> bool {
         | Endpoint::RepositoryExtensions { .. }
         | Endpoint::OciTagHistory { .. }
         | Endpoint::TagHistory { .. }
-        | Endpoint::DeletedManifests { .. } => false,
+        | Endpoint::DeletedManifests { .. }
+        | Endpoint::Usage { .. } => false,
         Endpoint::BlobDelete { .. }
         | Endpoint::UploadStart { .. }
         | Endpoint::UploadPatch { .. }
@@ -265,6 +267,7 @@ fn has_blob_bytes(endpoint: &Endpoint) -> bool {
         | Endpoint::OciTagHistory { .. }
         | Endpoint::TagHistory { .. }
         | Endpoint::TagRestore { .. }
+        | Endpoint::Usage { .. }
         | Endpoint::DeletedManifests { .. }
         | Endpoint::ManifestRestore { .. } => false,
     }
@@ -342,6 +345,7 @@ async fn dispatch_extension(
             history::list(call, pages, (&name, &tag), page).await
         }
         Endpoint::TagRestore { name: _, tag } => restores::tag(call, budget, &tag).await,
+        Endpoint::Usage { page } => Box::pin(usage::list(call, pages, page)).await,
         Endpoint::DeletedManifests { name, page } => deleted::list(call, pages, &name, page).await,
         Endpoint::ManifestRestore { name: _, digest } => {
             restores::manifest(call, budget, &digest).await

@@ -425,6 +425,15 @@ impl From<Error> for ApiError {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
             }
             Error::Immutable(_) => Self::new(StatusCode::CONFLICT, ErrorCode::Denied, &message),
+            Error::Quota(usage) => {
+                let detail = json!({
+                    "used": usage.used,
+                    "requested": usage.adding,
+                    "limit": usage.limit,
+                    "pool": usage.number,
+                });
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message).with_detail(detail)
+            }
             Error::ProtectionUnknown { .. } => {
                 Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, &message)
             }

@@ -46,6 +46,7 @@ mod service;
 mod tags;
 mod token;
 mod uploads;
+mod usage;
 
 use std::sync::Arc;
 

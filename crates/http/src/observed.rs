@@ -221,7 +221,8 @@ impl RequestSubject {
             | Endpoint::TagList { .. }
             | Endpoint::Extensions
             | Endpoint::RepositoryExtensions { .. }
-            | Endpoint::DeletedManifests { .. } => (None, None),
+            | Endpoint::DeletedManifests { .. }
+            | Endpoint::Usage { .. } => (None, None),
             Endpoint::BlobGet { digest, .. }
             | Endpoint::BlobHead { digest, .. }
             | Endpoint::BlobDelete { digest, .. }

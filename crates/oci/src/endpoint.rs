@@ -118,6 +118,8 @@ pub enum Endpoint {
     DeletedManifests { name: RepositoryName, page: PageParams },
     /// Restore a deleted manifest.
     ManifestRestore { name: RepositoryName, digest: Digest },
+    /// How many bytes repositories hold.
+    Usage { page: PageParams },
 }
 
 /// What [`Endpoint::OciTagHistory`] is asked for.
@@ -276,6 +278,7 @@ endpoint_info! {
     TAG_RESTORE: "tag_restore", &["POST"], "/v2/{name}/_jreg/tags/{tag}/restore";
     DELETED_MANIFESTS: "deleted_manifests", GET_OR_HEAD, "/v2/{name}/_jreg/deleted";
     MANIFEST_RESTORE: "manifest_restore", &["POST"], RESTORE;
+    USAGE: "usage", GET_OR_HEAD, "/v2/_jreg/usage";
 }
 
 impl Endpoint {
@@ -326,6 +329,7 @@ impl Endpoint {
             Self::TagRestore { .. } => &TAG_RESTORE,
             Self::DeletedManifests { .. } => &DELETED_MANIFESTS,
             Self::ManifestRestore { .. } => &MANIFEST_RESTORE,
+            Self::Usage { .. } => &USAGE,
         }
     }
 
@@ -342,7 +346,7 @@ impl Endpoint {
     /// The repository, of every operation on one.
     pub fn name(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Ping | Self::Catalog { .. } | Self::Extensions => None,
+            Self::Ping | Self::Catalog { .. } | Self::Extensions | Self::Usage { .. } => None,
             Self::BlobGet { name, .. }
             | Self::BlobHead { name, .. }
             | Self::BlobDelete { name, .. }
@@ -411,6 +415,7 @@ enum PathResource<'a> {
     TagRestore { name: &'a [&'a str], tag: &'a str },
     DeletedManifests { name: &'a [&'a str] },
     ManifestRestore { name: &'a [&'a str], digest: &'a str },
+    Usage,
 }
 
 impl<'a> PathResource<'a> {
@@ -423,6 +428,7 @@ impl<'a> PathResource<'a> {
     fn find_extension(segments: &'a [&'a str]) -> Option<Self> {
         match segments {
             ["_oci", "ext", "discover"] => Some(Self::Extensions),
+            ["_jreg", "usage"] => Some(Self::Usage),
             [_, .., "_oci", "ext", "discover"] => {
                 Some(Self::RepositoryExtensions { name: head(segments, 3) })
             }
@@ -482,6 +488,7 @@ impl<'a> PathResource<'a> {
             Self::TagRestore { name, tag } => tag_restore(method, name, tag),
             Self::DeletedManifests { name } => deleted_manifests(method, name, query),
             Self::ManifestRestore { name, digest } => manifest_restore(method, name, digest),
+            Self::Usage => usage(method, query),
         }
     }
 }
@@ -506,6 +513,11 @@ fn base(method: &str) -> Result<Endpoint, RouteError> {
 fn catalog(method: &str, query: &QueryParams<'_>) -> Result<Endpoint, RouteError> {
     allow(method, CATALOG.methods)?;
     Ok(Endpoint::Catalog { page: query.page()? })
+}
+
+fn usage(method: &str, query: &QueryParams<'_>) -> Result<Endpoint, RouteError> {
+    allow(method, USAGE.methods)?;
+    Ok(Endpoint::Usage { page: query.page()? })
 }
 
 fn blob(method: &str, name: &[&str], digest: &str) -> Result<Endpoint, RouteError> {

@@ -58,6 +58,22 @@ impl Repository {
         digest: &Digest,
         chunk: UploadChunk,
     ) -> Result<Blob> {
+        let (chunk, quota) = Box::pin(self.check_upload_quota(Some(digest), chunk)).await?;
+        let (finished, is_refused) =
+            quota.judge(Box::pin(self.finish_chunk(id, digest, chunk)).await);
+        if is_refused {
+            // If this fails, the reaper has it.
+            Box::pin(self.upload_cancel(id)).await.ok();
+        }
+        finished
+    }
+
+    async fn finish_chunk(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        chunk: UploadChunk,
+    ) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         match self.finish(id, digest, chunk).await {
             Err(lost @ (Error::UploadSuperseded { .. } | Error::UploadUnknown { .. })) => {
@@ -80,6 +96,11 @@ impl Repository {
     ///
     /// As [`Repository::upload_finish`].
     pub async fn blob_push(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
+        let (chunk, quota) = Box::pin(self.check_upload_quota(Some(digest), chunk)).await?;
+        quota.judge(Box::pin(self.push_chunk(digest, chunk)).await).0
+    }
+
+    async fn push_chunk(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
         let mut body = UploadBody::new(chunk)?;

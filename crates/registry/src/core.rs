@@ -35,10 +35,12 @@ use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
+use crate::quota_ledger::QuotaLedger;
 use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::referrer_cache::ReferrerCache;
 use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
+use crate::size_cache::SizeCache;
 use crate::suspects::Suspects;
 use crate::window::{TOUCH_AGE, WINDOW, WriteWindow};
 use crate::{Error, RegistryOptions, Result};
@@ -54,6 +56,9 @@ const TOUCH_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// referrers. Each may have as many bytes as a manifest can have, and large ones are hashed a few at a
 /// time.
 pub const MANIFEST_READS_MAX: usize = 32;
+
+/// Maximum number of requests that count what repositories hold at the same time.
+const USAGE_COUNTS_MAX: usize = 2;
 
 /// The store with everything that is kept beside it in memory.
 ///
@@ -95,6 +100,12 @@ pub(crate) struct Core {
     pub(crate) manifest_reads: Arc<Semaphore>,
     /// A permit for each page of referrers with entries that are not cached.
     pub(crate) referrer_reads: Arc<Semaphore>,
+    /// Sizes of what manifests reference, for counting what repositories hold.
+    pub(crate) sizes: Arc<SizeCache>,
+    /// What the pools of quotas hold.
+    pub(crate) quotas: Arc<QuotaLedger>,
+    /// A permit for each request that counts.
+    pub(crate) usage_counts: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
     pub(crate) compute: ComputePool,
 }
@@ -135,6 +146,9 @@ impl Core {
             touch_room: Arc::new(Semaphore::new(in_kib(TOUCH_BYTES_MAX) as usize)),
             manifest_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
+            sizes: Arc::new(SizeCache::new()),
+            quotas: Arc::default(),
+            usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),
             store,
             clock,

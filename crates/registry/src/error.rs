@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use jreg_lifecycle::ImmutableRefusal;
+use jreg_lifecycle::{ImmutableRefusal, QuotaUsage};
 use jreg_oci::{Digest, InvalidManifest, MediaType, Reference, RepositoryName, Tag};
 
 use crate::UploadId;
@@ -125,6 +125,9 @@ pub enum Error {
     /// The rules file forbids it.
     #[error(transparent)]
     Immutable(#[from] Box<ImmutableRefusal>),
+    /// A quota has no room.
+    #[error("{0}")]
+    Quota(Box<QuotaUsage>),
     /// Whether an immutable tag needs the manifest cannot be found out in a bounded time.
     #[error(
         "repository {name} has more than {tags_max} tags, or more than {records_max} \

@@ -43,6 +43,16 @@ pub(crate) fn content(name: &RepositoryName, digest: &Digest) -> Fingerprint {
     short(hash(&["content", name.as_str(), &digest.to_string()]))
 }
 
+/// Of any text.
+pub(crate) fn text(text: &str) -> Fingerprint {
+    short(hash(&["text", text]))
+}
+
+/// Of a manifest or a blob in any repository.
+pub(crate) fn digest(digest: &Digest) -> Fingerprint {
+    short(hash(&["digest", &digest.to_string()]))
+}
+
 pub(crate) fn repository(name: &RepositoryName) -> Fingerprint {
     short(hash(&["repository", name.as_str()]))
 }

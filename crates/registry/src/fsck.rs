@@ -45,7 +45,7 @@ use self::manifests::ManifestScope;
 use crate::core::Core;
 use crate::fingerprint::{Fingerprint, FingerprintSet};
 use crate::pace::paced;
-use crate::{Registry, Result};
+use crate::{HeldUploads, Registry, Result};
 
 /// What fsck verifies, and how fast.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +100,9 @@ pub struct FsckReport {
     pub left: u64,
     /// Whether the deep pass resumed an interrupted one.
     pub resumed: bool,
+    /// What unfinished uploads hold, if that was counted.
+    #[serde(default)]
+    pub held: HeldUploads,
 }
 
 struct FsckRun<'a> {

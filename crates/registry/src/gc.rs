@@ -56,7 +56,7 @@ use crate::pace::paced;
 use crate::record::{JsonRecord, StoredRecord};
 use crate::rules::Rule;
 use crate::window::{CLOCK_ERROR, TOUCH_AGE, WRITE_MAX};
-use crate::{Error, ReaperReport, Registry, keys};
+use crate::{Error, HeldUploads, ReaperReport, Registry, keys};
 
 /// The shortest grace: T + B, and forty minutes for listings that are late.
 pub const GRACE_MIN: Duration = Duration::from_secs(2 * 3600);
@@ -187,6 +187,9 @@ pub struct GcReport {
     pub copies: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
+    /// What unfinished uploads hold after the run, if that was counted.
+    #[serde(default)]
+    pub held: HeldUploads,
     /// Tombstones that were purged.
     pub tombstones: u64,
     /// Whether this run also swept, deduplicated and tidied.

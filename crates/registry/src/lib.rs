@@ -16,6 +16,9 @@
 //!   parts in flight, the session record, how it ends
 //! - `upload_body.rs`: a request's body, which may be stored before its session is looked up
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
+//! - `upload_list.rs`: the uploads of all repositories, what they hold, and how an operator cancels them
+//! - `storage_usage.rs`, `content_sizes.rs`, `size_cache.rs`: how many bytes the manifests of a repository hold
+//! - `quota.rs`, `quota_ledger.rs`: how much the repositories of a pool may hold together
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
@@ -51,6 +54,7 @@ mod change_events;
 mod commit;
 mod compute;
 mod content;
+mod content_sizes;
 mod core;
 mod damaged;
 mod delete;
@@ -81,6 +85,8 @@ mod page;
 mod part_buffer;
 mod protect;
 mod purge;
+mod quota;
+mod quota_ledger;
 mod reaper;
 mod record;
 mod referrer;
@@ -90,6 +96,8 @@ mod retention;
 mod rules;
 mod session;
 mod session_cache;
+mod size_cache;
+mod storage_usage;
 mod suspects;
 mod tag;
 mod tag_record;
@@ -97,6 +105,7 @@ mod upload;
 mod upload_body;
 mod upload_bytes;
 mod upload_id;
+mod upload_list;
 mod window;
 mod writer;
 
@@ -149,6 +158,10 @@ pub use retention::{
     VerdictStatus,
 };
 pub use rules::Rule;
+pub use storage_usage::RepositoryUsage;
 pub use tag::TagTransition;
 pub use upload::UploadProgress;
 pub use upload_id::{InvalidUploadId, UploadId};
+pub use upload_list::{
+    HeldUploads, ListedUpload, ListedUploadState, OpenUploads, UPLOADS_LISTED_MAX, UploadList,
+};

@@ -334,6 +334,8 @@ impl Repository {
     }
 
     async fn carry_out(&self, plan: PushPlan, further: Vec<Tag>) -> Result<PushedManifest> {
+        let (size, references) = (plan.record.bytes.len() as u64, &plan.manifest.references);
+        let charge = Box::pin(self.check_manifest_quota(&plan.digest, size, references)).await?;
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
             attempts.next().await?;
@@ -345,6 +347,7 @@ impl Repository {
             let reads = Box::pin(self.read_for_push(window, &plan)).await?;
             // A delete got between the reads and this write: what the reads found is void.
             if let Some(set) = Box::pin(self.write_manifest(window, &plan, reads)).await? {
+                charge.commit(self.core.clock.monotonic());
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 let TagsSet { transitions, refused } = set;
                 let is_set = |tag: &Tag| transitions.iter().any(|set| set.tag == *tag);

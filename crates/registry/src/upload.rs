@@ -53,6 +53,16 @@ impl Repository {
     /// [`Error::UploadUnknown`], [`Error::SizeMismatch`], [`Error::Body`] (what came is kept),
     /// [`Error::BlobTooLarge`], [`Error::Busy`], [`Error::Store`].
     pub async fn upload_append(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
+        let (chunk, quota) = Box::pin(self.check_upload_quota(None, chunk)).await?;
+        let (appended, is_refused) = quota.judge(Box::pin(self.append_chunk(id, chunk)).await);
+        if is_refused {
+            // If this fails, the reaper has it.
+            Box::pin(self.upload_cancel(id)).await.ok();
+        }
+        appended
+    }
+
+    async fn append_chunk(&self, id: &UploadId, chunk: UploadChunk) -> Result<UploadProgress> {
         let _slot = self.upload_slot()?;
         let (range, body) = (chunk.range, UploadBody::new(chunk)?);
         if self.can_take_early(range) {

@@ -54,7 +54,8 @@ impl UploadId {
         now.duration_since(self.begun()).is_ok_and(|age| age > since)
     }
 
-    fn begun(&self) -> SystemTime {
+    /// When the upload began, by the clock of the instance that made the id.
+    pub(crate) fn begun(&self) -> SystemTime {
         let (seconds, nanos) = self.uuid.get_timestamp().map_or((0, 0), |at| at.to_unix());
         SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
     }

@@ -112,6 +112,9 @@ macro_rules! forward_store {
     (@method $inner:ident $through:tt abort_multipart) => {
         $crate::forward_store! { @one $inner $through abort_multipart(upload: &$crate::Multipart) -> () }
     };
+    (@method $inner:ident $through:tt staged_uploads) => {
+        $crate::forward_store! { @one $inner $through staged_uploads(prefix: &str) -> Vec<$crate::StagedUpload> }
+    };
     (@method $inner:ident $through:tt file) => {
         $crate::forward_store! { @one $inner $through file(key: &$crate::Key) -> Option<std::sync::Arc<$crate::OpenFile>> }
     };

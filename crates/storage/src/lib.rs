@@ -56,8 +56,9 @@ pub use send_window::{SendWindow, SendWindowClosed};
 pub use single_writer::SingleWriterStore;
 pub use store::{
     ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, SequenceOutcome, Stat,
-    Store, StoreCapabilities, StoreChange, StoreFuture, StoreHealth, Written, put_in_sequence,
+    PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, SequenceOutcome,
+    StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreFuture, StoreHealth, Written,
+    put_in_sequence,
 };
 pub use swap_retries::SwapRetries;
 pub use tombstones::{TOMBSTONE_BYTES, TombstoneStore};

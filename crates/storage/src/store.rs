@@ -412,6 +412,19 @@ pub struct OpenFile {
     pub size_bytes: u64,
 }
 
+/// An upload that is not completed, in a store that keeps its bytes in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StagedUpload {
+    /// Its id, and a key in its folder, which [`Store::abort_multipart`] takes.
+    pub upload: Multipart,
+    /// How many bytes it holds.
+    pub size_bytes: u64,
+    /// When a byte was last written, by the store's clock.
+    pub last_modified: SystemTime,
+    /// Whether a record may name it. Others are being written, and do not outlive the process.
+    pub may_be_named: bool,
+}
+
 /// Bytes under keys.
 ///
 /// **Atomicity.** Every method but the multipart ones is linearizable per key: it takes effect
@@ -518,6 +531,12 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Aborts an upload and frees its bytes. One that no longer exists is `Ok`; an object that it
     /// became stays.
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
+
+    /// The uploads below a prefix that ends in `/` and are not completed, as far as the store keeps them
+    /// in files: a store with multipart uploads of its own shows none.
+    async fn staged_uploads(&self, _prefix: &str) -> Result<Vec<StagedUpload>> {
+        Ok(Vec::new())
+    }
 
     /// The open file of an object that is never replaced, where the store keeps it in one: its
     /// bytes can be sent without passing through this process. `NotFound` as [`Store::get`].

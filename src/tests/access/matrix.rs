@@ -148,7 +148,8 @@ fn endpoints(name: &RepositoryName) -> Vec<Endpoint> {
             Endpoint::DeletedManifests { .. } => {
                 Endpoint::ManifestRestore { name: name(), digest: digest.clone() }
             }
-            Endpoint::ManifestRestore { .. } => return all,
+            Endpoint::ManifestRestore { .. } => Endpoint::Usage { page: PageParams::default() },
+            Endpoint::Usage { .. } => return all,
         };
         all.push(next);
     }

@@ -135,6 +135,7 @@ fn the_paths_of_extensions_are_operations() {
             "GET /v2/a/b/_jreg/tags/v1/history?n=2&last=x",
             Endpoint::TagHistory { name: a(), tag: v1(), page: page(Some(2), Some("x")) },
         ),
+        ("GET /v2/_jreg/usage?n=2&last=x", Endpoint::Usage { page: page(Some(2), Some("x")) }),
         ("POST /v2/a/b/_jreg/tags/v1/restore", Endpoint::TagRestore { name: a(), tag: v1() }),
         ("GET /v2/a/b/_jreg/deleted", Endpoint::DeletedManifests { name: a(), page: everything }),
         (
@@ -689,12 +690,13 @@ fn position(endpoint: &Endpoint) -> usize {
         Endpoint::TagRestore { .. } => 20,
         Endpoint::DeletedManifests { .. } => 21,
         Endpoint::ManifestRestore { .. } => 22,
+        Endpoint::Usage { .. } => 23,
     }
 }
 
 #[test]
 fn the_list_of_operations_is_complete_and_true() {
-    let mut seen = vec![false; 23];
+    let mut seen = vec![false; 24];
     for (id, line) in request_lines() {
         let endpoint = route(&line).unwrap();
         let info = Endpoint::ALL[position(&endpoint)];

@@ -36,6 +36,7 @@ mod records;
 mod reserve;
 mod root;
 mod sequence;
+mod staged;
 mod sync;
 mod threads;
 mod uploads;
@@ -66,8 +67,8 @@ use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
-    OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store,
-    StoreCapabilities, StoreChange, StoreHealth, SystemClock, Written,
+    OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, SequenceOutcome,
+    StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreHealth, SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -529,6 +530,13 @@ impl Store for FsStore {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let upload = upload.clone();
         self.write_in(upload.key.clone(), move |inner| inner.abort_multipart(&upload)).await
+    }
+
+    async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {
+        let folder = prefix.trim_end_matches('/').to_owned();
+        let (wait, permit) = (self.inner.watch.begin(), permit(&self.listings).await);
+        let work = move |inner: &FsInner| inner.staged_uploads(&folder);
+        self.run(Some((permit, wait)), prefix.to_owned(), work).await
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {

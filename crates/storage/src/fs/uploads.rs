@@ -200,6 +200,16 @@ impl FsUploads {
         Arc::new(KeptFile { file, counted_in: is_kept.then(|| Arc::clone(&self.open)) })
     }
 
+    /// The uploads whose files no record can name yet, by the names of these.
+    pub(super) fn temporary_names(&self) -> HashMap<String, String> {
+        let table = self.table();
+        let named = table.iter().filter_map(|(id, claims)| {
+            let staging = claims.file();
+            (staging.kind == StagingName::Temporary).then(|| (staging.name.clone(), id.clone()))
+        });
+        named.collect()
+    }
+
     /// Forgets an upload whose file no longer exists; its id never comes again.
     pub(super) fn forget(&self, upload: &Multipart) {
         self.table().remove(&upload.id);

@@ -13,8 +13,8 @@ use bytes::Bytes;
 
 use crate::{
     ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Multipart, OpenFile, Part, Presign,
-    Purged, Put, PutMode, Record, Result, SequenceOutcome, Stat, Store, StoreChange, Written,
-    forward_store, put_in_sequence,
+    Purged, Put, PutMode, Record, Result, SequenceOutcome, StagedUpload, Stat, Store, StoreChange,
+    Written, forward_store, put_in_sequence,
 };
 
 /// A call to a store.
@@ -172,6 +172,11 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let call = Call::new("abort_multipart", &upload.key, 0);
         self.intercept(call, self.inner.abort_multipart(upload)).await
+    }
+
+    async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {
+        let call = Call::new("staged_uploads", prefix, 0);
+        self.intercept(call, self.inner.staged_uploads(prefix)).await
     }
 
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
