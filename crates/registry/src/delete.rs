@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use futures::future::{join_all, try_join};
+use futures::future::{join_all, join3};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_storage::{ETag, Key};
@@ -298,8 +298,10 @@ impl Repository {
             let found = self.core.damaged_if_wrong(&key, digest, found).await?;
             let header = found.valid().map(|seen| &seen.value.header);
             let came_by = header.and_then(|header| header.change);
+            let names = tags.pointing_to(digest);
+            let is_announced = announced.replace(came_by) == Some(came_by);
             let queueing = async {
-                match announced == Some(came_by) {
+                match is_announced {
                     true => Ok(()),
                     false => self.queue_manifest_delete(window, digest, header).await,
                 }
@@ -307,42 +309,36 @@ impl Repository {
             let copying = async {
                 match (keep, found.valid()) {
                     (KeepCopy::Yes, Some(manifest)) => {
-                        let names = tags.pointing_to(digest);
                         self.copy_manifest(window, digest, &manifest.value, names).await
                     }
                     _ => Ok(()),
                 }
             };
-            try_join(copying, queueing).await?;
-            announced = Some(came_by);
-            if self
-                .delete_version(
-                    &key,
-                    digest,
-                    (&etag, subject.as_ref(), window),
-                    removal,
-                    (tags, pushes),
-                )
-                .await?
-            {
+            // Beside the removal of the tags: the longer it takes from reading them to removing the manifest,
+            // the more pushes of other processes get between.
+            let removing = self.remove_tags_of(digest, removal, tags);
+            // Each to its end: then it is known which tags went.
+            let (copied, queued, removed) = join3(copying, queueing, removing).await;
+            copied.and(queued).and(removed)?;
+            let version = (&etag, subject.as_ref(), window);
+            if self.delete_version(&key, digest, version, removal, pushes).await? {
                 found.damaged().inspect(|damaged| self.core.damage.note_removed(&key, damaged));
                 return Ok(());
             }
         }
     }
 
-    /// Removes what leads to a manifest, then that version of it, with this subject. `false`: it was
-    /// pushed again.
+    /// Removes a version of a manifest with this subject, after tags that were set since there were `pushes`.
+    /// `false`: it was pushed again.
     async fn delete_version(
         &self,
         key: &Key,
         digest: &Digest,
         (seen, subject, window): (&ETag, Option<&Digest>, WriteWindow),
         removal: &TagRemoval<'_>,
-        (tags, pushes): (HintedTags, u64),
+        pushes: u64,
     ) -> Result<bool> {
         let locks = &self.core.manifest_locks;
-        self.remove_tags_of(digest, removal, tags).await?;
         // Pushes wait for no more than a last look, and even that only if there was one meanwhile.
         let _turn = locks.lock_alone(key).await;
         if locks.ended_pushes(key) != pushes {
