@@ -345,13 +345,14 @@ impl Census {
     fn common(&self, size: Size) -> Requests {
         let (links, manifests) = (self.link_segments(), self.manifest_segments(size));
         Requests {
-            lists: 9
+            // Four of them find nothing: deleted manifests (twice), notes about them, the history.
+            lists: 13
                 + 2 * pages(self.repositories.len() as u64)
                 + pages(self.catalog)
                 + pages(self.links)
                 + 2 * pages(self.bytes),
-            // When it swept last, as it begins and as it ends.
-            gets: 2,
+            // The mark of the store; when it swept last, as it begins and as it ends.
+            gets: 3,
             puts: links + manifests + 1,
             deletes: 0,
             deletes_of_many: 0,

@@ -115,7 +115,7 @@ contract! {
             .json("/history/0/size", image(3).bytes.len())
             .json("/history/0/actor", "anonymous")
             .json("/history/2/mediaType", image(2).media_type)
-            .satisfies(events([("created", Some(3)), ("deleted", None), ("created", Some(2)), ("created", Some(1))]))
+            .satisfies(events([("set", Some(3)), ("deleted", None), ("set", Some(2)), ("set", Some(1))]))
             .satisfies(in_order)
             .lacks("Link"),
         head(V1).is(200),
@@ -129,27 +129,27 @@ contract! {
 
     a_push_of_the_same_digest_is_no_change: steps![
         push_image("v1", &Image::plain(1)),
-        get(V1).is(200).satisfies(events([("created", Some(1))])),
+        get(V1).is(200).satisfies(events([("set", Some(1))])),
         push_manifest("v1", &image(1)),
         push_manifest("v1", &image(1)),
-        get(V1).is(200).satisfies(events([("created", Some(1))])),
+        get(V1).is(200).satisfies(events([("set", Some(1))])),
     ];
 
     the_history_of_a_deleted_tag_is_still_there: steps![
         push_image("v1", &Image::plain(1)),
         delete(&manifest("v1")).is(202),
         get(&manifest("v1")).is(404),
-        get(V1).is(200).satisfies(events([("deleted", None), ("created", Some(1))])),
+        get(V1).is(200).satisfies(events([("deleted", None), ("set", Some(1))])),
         delete(&manifest("v1")).is(404),
-        get(V1).is(200).satisfies(events([("deleted", None), ("created", Some(1))])),
+        get(V1).is(200).satisfies(events([("deleted", None), ("set", Some(1))])),
     ];
 
     a_delete_by_digest_is_in_the_history_of_each_tag: steps![
         push_image("v1", &Image::plain(1)),
         push_manifest("v2", &image(1)),
         delete(&manifest(&image(1).digest())).is(202),
-        get(V1).is(200).satisfies(events([("deleted", None), ("created", Some(1))])),
-        get("/v2/{repo}/_jreg/tags/v2/history").is(200).satisfies(events([("deleted", None), ("created", Some(1))])),
+        get(V1).is(200).satisfies(events([("deleted", None), ("set", Some(1))])),
+        get("/v2/{repo}/_jreg/tags/v2/history").is(200).satisfies(events([("deleted", None), ("set", Some(1))])),
     ];
 
     the_history_of_an_unknown_tag_is_404: steps![
@@ -212,7 +212,7 @@ contract! {
             .json("/after", image(1).digest()),
         get(&manifest("v1")).is(200).gives(image(1).bytes),
         get(V1).is(200).satisfies(events([
-            ("created", Some(1)), ("created", Some(3)), ("deleted", None), ("created", Some(2)), ("created", Some(1)),
+            ("set", Some(1)), ("set", Some(3)), ("deleted", None), ("set", Some(2)), ("set", Some(1)),
         ])),
     ];
 

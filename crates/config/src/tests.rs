@@ -391,7 +391,7 @@ fn a_sink_has_defaults_and_all_its_keys() {
 #[test]
 fn a_wrong_sink_is_an_error_that_names_the_key_and_no_value() {
     for (more, expected) in [
-        ("nam = 'x'", "`events.sink`: unknown key `nam`, did you mean `name`?"),
+        ("names = 'x'", "`events.sink`: unknown key `names`, did you mean `name`?"),
         ("format = 'HUSH'", "`events.sink: format`: it must be cloudevents or docker"),
         ("timeout = 'HUSH'", "`events.sink: timeout`: it must be a duration from 100ms to 5m"),
         ("secret = 1", "`events.sink: secret`: it must be a text or a list of texts"),

@@ -33,7 +33,7 @@ pub(crate) async fn list(
 fn shown(entry: &TagHistoryEntry) -> Value {
     let mut shown = json!({
         "change": entry.change.to_string(),
-        "event": if entry.digest.is_some() { "created" } else { "deleted" },
+        "event": if entry.digest.is_some() { "set" } else { "deleted" },
         "time": headers::rfc3339(entry.change.time()),
     });
     let fields = [

@@ -104,7 +104,7 @@ impl Registry {
         self.core().list_uploads().await
     }
 
-    /// The open uploads of every repository, for [`Repository::storage_usage`]: what the sessions say.
+    /// The open uploads of every repository, as their sessions say.
     ///
     /// # Errors
     ///
