@@ -80,7 +80,7 @@ struct MovingCursor {
 /// What became of one event.
 enum EventOutcome {
     Passed,
-    /// Another process has changed the cursor, which was read again.
+    /// Another process has changed the cursor; the next round reads it again.
     Moved,
     Retry(Duration),
 }

@@ -219,7 +219,7 @@ async fn a_sink_that_is_down_hangs_or_breaks_off_is_retried() {
     assert_eq!(bench.deliver(&mut delivery).await, 2);
     assert_eq!(bench.watched.failures.lock().unwrap().len(), 2);
     assert_eq!(bench.received().last(), sent.last());
-    // A port on which nobody listens.
+    // A port on which no process listens.
     let options = SinkOptions { url: "http://127.0.0.1:1/".to_owned(), ..bench.options() };
     let mut delivery = bench.delivery_with(options).await;
     bench.change(&["b"]).await;

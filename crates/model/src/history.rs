@@ -1,7 +1,7 @@
 //! One tag and its history: changes that replace each other, the entries that archive them, a page
 //! of them, and GC, which archives what was deleted and removes what has expired.
 //!
-//! A change is a swap of the tag's record. Whoever makes it has archived the change that it
+//! A change is a swap of the tag's record. The writer that makes it has archived the change that it
 //! replaces, so at every moment the record and the entries before it are the changes that took
 //! effect. A request to the store may be applied late, after its sender has stopped to wait for the
 //! response, and the sender's clock may differ from the store's.

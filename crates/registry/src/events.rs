@@ -1,6 +1,6 @@
 //! Events: what changed, for sinks that want to know (docs/events.md).
 //!
-//! - Whoever changes a tag or a manifest writes the event to the *queue* before the change, in the wave
+//! - A writer that changes a tag or a manifest writes the event to the *queue* before the change, in the wave
 //!   of writes that precedes it. So no change is without its event, and the queue may have events of
 //!   changes that never took effect.
 //! - The *sequencer* (`sequencer.rs`) confirms what is in the queue by looking at the store, and appends

@@ -110,7 +110,7 @@ impl Core {
         let is_past_push = |event: &&&Event| {
             event.action == EventAction::ManifestPush && current != Some(event.change)
         };
-        // Whoever queues the event of a delete has read what it deletes: a purge leaves no copy of it.
+        // A writer that queues the event of a delete has read what it deletes: a purge leaves no copy of it.
         let is_delete = |event: &&&Event| event.action == EventAction::ManifestDelete;
         let mut existed: HashSet<_> =
             events.iter().filter(is_delete).map(|event| event.change).collect();

@@ -1,4 +1,4 @@
-//! The history of tags: each change that another has replaced, archived by whoever replaces it.
+//! The history of tags: each change that another has replaced, archived by the writer that replaces it.
 //!
 //! An entry is created before the record that it archives is replaced, and says what that record says.
 //! So a page is whole and without speculation if the tag is read first, and entries that are not older than
@@ -180,7 +180,7 @@ impl Core {
         stream::iter(reads).buffered(self.reads_in_flight_max()).try_collect().await
     }
 
-    /// Writes a record of the history. That it exists already is as good: whoever archives a change
+    /// Writes a record of the history. That it exists already is as good: every writer that archives a change
     /// writes the same.
     pub(crate) async fn archive(&self, window: WriteWindow, entry: Put) -> Result<()> {
         self.require_history().await?;

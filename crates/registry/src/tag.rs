@@ -220,7 +220,7 @@ impl Repository {
         if let Some(made) = sent.iter().find(|sent| Some(sent.change) == current) {
             return Ok(Some(made.clone()));
         }
-        // Each once: whoever has replaced it has archived it before.
+        // Each once: the writer that replaced it has archived it before.
         for sent in sent.drain(..) {
             let TagTransition { tag, change, after, .. } = &sent;
             let entry = keys::history_entry(&self.name, tag, *change, after.as_ref());

@@ -94,7 +94,7 @@ const DELETED: &str = "deleted";
 
 impl JsonRecord for TagFields {}
 
-/// What is archived of a tag's record: what never changes within a change. So whoever archives one writes
+/// What is archived of a tag's record: what never changes within a change. So every writer that archives one writes
 /// the same bytes.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_archives_a_change_writes_the_same() {
+    fn every_writer_that_archives_a_change_writes_the_same() {
         let pushed = target("application/x");
         let later = TagTarget { pushed: pushed.pushed + 1, ..pushed.clone() };
         let (pushed, later) = (TagRecord::Live(pushed), TagRecord::Live(later));

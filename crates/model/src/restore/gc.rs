@@ -1,4 +1,4 @@
-//! [`RestoreGc`]: deletes what has expired, what nothing leads to, and what is unreferenced.
+//! [`RestoreGc`]: deletes expired records and copies, untagged manifests, and unreferenced links.
 
 use super::{KeptManifest, LayerLink, RestoreProcess, RestoreStore};
 use crate::ProtocolRule;

@@ -19,7 +19,7 @@ pub enum ChangeState {
 pub trait ChangeEvidence: Send + Sync {
     /// The state of each event's change, in their order. All are about one tag, or about one manifest.
     ///
-    /// The current change must be read once, and before what is archived: whoever replaces a change
+    /// The current change must be read once, and before what is archived: a writer that replaces a change
     /// archives it first. So no change is `Superseded` that took effect, and none is `Unknown` if a
     /// greater one is not.
     ///
