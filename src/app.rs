@@ -383,6 +383,11 @@ impl Jobs {
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
+        let (registry, stopped) = (self.reaper.registry.clone(), stopping.clone());
+        tasks.spawn(async move {
+            stopped.cancelled().await;
+            registry.stop_uploads().await;
+        });
         jobs::spawn(self.reaper, tasks, stopping.clone());
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());

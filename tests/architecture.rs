@@ -218,12 +218,13 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 65] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
+    ("unrecorded", &["error", "upload_id"]),
     ("attempts", &["error"]),
     ("content", &["error"]),
     ("options", &["error"]),
@@ -268,6 +269,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "session_cache",
             "size_cache",
             "suspects",
+            "unrecorded",
             "window",
         ],
     ),
@@ -336,6 +338,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "record",
             "rules",
             "session",
+            "unrecorded",
             "upload_bytes",
             "upload_id",
             "window",
@@ -371,6 +374,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "registry",
             "rules",
             "session",
+            "unrecorded",
             "upload",
             "upload_body",
             "upload_id",

@@ -42,6 +42,7 @@ use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::size_cache::SizeCache;
 use crate::suspects::Suspects;
+use crate::unrecorded::UnrecordedUploads;
 use crate::window::{TOUCH_AGE, WINDOW, WriteWindow};
 use crate::{Error, RegistryOptions, Result};
 
@@ -76,6 +77,7 @@ pub(crate) struct Core {
     pub(crate) cache: Arc<ContentCache>,
     pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
+    pub(crate) unrecorded: Arc<UnrecordedUploads>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) damage: Arc<DamageCounter>,
     /// Whether events are written.
@@ -131,6 +133,7 @@ impl Core {
             cache: Arc::new(ContentCache::new(store.capabilities().is_exclusive, &options)),
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
+            unrecorded: Arc::new(UnrecordedUploads::new()),
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
             events: EventOutbox::default(),

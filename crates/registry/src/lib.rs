@@ -101,6 +101,7 @@ mod storage_usage;
 mod suspects;
 mod tag;
 mod tag_record;
+mod unrecorded;
 mod upload;
 mod upload_body;
 mod upload_bytes;
