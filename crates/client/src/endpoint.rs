@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::auth::{Authenticator, Scope};
 use crate::breaker::CircuitBreaker;
-use crate::challenge::parse_challenges;
+use crate::challenge::{Challenge, parse_challenges};
 use crate::pace::RequestPace;
 use crate::response::RateLimit;
 use crate::transport::{HttpRequest, HttpResponse, Transport, UpstreamSetupError};
@@ -143,6 +143,7 @@ pub(crate) struct Endpoint {
     url: UpstreamUrl,
     transport: Arc<Transport>,
     auth: Authenticator,
+    discovery: tokio::sync::Mutex<()>,
     breaker: CircuitBreaker,
     pace: RequestPace,
     counters: Arc<Counters>,
@@ -164,6 +165,7 @@ impl Endpoint {
             url: endpoint.url.clone(),
             transport,
             auth,
+            discovery: tokio::sync::Mutex::default(),
             breaker: CircuitBreaker::default(),
             pace: RequestPace::new(options.limits.requests_per_second),
             counters,
@@ -202,6 +204,9 @@ impl Endpoint {
         slot: OwnedSemaphorePermit,
     ) -> Result<Reply, UpstreamError> {
         let scope = request.scope();
+        if self.auth.is_unknown() {
+            self.discover(deadline).await?;
+        }
         let mut authorization = self.auth.authorization(&scope).await?;
         let mut is_renewed = false;
         let response = loop {
@@ -212,12 +217,7 @@ impl Endpoint {
                 break response;
             }
             is_renewed = true;
-            let headers = response.headers().get_all(WWW_AUTHENTICATE).into_iter();
-            let challenges: Vec<_> = headers
-                .filter_map(|header| header.to_str().ok())
-                .flat_map(parse_challenges)
-                .collect();
-            match self.auth.renew(&challenges, &scope, authorization.as_ref()).await? {
+            match self.auth.renew(&challenges(&response), &scope, authorization.as_ref()).await? {
                 Some(renewed) => authorization = Some(renewed),
                 None => break response,
             }
@@ -231,6 +231,30 @@ impl Endpoint {
         }
         let counters = Arc::clone(&self.counters);
         Ok(Reply { response, endpoint: Arc::clone(self), counters, _slot: slot })
+    }
+
+    /// Asks `/v2/` for a challenge, once for all requests that wait for it.
+    async fn discover(&self, deadline: Instant) -> Result<(), UpstreamError> {
+        let _turn = self.discovery.lock().await;
+        if !self.auth.is_unknown() {
+            return Ok(());
+        }
+        let ping = UpstreamRequest {
+            kind: UpstreamRequestKind::Ping,
+            method: Method::GET,
+            repository: None,
+            path: "/v2/".to_owned(),
+            query: None,
+            accept: None,
+            range: None,
+            digest: None,
+        };
+        let response = self.send(&ping, None, deadline).await?;
+        match response.status().as_u16() {
+            401 => self.auth.learn(&challenges(&response)),
+            429 | 500.. => self.judge(&response).map_err(|kind| kind.of(&response.host)),
+            _ => self.auth.learn(&[]),
+        }
     }
 
     /// One request and the head of its response.
@@ -301,7 +325,13 @@ impl Endpoint {
     }
 }
 
-fn outcome(response: &Result<HttpResponse, UpstreamError>) -> UpstreamOutcome {
+/// The challenges of a response.
+fn challenges(response: &HttpResponse) -> Vec<Challenge> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE).into_iter();
+    headers.filter_map(|header| header.to_str().ok()).flat_map(parse_challenges).collect()
+}
+
+pub(crate) fn outcome(response: &Result<HttpResponse, UpstreamError>) -> UpstreamOutcome {
     match response {
         Ok(response) => match response.status().as_u16() {
             200..300 => UpstreamOutcome::Ok,

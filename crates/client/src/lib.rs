@@ -13,6 +13,7 @@ mod blob;
 mod breaker;
 mod challenge;
 mod client;
+mod credentials;
 mod endpoint;
 mod error;
 mod link;
@@ -20,6 +21,7 @@ mod options;
 mod pace;
 mod response;
 mod response_range;
+mod token;
 mod transport;
 mod url;
 
@@ -29,8 +31,9 @@ pub use client::UpstreamClient;
 pub use error::{UpstreamError, UpstreamErrorKind};
 pub use link::{LINK_BYTES_MAX, next_link};
 pub use options::{
-    CredentialSource, EnvironmentVariables, HelperName, HostResolver, InvalidHelperName,
-    SecretSource, UpstreamEndpoint, UpstreamLimits, UpstreamOptions, UpstreamTimeouts,
+    CredentialSource, EnvironmentVariables, HelperName, HostResolver, InvalidCredentialSource,
+    InvalidHelperName, SecretSource, UpstreamEndpoint, UpstreamLimits, UpstreamOptions,
+    UpstreamTimeouts,
 };
 pub use response::{
     BlobRequest, ByteRange, PageQuery, RateLimit, UpstreamManifest, UpstreamManifestHead,

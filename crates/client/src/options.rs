@@ -97,6 +97,39 @@ pub enum CredentialSource {
     Acr,
 }
 
+/// Why a text names no source of credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCredentialSource {
+    /// Another word.
+    #[error("must be anonymous, ecr, gcp, acr, helper:NAME or docker-config:FILE")]
+    Unknown,
+    /// The name after `helper:`.
+    #[error(transparent)]
+    Helper(#[from] InvalidHelperName),
+}
+
+/// The sources that need no secret: `anonymous`, `ecr`, `gcp`, `acr`, `helper:NAME`, `docker-config:FILE`.
+impl std::str::FromStr for CredentialSource {
+    type Err = InvalidCredentialSource;
+
+    fn from_str(text: &str) -> Result<Self, InvalidCredentialSource> {
+        match text.split_once(':') {
+            None => match text {
+                "anonymous" => Ok(Self::Anonymous),
+                "ecr" => Ok(Self::Ecr),
+                "gcp" => Ok(Self::Gcp),
+                "acr" => Ok(Self::Acr),
+                _ => Err(InvalidCredentialSource::Unknown),
+            },
+            Some(("helper", name)) => Ok(Self::Helper(name.parse()?)),
+            Some(("docker-config", file)) if !file.is_empty() => {
+                Ok(Self::DockerConfig(file.into()))
+            }
+            Some(_) => Err(InvalidCredentialSource::Unknown),
+        }
+    }
+}
+
 /// A secret, or the file that contains it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SecretSource {

@@ -84,10 +84,6 @@ impl UpstreamUrl {
         Arc::clone(&self.host)
     }
 
-    pub(crate) fn url(&self) -> &Url {
-        &self.url
-    }
-
     /// The URL of a path below it, which begins with `/v2/`.
     pub(crate) fn join(&self, path: &str, query: Option<&str>) -> Url {
         let mut url = self.url.clone();
