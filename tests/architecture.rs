@@ -107,11 +107,12 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
     ("auth", &["oci"]),
+    ("client", &["auth", "oci"]),
     ("lifecycle", &["oci", "units"]),
     ("registry", &["lifecycle", "oci", "storage"]),
     ("telemetry", &["registry"]),
@@ -708,7 +709,7 @@ fn modules_of_http_know_only_those_below_them() {
 /// Only the wiring and the command line know the settings: components have options.
 #[test]
 fn components_know_no_settings() {
-    for krate in ["telemetry", "reload", "events", "net", "access", "http"] {
+    for krate in ["client", "telemetry", "reload", "events", "net", "access", "http"] {
         depends_on_none_of(krate, &["jreg-config", "toml"]);
     }
 }
