@@ -156,7 +156,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 38] = [
+const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -176,7 +176,8 @@ const HTTP_MODULES: [(&str, &[&str]); 38] = [
     ("options", &["proxies", "redirect"]),
     ("body", &["observed", "options"]),
     ("call", &["body"]),
-    ("context", &["options", "page", "readiness", "record"]),
+    ("ui_state", &[]),
+    ("context", &["options", "page", "readiness", "record", "ui_state"]),
     ("base", &["headers"]),
     ("extensions", &["headers"]),
     ("history", &["call", "error", "headers", "page"]),
