@@ -82,7 +82,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Push(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -95,7 +96,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -108,7 +110,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Push(_) => Err(self.forbidden()),
+            | Right::Push(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -434,6 +437,11 @@ impl Authorized {
         let by = CredentialState::as_identity(self.identity());
         let access = RefusedAccess::new(by, &self.right).because(cause.clone());
         AccessError::Denied(AuthError::Forbidden { access, reason: cause })
+    }
+
+    /// The registry, for its events; requires [`Right::Admin`].
+    pub(super) fn administered_registry(&self) -> Result<&jreg_registry::Registry> {
+        if self.right == Right::Admin { Ok(&self.gate.registry) } else { Err(self.forbidden()) }
     }
 
     fn forbidden(&self) -> AccessError {

@@ -62,6 +62,7 @@ impl PendingAuditRecord {
             Right::List => ("access", "list"),
             Right::Push(_) => ("access", "push"),
             Right::Delete(_) => ("access", "delete"),
+            Right::Admin => ("access", "admin"),
             Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
         };
         let (reference, upload) = observed.reference_and_upload();
