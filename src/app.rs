@@ -12,7 +12,7 @@ use jreg_access::{
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{Api, ApiContext};
+use jreg_http::{Api, ApiContext, NoActivity, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
@@ -133,6 +133,8 @@ impl App {
         };
         let server = server_options(&settings);
         let options = options::http(&settings);
+        let ui =
+            UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer),
             guard,
@@ -146,6 +148,7 @@ impl App {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             readiness: Default::default(),
+            ui,
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
         Ok(Self { context, jobs, workshop, server, acme, lifecycle })

@@ -66,6 +66,11 @@ fn lifecycle_rules_are_values_without_io() {
 }
 
 #[test]
+fn pages_are_values_without_io() {
+    depends_on_none_of("ui", &IO);
+}
+
+#[test]
 fn stores_know_nothing_of_registries() {
     depends_on_none_of(
         "storage",
@@ -107,12 +112,13 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
     ("auth", &["oci"]),
     ("lifecycle", &["oci", "units"]),
+    ("ui", &["oci"]),
     ("registry", &["lifecycle", "oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
@@ -120,7 +126,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
+    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry", "ui"]),
 ];
 
 #[test]
@@ -150,7 +156,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 37] = [
+const HTTP_MODULES: [(&str, &[&str]); 38] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -185,7 +191,6 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("tags", &["call", "error", "headers", "page"]),
     ("token", &["error", "headers", "memory", "observed", "record"]),
     ("uploads", &["body", "call", "error", "headers", "options", "outcome"]),
-    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token"]),
     (
         "api",
         &[
@@ -214,11 +219,13 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
             "uploads",
         ],
     ),
+    ("ui", &["api", "body", "context", "error", "headers", "memory", "observed", "record"]),
+    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 66] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
@@ -237,6 +244,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
+    ("name_lists", &[]),
     ("part_buffer", &[]),
     ("referrer_cache", &["content"]),
     ("rules", &[]),
@@ -258,6 +266,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "fingerprint",
             "format",
             "manifest_locks",
+            "name_lists",
             "options",
             "page",
             "part_buffer",
@@ -598,6 +607,23 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "record",
             "registry",
             "tag",
+            "tag_record",
+        ],
+    ),
+    (
+        "browse",
+        &[
+            "change",
+            "content",
+            "core",
+            "error",
+            "explain",
+            "gc",
+            "keys",
+            "name_lists",
+            "page",
+            "registry",
+            "retention",
             "tag_record",
         ],
     ),

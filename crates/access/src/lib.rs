@@ -51,7 +51,10 @@ pub use browser::{
 pub use challenge::BASIC as BASIC_CHALLENGE;
 pub use credential_cache::{ConnectionCredentials, TRUST_MAX};
 pub use guard::{AccessGuard, AccessGuardError, AccessGuardOptions, RELOAD_INTERVAL};
-pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX, USAGE_REPOSITORIES_MAX};
+pub use handle::{
+    AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX, RepositorySearch,
+    SEARCH_NAMES_EXAMINED_MAX, USAGE_REPOSITORIES_MAX,
+};
 pub use issuer_keys::{
     HttpJwksFetcher, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetchError, JwksFetcher,
     TOKEN_RESPONSE_BYTES_MAX,
@@ -455,6 +458,29 @@ impl RegistryGate {
     ) -> Result<Authorized, RefusedRequest> {
         let identified = self.authorizer.identify(request_info, &right).await;
         let auth = identified.map_err(|error| RefusedRequest { error, auth: None })?;
+        self.grant(auth, right)
+    }
+
+    /// Authenticates a request that may need several rights, one after the other
+    /// ([`RegistryGate::admit_identified`]).
+    pub async fn identify(&self, request_info: RequestInfo) -> Result<AuthContext, RefusedRequest> {
+        let identified = self.authorizer.identify(request_info, &Right::Enter).await;
+        identified.map_err(|error| RefusedRequest { error, auth: None })
+    }
+
+    /// Grants an authenticated request the right that `endpoint` requires.
+    pub fn admit_identified(
+        &self,
+        auth: &AuthContext,
+        endpoint: &Endpoint,
+    ) -> Result<Authorized, RefusedRequest> {
+        let (principal, info) =
+            (Arc::clone(&auth.principal), RequestInfo::clone(&auth.request_info));
+        let auth = AuthContext::new(principal, RequestInfo { tags: tags_of(endpoint), ..info });
+        self.grant(auth, right_of(endpoint))
+    }
+
+    fn grant(&self, auth: AuthContext, right: Right) -> Result<Authorized, RefusedRequest> {
         match self.authorizer.grant(&auth, &right) {
             Ok(reason) => Ok(Authorized::new(self.clone(), auth, right, reason)),
             Err(error) => Err(RefusedRequest { error, auth: Some(auth) }),

@@ -162,6 +162,8 @@ settings! {
             "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
         /// Allow deleting blobs, manifests and tags through the API.
         deletes: bool = true, "on or off", |_| true;
+        /// Serve the web UI below /ui/, and redirect browsers there from /.
+        ui: bool = true, "on or off", |_| true;
         /// External base URL of this registry. Without it, a `Location` header is absolute only if
         /// the request makes scheme and host certain, and a path otherwise.
         public_url: Option<PublicUrl> = None,

@@ -4,7 +4,7 @@
 //! no record: each is written by a task of its own, or by the task of the operation.
 
 use chrono::{SecondsFormat, Utc};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jreg_access::{Right, right_of, tags_of};
 use jreg_auth::{AccessTokenText, Credentials, Identity, IdentitySource};
 use jreg_net::server::Response;
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ApiError;
 use crate::headers;
-use crate::observed::ObservedRequest;
+use crate::observed::{ObservedRequest, reference_and_upload};
 use crate::outcome::AuditOutcome;
 
 /// Replaces a name that is a secret.
@@ -65,8 +65,7 @@ impl PendingAuditRecord {
             Right::Admin => ("access", "admin"),
             Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
         };
-        let (reference, upload) = observed.reference_and_upload();
-        (entry.reference, entry.upload) = (reference.cloned(), upload.cloned());
+        (entry.reference, entry.upload) = reference_and_upload(endpoint);
         if let Endpoint::ManifestPut { tags, .. } = endpoint
             && !tags.is_empty()
         {
@@ -160,28 +159,26 @@ impl PendingAuditRecord {
         }
     }
 
+    /// Writes the record of something that a page shows, if it is due.
+    pub(crate) async fn settle_page(self, rule: Option<String>, refusal: Option<&ApiError>) {
+        let tasks = self.tasks.clone();
+        let status = refusal.map_or(StatusCode::OK, ApiError::status);
+        let denied = refusal.and_then(ApiError::denied);
+        let Some((audit, mut entry)) = self.decided(rule, denied, refusal.is_none()) else {
+            return;
+        };
+        entry.status = status.as_u16();
+        // The panic hook reports a panic of the task.
+        let _ = tasks.spawn(async move { audit.record(&entry).await }).await;
+    }
+
     fn settled(
         self,
         rule: Option<String>,
         result: &Result<Response, ApiError>,
     ) -> Option<(AuditLog, AuditRecord)> {
-        let Self { audit, tasks: _, mut entry, changes, is_shown } = self;
         let denied = result.as_ref().err().and_then(ApiError::denied);
-        let is_login = entry.event == "login";
-        // A 401 that asks for a login is no denial, and an anonymous read is no login.
-        let is_token = entry.operation == "token";
-        let counts = match denied {
-            Some(_) => !is_login || is_shown || is_token,
-            // A malformed token request is no decision.
-            None if is_token => result.is_ok(),
-            None => changes || (is_login && is_shown),
-        };
-        if !counts && !audit.takes_reads() {
-            return None;
-        }
-        entry.time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        entry.allowed = denied.is_none();
-        entry.rule = denied.map(str::to_owned).or(rule);
+        let (audit, mut entry) = self.decided(rule, denied, result.is_ok())?;
         entry.status = match result {
             Ok(response) => response.status().as_u16(),
             Err(error) => error.status().as_u16(),
@@ -190,6 +187,32 @@ impl PendingAuditRecord {
             learn(&mut entry, response);
         }
         learn_outcome(&mut entry, outcome_of(result));
+        Some((audit, entry))
+    }
+
+    /// The record with the decision, if it is due.
+    fn decided(
+        self,
+        rule: Option<String>,
+        denied: Option<&str>,
+        is_ok: bool,
+    ) -> Option<(AuditLog, AuditRecord)> {
+        let Self { audit, tasks: _, mut entry, changes, is_shown } = self;
+        let is_login = entry.event == "login";
+        // A 401 that asks for a login is no denial, and an anonymous read is no login.
+        let is_token = entry.operation == "token";
+        let counts = match denied {
+            Some(_) => !is_login || is_shown || is_token,
+            // A malformed token request is no decision.
+            None if is_token => is_ok,
+            None => changes || (is_login && is_shown),
+        };
+        if !counts && !audit.takes_reads() {
+            return None;
+        }
+        entry.time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        entry.allowed = denied.is_none();
+        entry.rule = denied.map(str::to_owned).or(rule);
         Some((audit, entry))
     }
 }

@@ -33,6 +33,7 @@ use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
 use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
+use crate::name_lists::NameLists;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
 use crate::quota_ledger::QuotaLedger;
@@ -104,6 +105,8 @@ pub(crate) struct Core {
     pub(crate) sizes: Arc<SizeCache>,
     /// What the pools of quotas hold.
     pub(crate) quotas: Arc<QuotaLedger>,
+    /// Names that people look through.
+    pub(crate) name_lists: Arc<NameLists>,
     /// A permit for each request that counts.
     pub(crate) usage_counts: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
@@ -148,6 +151,7 @@ impl Core {
             referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             sizes: Arc::new(SizeCache::new()),
             quotas: Arc::default(),
+            name_lists: Arc::default(),
             usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),
             store,
