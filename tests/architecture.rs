@@ -156,7 +156,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 38] = [
+const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -219,7 +219,11 @@ const HTTP_MODULES: [(&str, &[&str]); 38] = [
             "uploads",
         ],
     ),
-    ("ui", &["api", "body", "context", "error", "headers", "memory", "observed", "record"]),
+    ("cookies", &["options", "proxies"]),
+    (
+        "ui",
+        &["api", "body", "context", "cookies", "error", "headers", "memory", "observed", "record"],
+    ),
     ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];

@@ -447,15 +447,7 @@ impl RegistryGate {
         endpoint: &Endpoint,
     ) -> Result<Authorized, RefusedRequest> {
         let request_info = RequestInfo { tags: tags_of(endpoint), ..request_info };
-        self.admit_to(request_info, right_of(endpoint)).await
-    }
-
-    /// Authenticates a request and grants a right. `request_info` has the tags that it names.
-    pub async fn admit_to(
-        &self,
-        request_info: RequestInfo,
-        right: Right,
-    ) -> Result<Authorized, RefusedRequest> {
+        let right = right_of(endpoint);
         let identified = self.authorizer.identify(request_info, &right).await;
         let auth = identified.map_err(|error| RefusedRequest { error, auth: None })?;
         self.grant(auth, right)
@@ -466,6 +458,15 @@ impl RegistryGate {
     pub async fn identify(&self, request_info: RequestInfo) -> Result<AuthContext, RefusedRequest> {
         let identified = self.authorizer.identify(request_info, &Right::Enter).await;
         identified.map_err(|error| RefusedRequest { error, auth: None })
+    }
+
+    /// Grants an authenticated request a right that no endpoint requires.
+    pub fn admit_right(
+        &self,
+        auth: &AuthContext,
+        right: Right,
+    ) -> Result<Authorized, RefusedRequest> {
+        self.grant(auth.clone(), right)
     }
 
     /// Grants an authenticated request the right that `endpoint` requires.
