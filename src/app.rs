@@ -8,7 +8,7 @@ use std::time::Duration;
 use jreg_access::limits::ClientLimits;
 use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
-    JwksFetchError, JwksFetcher, RegistryGate,
+    JwksFetchError, JwksFetcher, RegistryGate, SessionStore,
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
@@ -102,13 +102,15 @@ impl App {
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
+        let sessions = Arc::new(SessionStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let guard = match &authorization {
             AuthorizationSource::Settings(fetch) if settings.requires_authentication() => {
                 let (options, fetch) = (options::guard(&settings), Arc::clone(fetch));
                 let (counts, tokens) = (Arc::clone(&metrics), Arc::clone(&access_tokens));
-                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens);
+                let ended = Arc::clone(&sessions);
+                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens, ended);
                 Some(Arc::new(Box::pin(guard).await?))
             }
             _ => None,
@@ -126,6 +128,7 @@ impl App {
             fsck: options::fsck(&settings),
             retention: options::retention(&settings),
             access_tokens,
+            sessions,
             audit: audit.clone(),
         };
         let server = server_options(&settings);

@@ -51,6 +51,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
             agents_except: settings.redirect_agents_except.clone(),
             expiry: settings.redirect_expiry,
         },
+        listens_on_loopback: settings.listen.ip().to_canonical().is_loopback(),
         proxies: Proxies {
             trusted: settings.trusted_proxies.clone(),
             header: settings.forwarded_header,
@@ -135,6 +136,8 @@ pub fn guard(settings: &Settings) -> AccessGuardOptions {
         htpasswd: settings.htpasswd.as_ref().map(PathBuf::from),
         policy: settings.policy.as_ref().map(PathBuf::from),
         anonymous_pull: settings.anonymous_pull,
+        admins: settings.admins.clone(),
+        login_clients: settings.login_clients.clone(),
         token_service: settings.token_service,
         token_realm: realm.map(PublicUrl::as_str).map(str::to_owned),
         token_audience: settings.token_audience.clone(),

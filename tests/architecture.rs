@@ -221,7 +221,11 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
             "uploads",
         ],
     ),
-    ("ui", &["api", "body", "context", "error", "headers", "memory", "observed", "record"]),
+    ("cookies", &["options", "proxies"]),
+    (
+        "ui",
+        &["api", "body", "context", "cookies", "error", "headers", "memory", "observed", "record"],
+    ),
     ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];

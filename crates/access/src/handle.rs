@@ -106,7 +106,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Push(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -119,7 +120,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -132,7 +134,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Push(_) => Err(self.forbidden()),
+            | Right::Push(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -575,6 +578,11 @@ impl Authorized {
         let by = CredentialState::as_identity(self.identity());
         let access = RefusedAccess::new(by, &self.right).because(cause.clone());
         AccessError::Denied(AuthError::Forbidden { access, reason: cause })
+    }
+
+    /// The registry, for its events; requires [`Right::Admin`].
+    pub(super) fn administered_registry(&self) -> Result<&jreg_registry::Registry> {
+        if self.right == Right::Admin { Ok(&self.gate.registry) } else { Err(self.forbidden()) }
     }
 
     fn forbidden(&self) -> AccessError {

@@ -267,6 +267,17 @@ impl ApiError {
     }
 
     /// Logs why authentication or authorization failed.
+    /// Replaces the message that is shown.
+    pub(crate) fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
+    /// A form of a person who is not logged in any more.
+    pub(crate) fn session_over() -> Self {
+        let message = "you are not logged in any more: log in, and send the form again";
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
     pub(crate) fn with_denied(mut self, reason: String) -> Self {
         self.why = Some(Box::new(RefusalReason::Denied(reason)));
         self

@@ -19,6 +19,7 @@ mod call;
 mod catalog;
 mod conditional;
 mod context;
+mod cookies;
 mod deleted;
 mod error;
 mod exchange;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{Method, header};
 use jreg_access::limits::BytesInFlight;
-use jreg_access::{ConnectionCredentials, RequestInfo};
+use jreg_access::{ConnectionCredentials, RequestCredentials, RequestInfo};
 use jreg_auth::Network;
 use jreg_net::server::Request;
 use jreg_oci::{Endpoint, ErrorCode, RepositoryName};
@@ -150,6 +150,7 @@ impl ObservedRequest {
         RequestInfo {
             request_id: Some(self.request_id.to_string()),
             headers: parts.headers.clone(),
+            credentials: RequestCredentials::Header,
             host: forwarded.or(authority).or(host).map(str::to_owned),
             peer: self.client.address,
             secure: self.client.secure,

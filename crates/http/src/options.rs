@@ -44,6 +44,8 @@ pub struct HttpOptions {
     pub retry_after: Duration,
     /// Which blobs are redirected to the store, and for which clients.
     pub redirects: Redirects,
+    /// Whether the listener is on a loopback address: pages have cookies without TLS then.
+    pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
 }
@@ -65,6 +67,7 @@ impl Default for HttpOptions {
             drain_bytes_max: 8 << 20,
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
+            listens_on_loopback: true,
             proxies: Proxies::default(),
         }
     }

@@ -56,13 +56,9 @@ impl PendingAuditRecord {
         let entry = &mut record.entry;
         entry.operation = endpoint.id();
         entry.repository = endpoint.name().map(ToString::to_string);
-        (entry.event, entry.action) = match right_of(endpoint) {
-            Right::Enter if matches!(endpoint, Endpoint::Ping) => ("login", "login"),
-            Right::Enter => ("access", "login"),
-            Right::List => ("access", "list"),
-            Right::Push(_) => ("access", "push"),
-            Right::Delete(_) => ("access", "delete"),
-            Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
+        (entry.event, entry.action) = match endpoint {
+            Endpoint::Ping => ("login", "login"),
+            endpoint => action_of(&right_of(endpoint)),
         };
         (entry.reference, entry.upload) = reference_and_upload(endpoint);
         if let Endpoint::ManifestPut { tags, .. } = endpoint
@@ -74,6 +70,42 @@ impl PendingAuditRecord {
             entry.mount_from = Some(name.to_string());
         }
         Some(record)
+    }
+
+    /// The record of a right that no endpoint of the API needs.
+    pub(crate) fn of_right(
+        sink: AuditSink<'_>,
+        observed: &ObservedRequest,
+        headers: &HeaderMap,
+        right: &Right,
+        operation: &'static str,
+    ) -> Option<Self> {
+        let mut record = Self::new(sink, observed, headers)?;
+        record.entry.operation = operation;
+        (record.entry.event, record.entry.action) = action_of(right);
+        Some(record)
+    }
+
+    /// The record of a login in a browser, its end, or a token that is made in it: always written.
+    pub(crate) fn of_page_login(
+        sink: AuditSink<'_>,
+        observed: &ObservedRequest,
+        headers: &HeaderMap,
+        operation: &'static str,
+    ) -> Option<Self> {
+        let mut record = Self::new(sink, observed, headers)?;
+        let entry = &mut record.entry;
+        (entry.event, entry.operation, entry.action) = ("login", operation, "login");
+        (record.changes, record.is_shown) = (true, true);
+        Some(record)
+    }
+
+    /// The same of a request that changes something.
+    pub(crate) fn changing(mut self, about: Option<&str>) -> Self {
+        if let Some(about) = about {
+            (self.changes, self.entry.reference) = (true, Some(about.to_owned()));
+        }
+        self
     }
 
     /// The record of a token request.
@@ -213,6 +245,18 @@ impl PendingAuditRecord {
         entry.allowed = denied.is_none();
         entry.rule = denied.map(str::to_owned).or(rule);
         Some((audit, entry))
+    }
+}
+
+/// The event and the action of a right.
+fn action_of(right: &Right) -> (&'static str, &'static str) {
+    match right {
+        Right::Enter => ("access", "login"),
+        Right::List => ("access", "list"),
+        Right::Push(_) => ("access", "push"),
+        Right::Delete(_) => ("access", "delete"),
+        Right::Admin => ("access", "admin"),
+        Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
     }
 }
 

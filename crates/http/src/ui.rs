@@ -4,10 +4,14 @@
 //! admitted to the endpoint of the API that has the same content. A form performs an endpoint of the API
 //! (`api::perform`), with its audit record. GET changes nothing.
 
+mod account;
+mod admin;
+mod browser;
 mod delete;
 mod forms;
 mod images;
 mod lists;
+mod login;
 mod query;
 mod repositories;
 mod request;
@@ -99,15 +103,19 @@ async fn route(
     context.limits.count_address(observed.network())?;
     let request = UiRequest::identify(context, observed, parts).await?;
     let is_form = parts.method == Method::POST;
-    let result = match is_form {
-        true => Box::pin(forms::perform(&request, route, body)).await,
-        false => Box::pin(page(&request, route)).await,
+    let renewal = request.renewal().filter(|_| !is_form && !route.page.is_login());
+    let result = match (is_form, renewal) {
+        (true, _) => Box::pin(forms::perform(&request, route, body)).await,
+        (false, Some(login)) => Ok(PageResponse::SeeOther(login)),
+        (false, None) => Box::pin(page(&request, route)).await,
     };
-    Ok(match result {
-        Ok(result) => finish(&request, result),
+    let mut response = match result {
+        Ok(result) => finish(result),
         // With the identity, unlike an error before it is known.
         Err(error) => error_response(&request.page, observed, context, error),
-    })
+    };
+    request.browser.add_to(response.headers_mut());
+    Ok(response)
 }
 
 /// The content of a page.
@@ -118,6 +126,12 @@ async fn page(request: &UiRequest<'_>, route: UiRoute) -> PageResult {
         UiPage::Search => repositories::search(request, &query).await,
         UiPage::Usage => service::usage(request, &query).await,
         UiPage::Activity => service::activity(request).await,
+        UiPage::Login => login::page(request, &query),
+        UiPage::LoginBegin { issuer } => login::begin(request, &issuer, &query).await,
+        UiPage::LoginCallback { issuer } => Box::pin(login::complete(request, &issuer)).await,
+        UiPage::Account => account::page(request),
+        UiPage::AccessTokens => admin::list(request, &query).await,
+        UiPage::PolicyTest => admin::policy(request, &query).await,
         UiPage::Repository { name } => tags::list(request, &name, &query).await,
         UiPage::Image { name, reference } => {
             Box::pin(images::show(request, &name, &reference, &query)).await
@@ -135,22 +149,20 @@ async fn page(request: &UiRequest<'_>, route: UiRoute) -> PageResult {
         }
         UiPage::Blob { name, digest } => forms::download(request, name, digest).await,
         UiPage::Delete { name } => delete::question(request, &name, &query).await,
-        UiPage::Asset { .. } | UiPage::RestoreTag { .. } | UiPage::RestoreManifest { .. } => {
-            Err(ApiError::not_found())
-        }
+        UiPage::Asset { .. }
+        | UiPage::RestoreTag { .. }
+        | UiPage::RestoreManifest { .. }
+        | UiPage::Logout
+        | UiPage::AccessTokenRevoke => Err(ApiError::not_found()),
     }
 }
 
-fn finish(request: &UiRequest<'_>, page: PageResponse) -> Response {
-    let mut response = match page {
+fn finish(page: PageResponse) -> Response {
+    match page {
         PageResponse::Html(html) => html_response(html),
         PageResponse::SeeOther(path) => see_other(&path),
         PageResponse::Other(response) => *response,
-    };
-    for cookie in request.cookies() {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
-    response
 }
 
 /// What a handler of a page returns.

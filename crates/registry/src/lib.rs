@@ -144,7 +144,8 @@ pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
-    acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
+    acme_certificate, acme_order, legacy_access_token_key, may_come_back, session_key,
+    signing_keys,
 };
 pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};

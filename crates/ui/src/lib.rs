@@ -11,7 +11,9 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod account;
 mod activity;
+mod admin;
 pub mod artifact;
 mod assets;
 mod context;
@@ -24,6 +26,7 @@ mod image;
 mod layout;
 mod lifecycle;
 pub mod link;
+mod login;
 mod manifests;
 mod parts;
 mod referrers;
@@ -33,9 +36,14 @@ mod statement;
 pub mod text;
 mod usage;
 
+pub use account::{AccountPage, account_page};
 pub use activity::{
     ActivityPage, ActivityRow, ActivitySection, ActivityState, ServiceActivity, UploadRow,
     activity_page,
+};
+pub use admin::{
+    AccessTokenRow, AccessTokensPage, PolicyTestPage, access_tokens_page, admin_off_page,
+    policy_test_page,
 };
 pub use artifact::ArtifactKind;
 pub use assets::{ASSET_CACHE_CONTROL, Asset, find_asset};
@@ -47,6 +55,7 @@ pub use history::{ChangeRow, ContentDifference, HistoryPage, history_page};
 pub use image::{ImagePage, ManifestFacts, SbomView, TagFacts, image_page};
 pub use layout::{Crumb, Layout, Section};
 pub use lifecycle::{LifecyclePage, VerdictKind, VerdictRow, lifecycle_page};
+pub use login::{LoginPage, login_page};
 pub use manifests::{ManifestRow, ManifestsPage, manifests_page};
 pub use maud::{Markup, PreEscaped, html};
 pub use parts::form_token_field;

@@ -28,6 +28,11 @@ impl Paths {
         format!("{}/ui/", self.base)
     }
 
+    /// A path below `/ui/` that a request had, as a browser has it.
+    pub fn returning(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     /// A page that belongs to no repository: `activity`, `login`.
     pub fn service(&self, page: &str) -> String {
         format!("{}/ui/-/{page}", self.base)

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest, cookie};
 use super::route::{UiPage, UiRoute};
-use super::{PageResponse, refused_form};
+use super::{PageResponse, account, admin, login, refused_form};
 use crate::api::PageOperation;
 use crate::body::ClientBody;
 use crate::error::ApiError;
@@ -155,6 +155,11 @@ pub(crate) async fn perform(
     let form = receive(request, body).await?;
     match route.page {
         UiPage::Delete { name } => delete(request, &name, &form).await,
+        UiPage::Login => Box::pin(login::password(request, &form)).await,
+        UiPage::Logout => login::log_out(request).await,
+        UiPage::Account => account::make_token(request, &form).await,
+        UiPage::AccessTokens => admin::create(request, &form).await,
+        UiPage::AccessTokenRevoke => admin::revoke(request, &form).await,
         UiPage::RestoreTag { name } => restore_tag(request, &name, &form).await,
         UiPage::RestoreManifest { name } => restore_manifest(request, &name, &form).await,
         _ => Err(ApiError::not_found()),

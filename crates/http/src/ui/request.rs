@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::header;
 use http::request::Parts;
-use http::{HeaderValue, header};
-use jreg_access::{AuthContext, Authorized, RequestInfo};
+use jreg_access::{
+    AuthContext, Authorized, RefusedRequest, RequestCredentials, RequestInfo, Right,
+    VerifiedSession,
+};
 use jreg_auth::Identity;
 use jreg_oci::Endpoint;
-use jreg_ui::link::Paths;
+use jreg_ui::link::{Paths, with_query};
 use jreg_ui::{Notice, NoticeKind, PageContext, Viewer};
 
-use super::PageResponse;
+use super::browser::BrowserState;
 use super::forms::FormToken;
 use super::query::UiQuery;
+use super::{PageResponse, login};
 use crate::context::ApiContext;
 use crate::error::ApiError;
 use crate::observed::ObservedRequest;
@@ -29,6 +33,7 @@ pub(crate) struct UiRequest<'a> {
     pub(crate) auth: AuthContext,
     pub(crate) page: PageContext,
     pub(crate) form_token: FormToken,
+    pub(crate) browser: BrowserState,
 }
 
 impl<'a> UiRequest<'a> {
@@ -36,27 +41,61 @@ impl<'a> UiRequest<'a> {
     ///
     /// # Errors
     ///
-    /// 401 for invalid credentials, 429.
+    /// 429; 503 if the session cannot be verified now.
     pub(crate) async fn identify(
         context: &'a Arc<ApiContext>,
         observed: &'a Arc<ObservedRequest>,
         parts: &'a Parts,
     ) -> Result<Self, ApiError> {
-        let auth = context.gate.identify(request_info(observed, parts)).await;
+        let browser = BrowserState::read(context, observed, parts).await?;
+        // The header Authorization is for the API: a page is for whom its browser has logged in.
+        let credentials = RequestCredentials::Page(browser.session().cloned());
+        let info = RequestInfo { credentials, ..observed.request_info(parts) };
+        let auth = context.gate.identify(info).await;
         let auth = auth.map_err(|refused| ApiError::from(refused.error))?;
         let identity = &auth.principal.identity;
         context.limits.count_identity(identity, observed.network())?;
         observed.set_identity(identity.to_string(), None);
-        let form_token = FormToken::of(&parts.headers, observed.client().secure, None);
+        let session = browser.session().map(VerifiedSession::id);
+        let form_token = FormToken::of(&parts.headers, observed.client().secure, session);
+        form_token.cookie().into_iter().for_each(|cookie| browser.push(cookie));
         let mut page = anonymous_context(context, observed, parts);
         page.viewer.identity = match identity {
             Identity::Anonymous => None,
             Identity::Named(_) => Some(identity.to_string()),
         };
-        page.viewer.is_admin = context.guard.is_none();
+        let is_admin = context.gate.admit_right(&auth, Right::Admin).is_ok();
+        page.viewer.is_admin = is_admin || context.guard.is_none();
+        page.viewer.can_log_in = login::can_log_in(context.guard.as_ref());
         page.notice = notice_of(parts.uri.query().unwrap_or_default());
         page.viewer.form_token = form_token.value().to_owned();
-        Ok(Self { context, observed, parts, auth, page, form_token })
+        Ok(Self { context, observed, parts, auth, page, form_token, browser })
+    }
+
+    /// Where the issuer of the session authenticates the identity again, if that is due.
+    pub(crate) fn renewal(&self) -> Option<String> {
+        let issuer = self.browser.stale()?;
+        let choices = self.context.guard.as_ref()?.login_choices();
+        let choice = choices.into_iter().find(|choice| choice.issuer == issuer)?;
+        Some(with_query(&choice.url, &[("next", &self.page.viewer.here)]))
+    }
+
+    /// Grants a right that no endpoint of the API needs, with its audit record. `about` is what the request
+    /// changes.
+    ///
+    /// # Errors
+    ///
+    /// The refusal.
+    pub(crate) async fn admit_to(
+        &self,
+        right: Right,
+        operation: &'static str,
+        about: Option<&str>,
+    ) -> Result<Authorized, ApiError> {
+        let (sink, headers) = (self.context.audit_sink(), &self.parts.headers);
+        let record = PendingAuditRecord::of_right(sink, self.observed, headers, &right, operation);
+        let record = record.map(|record| record.by(&self.auth.principal.identity).changing(about));
+        self.settled(record, self.context.gate.admit_right(&self.auth, right)).await
     }
 
     /// Admits the request to an endpoint of the API, with its audit record.
@@ -69,7 +108,14 @@ impl<'a> UiRequest<'a> {
         let headers = &self.parts.headers;
         let record = PendingAuditRecord::of(sink, self.observed, endpoint, headers, false);
         let record = record.map(|record| record.by(&self.auth.principal.identity));
-        let admitted = self.context.gate.admit_identified(&self.auth, endpoint);
+        self.settled(record, self.context.gate.admit_identified(&self.auth, endpoint)).await
+    }
+
+    async fn settled(
+        &self,
+        record: Option<PendingAuditRecord>,
+        admitted: Result<Authorized, RefusedRequest>,
+    ) -> Result<Authorized, ApiError> {
         let (rule, result) = match admitted {
             Ok(access) => (Some(access.reason().to_string()), Ok(access)),
             Err(refused) => (None, Err(ApiError::from(refused.error))),
@@ -89,10 +135,6 @@ impl<'a> UiRequest<'a> {
     pub(crate) fn may(&self, endpoint: &Endpoint) -> bool {
         self.context.gate.admit_identified(&self.auth, endpoint).is_ok()
     }
-
-    pub(crate) fn cookies(&self) -> Vec<HeaderValue> {
-        self.form_token.cookie().into_iter().collect()
-    }
 }
 
 /// What the form before this page did. The text is ours: an address cannot make a page say anything else.
@@ -106,11 +148,6 @@ fn notice_of(query: &str) -> Option<Notice> {
         _ => return None,
     };
     Some(Notice { kind: NoticeKind::Done, text: text.to_owned() })
-}
-
-/// What authentication needs to know of a request for a page.
-fn request_info(observed: &ObservedRequest, parts: &Parts) -> RequestInfo {
-    observed.request_info(parts)
 }
 
 /// What pages share before the identity is known.

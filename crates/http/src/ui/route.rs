@@ -35,6 +35,23 @@ pub(crate) enum UiPage {
     Search,
     Usage,
     Activity,
+    /// The page to log in (GET), and a password (POST).
+    Login,
+    /// The beginning of a login at an OpenID provider.
+    LoginBegin {
+        issuer: String,
+    },
+    /// Where the provider sends the browser back to.
+    LoginCallback {
+        issuer: String,
+    },
+    Logout,
+    /// Who is logged in (GET), and a token for `docker login` (POST).
+    Account,
+    /// Access tokens (GET), and a new one (POST).
+    AccessTokens,
+    AccessTokenRevoke,
+    PolicyTest,
     Repository {
         name: RepositoryName,
     },
@@ -86,6 +103,8 @@ pub(crate) enum UiPage {
 const READ: &[&str] = &["GET", "HEAD"];
 const QUESTION: &[&str] = &["GET", "HEAD", "POST"];
 const FORM: &[&str] = &["POST"];
+/// What begins or ends a login at a provider, once.
+const VISIT: &[&str] = &["GET"];
 
 impl UiRoute {
     /// Parses a request line.
@@ -145,8 +164,31 @@ impl UiPage {
             ("search", "") => Some(Self::Search),
             ("usage", "") => Some(Self::Usage),
             ("activity", "") => Some(Self::Activity),
+            ("login", "") => Some(Self::Login),
+            ("login", at) => Self::provider(at.strip_prefix("oidc/")?),
+            ("logout", "") => Some(Self::Logout),
+            ("account", "") => Some(Self::Account),
+            ("admin", "") => Some(Self::AccessTokens),
+            ("admin", "revoke") => Some(Self::AccessTokenRevoke),
+            ("admin", "policy") => Some(Self::PolicyTest),
             _ => None,
         }
+    }
+
+    fn provider(path: &str) -> Option<Self> {
+        match path.split_once('/') {
+            None => Some(Self::LoginBegin { issuer: path.to_owned() }),
+            Some((issuer, "callback")) => Some(Self::LoginCallback { issuer: issuer.to_owned() }),
+            Some(_) => None,
+        }
+    }
+
+    /// Whether it is for those who are not logged in, or log out.
+    pub(crate) fn is_login(&self) -> bool {
+        matches!(
+            self,
+            Self::Login | Self::LoginBegin { .. } | Self::LoginCallback { .. } | Self::Logout
+        )
     }
 
     fn of_repository(name: RepositoryName, path: &str) -> Option<Self> {
@@ -175,6 +217,7 @@ impl UiPage {
             | Self::Search
             | Self::Usage
             | Self::Activity
+            | Self::PolicyTest
             | Self::Repository { .. }
             | Self::Image { .. }
             | Self::Manifests { .. }
@@ -185,8 +228,12 @@ impl UiPage {
             | Self::Referrers { .. }
             | Self::Kept { .. }
             | Self::Blob { .. } => READ,
-            Self::Delete { .. } => QUESTION,
-            Self::RestoreTag { .. } | Self::RestoreManifest { .. } => FORM,
+            Self::Delete { .. } | Self::Login | Self::Account | Self::AccessTokens => QUESTION,
+            Self::LoginBegin { .. } | Self::LoginCallback { .. } => VISIT,
+            Self::RestoreTag { .. }
+            | Self::RestoreManifest { .. }
+            | Self::Logout
+            | Self::AccessTokenRevoke => FORM,
         }
     }
 
@@ -198,6 +245,14 @@ impl UiPage {
             Self::Search => "ui-search",
             Self::Usage => "ui-usage",
             Self::Activity => "ui-activity",
+            Self::Login => "ui-login",
+            Self::LoginBegin { .. } => "ui-login-begin",
+            Self::LoginCallback { .. } => "ui-login-callback",
+            Self::Logout => "ui-logout",
+            Self::Account => "ui-account",
+            Self::AccessTokens => "ui-access-tokens",
+            Self::AccessTokenRevoke => "ui-access-token-revoke",
+            Self::PolicyTest => "ui-policy-test",
             Self::Repository { .. } => "ui-repository",
             Self::Image { .. } => "ui-image",
             Self::Manifests { .. } => "ui-manifests",
@@ -220,7 +275,15 @@ impl UiPage {
             | Self::Repositories
             | Self::Search
             | Self::Usage
-            | Self::Activity => None,
+            | Self::Activity
+            | Self::Login
+            | Self::LoginBegin { .. }
+            | Self::LoginCallback { .. }
+            | Self::Logout
+            | Self::Account
+            | Self::AccessTokens
+            | Self::AccessTokenRevoke
+            | Self::PolicyTest => None,
             Self::Repository { name }
             | Self::Image { name, .. }
             | Self::Manifests { name }
@@ -268,6 +331,12 @@ mod tests {
             ("/ui/-/search", "ui-search"),
             ("/ui/-/activity", "ui-activity"),
             ("/ui/-/usage", "ui-usage"),
+            ("/ui/-/login", "ui-login"),
+            ("/ui/-/login/oidc/company", "ui-login-begin"),
+            ("/ui/-/login/oidc/company/callback", "ui-login-callback"),
+            ("/ui/-/account", "ui-account"),
+            ("/ui/-/admin", "ui-access-tokens"),
+            ("/ui/-/admin/policy", "ui-policy-test"),
             ("/ui/-/assets/x.css", "ui-asset"),
             ("/ui/login", "ui-repository"),
             ("/ui/library/nginx", "ui-repository"),
@@ -293,6 +362,10 @@ mod tests {
             "/ui/a/-/",
             "/ui/-/",
             "/ui/-/nothing",
+            "/ui/-/login/x",
+            "/ui/-/login/oidc/a/b",
+            "/ui/-/login/oidc/a/callback/x",
+            "/ui/-/admin/x",
             "/ui/a:",
             "/ui/a@x",
             "/ui/a/-/x",
@@ -309,8 +382,23 @@ mod tests {
 
     #[test]
     fn only_forms_are_posted() {
-        for path in ["/ui/a/-/restore-tag", "/ui/a/-/restore-manifest", "/ui/a/-/delete"] {
+        for path in [
+            "/ui/a/-/restore-tag",
+            "/ui/a/-/restore-manifest",
+            "/ui/a/-/delete",
+            "/ui/-/login",
+            "/ui/-/logout",
+            "/ui/-/account",
+            "/ui/-/admin",
+            "/ui/-/admin/revoke",
+        ] {
             assert!(page("POST", path).is_ok(), "{path}");
+        }
+        for path in ["/ui/-/logout", "/ui/-/admin/revoke"] {
+            assert!(page("GET", path).is_err(), "{path}");
+        }
+        for path in ["/ui/-/login/oidc/a", "/ui/-/login/oidc/a/callback", "/ui/-/admin/policy"] {
+            assert!(page("POST", path).is_err() && page("GET", path).is_ok(), "{path}");
         }
         assert!(matches!(
             page("GET", "/ui/a/-/restore-tag"),
