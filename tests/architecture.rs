@@ -151,7 +151,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("lifecycle", &[]),
     ("jobs", &["lifecycle"]),
     ("maintenance", &["bucket", "error", "folder", "jobs", "lifecycle", "options", "store"]),
-    ("app", &["error", "jobs", "lifecycle", "maintenance", "options", "store"]),
+    ("activity", &[]),
+    ("app", &["activity", "error", "jobs", "lifecycle", "maintenance", "options", "store"]),
     ("cli", &["maintenance"]),
     ("commands", &["app", "cli", "maintenance"]),
 ];

@@ -4,6 +4,7 @@
 //! name of a repository or client ever becomes one, so their number is bounded.
 
 mod events;
+mod last_runs;
 mod retention;
 
 use std::fmt;
@@ -21,6 +22,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::logging::dropped_lines;
+
+pub use last_runs::LastRun;
 
 pub use events::{DeliveryOutcome, EventMetrics};
 
