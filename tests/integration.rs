@@ -31,4 +31,5 @@ mod secrets;
 mod shared;
 mod soak;
 mod tls;
+mod ui;
 mod uploads;
