@@ -6,6 +6,7 @@ use http::HeaderValue;
 use jreg_registry::MemoryBudget;
 
 use crate::proxies::Proxies;
+use crate::pulls::PullExceptions;
 use crate::redirect::Redirects;
 
 /// The chunk size that clients are asked for (`OCI-Chunk-Min-Length`), in bytes. Smaller chunks
@@ -44,6 +45,8 @@ pub struct HttpOptions {
     pub redirects: Redirects,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
+    /// Whose pulls do not count.
+    pub pulls: PullExceptions,
 }
 
 impl Default for HttpOptions {
@@ -63,6 +66,7 @@ impl Default for HttpOptions {
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
             proxies: Proxies::default(),
+            pulls: PullExceptions::default(),
         }
     }
 }

@@ -31,6 +31,7 @@
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
+//! - `pulls.rs`, `pulls/`: when tags were pulled last
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
@@ -84,6 +85,7 @@ mod pace;
 mod page;
 mod part_buffer;
 mod protect;
+mod pulls;
 mod purge;
 mod quota;
 mod quota_ledger;
@@ -147,6 +149,7 @@ pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };
 pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use pulls::{FlushedPulls, MergedPulls, PULLS_FLUSH_INTERVAL, PULLS_MERGE_INTERVAL};
 pub use purge::PurgeReport;
 pub use reaper::ReaperReport;
 pub use record::{add_record_checksum, verify_record_checksum};

@@ -17,6 +17,7 @@ mod gc;
 mod history;
 mod history_faults;
 mod immutable;
+mod pulls;
 mod purging;
 mod pushing;
 mod quota;
