@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::error::StartError;
 use crate::jobs::{
     self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob, PullsMergeJob,
-    ReloadJob, RetentionJob,
+    ReloadJob, RetentionJob, UsageJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -338,6 +338,7 @@ struct Jobs {
     retention: Option<RetentionJob>,
     pulls: PullsJob,
     merger: PullsMergeJob,
+    usage: Option<UsageJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
@@ -389,8 +390,13 @@ impl Jobs {
             options: options::fsck(settings),
             interval,
         });
+        let usage = (settings.usage_metrics > 0).then(|| UsageJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            largest_max: settings.usage_metrics,
+        });
         let (reloader, renewer, sender) = (None, None, None);
-        Self { reaper, collector, retention, pulls, merger, fsck, reloader, renewer, sender }
+        Self { reaper, collector, retention, pulls, merger, usage, fsck, reloader, renewer, sender }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -403,6 +409,9 @@ impl Jobs {
         }
         jobs::spawn_pulls(self.pulls, tasks, stopping.clone());
         jobs::spawn(self.merger, tasks, stopping.clone());
+        if let Some(usage) = self.usage {
+            jobs::spawn(usage, tasks, stopping.clone());
+        }
         if let Some(fsck) = self.fsck {
             jobs::spawn(fsck, tasks, stopping.clone());
         }

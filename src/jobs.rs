@@ -12,6 +12,7 @@ mod pulls;
 mod reload;
 mod retention;
 mod uploads;
+mod usage;
 
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub use reload::ReloadJob;
 pub use retention::RetentionJob;
 pub(crate) use retention::{RetentionLog, report_retention};
 pub use uploads::ExpiredUploadsJob;
+pub use usage::UsageJob;
 
 /// Delay of the first run, as a fraction of the interval, so that short-lived processes run jobs,
 /// too.

@@ -185,6 +185,7 @@ fn action_line(action: &GcAction, outcome: GcOutcome) -> String {
         GcActionKind::RemoveDeletedTag => "remove deleted tag",
         GcActionKind::RemoveHistory => "remove history entry",
         GcActionKind::RemoveCopy => "remove copy",
+        GcActionKind::EndCopy => "remove copy early",
         GcActionKind::RemovePurgeMark => "remove purge mark",
         GcActionKind::RemoveHint => "remove hint",
         GcActionKind::RemoveReferrer => "remove referrer entry",

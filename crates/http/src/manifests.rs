@@ -103,6 +103,9 @@ pub(crate) async fn put(
     for refused in &pushed.refused {
         map.append(header::WARNING, headers::warning(&refused.to_string()));
     }
+    for usage in &pushed.nearly_used {
+        map.append(header::WARNING, headers::warning(&usage.to_string()));
+    }
     if !pushed.transitions.is_empty() {
         response.extensions_mut().insert(AuditOutcome::TagsChanged(pushed.transitions));
     }

@@ -26,6 +26,7 @@
 mod action;
 mod deduplicate;
 mod history;
+mod kept_deleted;
 mod links;
 mod manifests;
 mod memo;

@@ -6,6 +6,7 @@
 mod events;
 mod pulls;
 mod retention;
+mod usage;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -25,6 +26,7 @@ use crate::logging::dropped_lines;
 
 pub use events::{DeliveryOutcome, EventMetrics};
 pub use pulls::PullMetrics;
+pub use usage::UsageMetrics;
 
 /// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
 /// which older readers understand too: no family here has a type that only OpenMetrics knows.
@@ -148,6 +150,8 @@ pub struct Metrics {
     limited: Counters<1>,
     connections_cut: Counters<1>,
     pulls: PullMetrics,
+    /// What is held.
+    pub usage: UsageMetrics,
     /// Those of events.
     pub events: EventMetrics,
 }
@@ -197,6 +201,7 @@ impl Metrics {
         metrics.register_lifecycle();
         metrics.register_tls();
         metrics.pulls.register(&mut metrics.registry);
+        metrics.usage.register(&mut metrics.registry);
         metrics.events.register(&mut metrics.registry);
         metrics
     }
@@ -255,6 +260,7 @@ impl Metrics {
             limited: Family::default(),
             connections_cut: Family::default(),
             pulls: PullMetrics::default(),
+            usage: UsageMetrics::default(),
             events: EventMetrics::default(),
         }
     }

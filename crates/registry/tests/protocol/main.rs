@@ -21,6 +21,7 @@ mod pulls;
 mod purging;
 mod pushing;
 mod quota;
+mod quota_warnings;
 mod reaping;
 mod repairing;
 mod retention;
