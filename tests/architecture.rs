@@ -112,7 +112,7 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
@@ -157,10 +157,11 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 39] = [
+const HTTP_MODULES: [(&str, &[&str]); 41] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
+    ("pulls", &[]),
     ("reading", &[]),
     ("readiness", &[]),
     ("request_id", &[]),
@@ -174,7 +175,7 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("redirect", &["error", "headers"]),
     ("byteranges", &["headers"]),
     ("record", &["error", "headers", "observed", "outcome"]),
-    ("options", &["proxies", "redirect"]),
+    ("options", &["proxies", "pulls", "redirect"]),
     ("body", &["observed", "options"]),
     ("call", &["body"]),
     ("ui_state", &[]),
@@ -188,7 +189,7 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("restores", &["body", "call", "conditional", "error", "headers", "outcome"]),
     ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
     ("catalog", &["call", "error", "headers", "page"]),
-    ("manifests", &["call", "conditional", "error", "headers", "outcome"]),
+    ("manifests", &["call", "conditional", "error", "headers", "outcome", "pulls"]),
     ("referrers", &["call", "error", "headers", "page"]),
     ("tags", &["call", "error", "headers", "page"]),
     ("token", &["error", "headers", "memory", "observed", "record"]),
@@ -231,7 +232,7 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 70] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
@@ -259,6 +260,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ("session_cache", &["session", "upload_id"]),
     ("size_cache", &["fingerprint"]),
     ("quota_ledger", &["fingerprint"]),
+    ("pull_collector", &[]),
     ("suspects", &[]),
     (
         "core",
@@ -277,6 +279,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "options",
             "page",
             "part_buffer",
+            "pull_collector",
             "quota_ledger",
             "record",
             "referrer_cache",
@@ -339,7 +342,40 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         ],
     ),
     ("content_sizes", &["core", "error", "fingerprint", "keys", "record", "size_cache"]),
-    ("quota", &["body", "core", "error", "fingerprint", "page", "quota_ledger", "registry"]),
+    (
+        "quota_warning",
+        &["core", "error", "event", "fingerprint", "keys", "quota_ledger", "record", "registry"],
+    ),
+    (
+        "quota",
+        &[
+            "body",
+            "core",
+            "error",
+            "fingerprint",
+            "page",
+            "quota_ledger",
+            "quota_warning",
+            "registry",
+        ],
+    ),
+    (
+        "pulls",
+        &[
+            "attempts",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "fingerprint",
+            "keys",
+            "pull_collector",
+            "record",
+            "registry",
+            "window",
+        ],
+    ),
     (
         "writer",
         &[
@@ -549,11 +585,13 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "fingerprint",
             "format",
             "keys",
+            "lease",
             "manifest",
             "manifest_copy",
             "manifest_header",
             "observer",
             "pace",
+            "pulls",
             "record",
             "registry",
             "session",
@@ -569,6 +607,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         &[
             "change",
             "content",
+            "content_sizes",
             "core",
             "damaged",
             "error",
@@ -580,11 +619,14 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "manifest_copy",
             "observer",
             "pace",
+            "pulls",
+            "quota_warning",
             "reaper",
             "record",
             "registry",
             "rules",
             "session",
+            "size_cache",
             "suspects",
             "tag",
             "tag_record",
@@ -614,6 +656,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "manifest",
             "observer",
             "pace",
+            "pulls",
             "record",
             "registry",
             "tag",
