@@ -66,6 +66,11 @@ fn lifecycle_rules_are_values_without_io() {
 }
 
 #[test]
+fn pages_are_values_without_io() {
+    depends_on_none_of("ui", &IO);
+}
+
+#[test]
 fn stores_know_nothing_of_registries() {
     depends_on_none_of(
         "storage",
@@ -114,6 +119,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("auth", &["oci"]),
     ("client", &["auth", "oci"]),
     ("lifecycle", &["oci", "units"]),
+    ("ui", &["oci"]),
     ("registry", &["lifecycle", "oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
@@ -121,7 +127,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
+    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry", "ui"]),
 ];
 
 #[test]
@@ -151,7 +157,7 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 37] = [
+const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -171,7 +177,8 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("options", &["proxies", "redirect"]),
     ("body", &["observed", "options"]),
     ("call", &["body"]),
-    ("context", &["options", "page", "readiness", "record"]),
+    ("ui_state", &[]),
+    ("context", &["options", "page", "readiness", "record", "ui_state"]),
     ("base", &["headers"]),
     ("extensions", &["headers"]),
     ("history", &["call", "error", "headers", "page"]),
@@ -186,7 +193,6 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("tags", &["call", "error", "headers", "page"]),
     ("token", &["error", "headers", "memory", "observed", "record"]),
     ("uploads", &["body", "call", "error", "headers", "options", "outcome"]),
-    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token"]),
     (
         "api",
         &[
@@ -215,16 +221,23 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
             "uploads",
         ],
     ),
+    ("cookies", &["options", "proxies"]),
+    (
+        "ui",
+        &["api", "body", "context", "cookies", "error", "headers", "memory", "observed", "record"],
+    ),
+    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
+    ("unrecorded", &["error", "upload_id"]),
     ("attempts", &["error"]),
     ("content", &["error"]),
     ("options", &["error"]),
@@ -238,6 +251,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
+    ("name_lists", &[]),
     ("part_buffer", &[]),
     ("referrer_cache", &["content"]),
     ("rules", &[]),
@@ -259,6 +273,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "fingerprint",
             "format",
             "manifest_locks",
+            "name_lists",
             "options",
             "page",
             "part_buffer",
@@ -269,6 +284,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "session_cache",
             "size_cache",
             "suspects",
+            "unrecorded",
             "window",
         ],
     ),
@@ -337,6 +353,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "record",
             "rules",
             "session",
+            "unrecorded",
             "upload_bytes",
             "upload_id",
             "window",
@@ -372,6 +389,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "registry",
             "rules",
             "session",
+            "unrecorded",
             "upload",
             "upload_body",
             "upload_id",
@@ -599,6 +617,22 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "record",
             "registry",
             "tag",
+            "tag_record",
+        ],
+    ),
+    (
+        "browse",
+        &[
+            "change",
+            "content",
+            "error",
+            "explain",
+            "gc",
+            "keys",
+            "name_lists",
+            "page",
+            "registry",
+            "retention",
             "tag_record",
         ],
     ),
