@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_lifecycle::ImmutableRefusal;
+use jreg_lifecycle::{ImmutableRefusal, QuotaUsage};
 use jreg_oci::{
     Algorithm, Digest, Manifest, ManifestReference, MediaType, Reference, ReferenceKind, Tag,
 };
@@ -72,6 +72,8 @@ pub struct PushedManifest {
     pub transitions: Vec<TagTransition>,
     /// Why further tags were not written: they are immutable, and point elsewhere.
     pub refused: Vec<ImmutableRefusal>,
+    /// The quotas that are nearly used now.
+    pub nearly_used: Vec<QuotaUsage>,
 }
 
 /// The tags of a push, judged by the rules of the file.
@@ -351,7 +353,7 @@ impl Repository {
             let reads = Box::pin(self.read_for_push(window, &plan)).await?;
             // A delete got between the reads and this write: what the reads found is void.
             if let Some(set) = Box::pin(self.write_manifest(window, &plan, reads)).await? {
-                charge.commit(self.core.clock.monotonic());
+                let nearly_used = charge.commit(&self.core, &self.rules);
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 let TagsSet { transitions, refused } = set;
                 let is_set = |tag: &Tag| transitions.iter().any(|set| set.tag == *tag);
@@ -362,6 +364,7 @@ impl Repository {
                     tags,
                     transitions,
                     refused,
+                    nearly_used,
                 });
             }
         }
