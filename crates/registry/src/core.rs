@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -95,8 +95,7 @@ pub(crate) struct Core {
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
-    /// In this process a manifest is not deleted between a push of it and its tags. Between processes
-    /// such a tag may be left without its manifest, until a collector removes it.
+    /// How pushes and deletes of a manifest in this process take turns.
     pub(crate) manifest_locks: ManifestLocks,
     /// The memory for manifests that are touched because something relies on them, in KiB.
     touch_room: Arc<Semaphore>,
@@ -168,6 +167,11 @@ impl Core {
             clock,
             options,
         }
+    }
+
+    /// Whether other processes change the store as well.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.store.capabilities().is_exclusive
     }
 
     /// Opens the window for referencing writes; to be called before the first read.
@@ -403,6 +407,19 @@ impl Core {
         }
     }
 
+    /// Writes a record whose content follows from its key, whatever is there: it is young then.
+    pub(crate) async fn overwrite_record<T: StoredRecord>(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        value: &T,
+    ) -> Result<()> {
+        self.check_window(window)?;
+        let put = self.store.put(key, value.encode(), PutMode::Overwrite);
+        self.send_within(Some(window), put).await?;
+        Ok(())
+    }
+
     /// Writes a record that is a new version whatever is there: a delete in flight of the one before
     /// will miss.
     pub(crate) async fn write_new_version<T: StoredRecord + Send + 'static>(
@@ -467,7 +484,7 @@ impl Core {
             if page.next.is_none() || entries.len() >= limit {
                 let more = page.next.is_some() || entries.len() > limit;
                 entries.truncate(limit);
-                return Ok(Listing { entries, more });
+                return Ok(Listing { entries, more, date: page.date });
             }
             // Many tombstones are passed over in few requests.
             request.limit = LIST_KEYS_MAX;
@@ -525,4 +542,6 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<Listed>,
     /// Whether the store has more after these.
     pub(crate) more: bool,
+    /// When the store responded, by its clock.
+    pub(crate) date: SystemTime,
 }

@@ -7,8 +7,9 @@ use jreg_oci::{Digest, Manifest, Reference, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
 use crate::attempts::SwapAttempts;
+use crate::damaged::FoundRecord;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
+use crate::manifest_read::verified;
 use crate::record::{JsonRecord, Link, Location, ManifestRecord, StoredRecord};
 use crate::window::WriteWindow;
 use crate::{ChangeId, Error, PurgeObstacle, Repository, Result, TagTransition};
@@ -181,11 +182,10 @@ impl Repository {
     async fn mark_purged(&self, window: WriteWindow, digest: &Digest) -> Result<ChangeId> {
         let core = &self.core;
         core.require_history().await?;
-        let change = ChangeId::after(None, core.clock.now());
-        let mark = PurgeMark { change, actor: self.origin.actor().map(str::to_owned) };
         let key = keys::purge_mark(&self.name, digest);
+        let mark = self.new_mark();
         core.write_new_version(window, &key, &mark).await?;
-        Ok(change)
+        Ok(mark.change)
     }
 
     /// Removes the mark of this purge, unless another one has marked the manifest since. If that fails, or the
@@ -203,6 +203,29 @@ impl Repository {
             let error = jreg_storage::error_chain(&error);
             tracing::warn!(%key, error, "cannot remove the mark of a purge that was refused");
         }
+    }
+
+    fn new_mark(&self) -> PurgeMark {
+        let change = ChangeId::after(None, self.core.clock.now());
+        PurgeMark { change, actor: self.origin.actor().map(str::to_owned) }
+    }
+
+    /// Writes the mark of a purge again, so that it stays for another grace: a delete may have read what is
+    /// about to be removed beside it, and write a copy of that. `false`: another has written it.
+    pub(crate) async fn touch_purge_mark(
+        &self,
+        window: WriteWindow,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let (core, key) = (&self.core, keys::purge_mark(&self.name, digest));
+        let found = core.find_record::<PurgeMark>(&key).await?;
+        let bytes = match &found {
+            FoundRecord::Valid(mark) => mark.renewed(),
+            // It is its key that counts.
+            FoundRecord::Damaged(_) => self.new_mark().encode(),
+            FoundRecord::Absent => return Ok(true),
+        };
+        Ok(core.swap_within(window, &key, found.etag(), bytes).await?.is_some())
     }
 
     /// Deletes a manifest without a copy, with its tags. `None`: it was not there.

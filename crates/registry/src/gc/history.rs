@@ -185,12 +185,37 @@ impl GcRun<'_> {
         copies.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         // As long as there is something to restore, the mark stays.
         let outcome = match outcome {
-            GcOutcome::Done if is_undone => self.remove_expired(&marks).await,
+            GcOutcome::Done if is_undone => self.remove_marks(&marks).await,
             GcOutcome::Done => GcOutcome::Changed,
             failed => failed,
         };
         marks.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         Ok(())
+    }
+
+    /// Removes marks on the versions that are old: a purge may have written one again since the listing, and a restore
+    /// looks for that. A store that cannot delete a version removes what is there.
+    async fn remove_marks(&self, marks: &[GcAction]) -> GcOutcome {
+        if !self.core.store.capabilities().deletes_versions {
+            return self.remove_expired(marks).await;
+        }
+        let mut worst = GcOutcome::Done;
+        for action in marks {
+            let Ok(key) = action.key.parse::<Key>() else { continue };
+            let outcome = match self.core.store.get(&key).await {
+                Ok(mark) if self.is_old(mark.last_modified) => {
+                    let step = GcStep::Remove(&mark.etag);
+                    self.sink.perform(&self.core, self.watch, action, &key, step).await
+                }
+                Ok(_) => GcOutcome::Changed,
+                Err(error) if error.is_not_found() => GcOutcome::Changed,
+                Err(_) => GcOutcome::Failed,
+            };
+            if outcome != GcOutcome::Done {
+                worst = outcome;
+            }
+        }
+        worst
     }
 
     /// Removes a purged manifest that a restore has written and not looked at afterwards: it ended before.
@@ -269,7 +294,8 @@ impl GcRun<'_> {
             return Ok(false);
         }
         let current = self.core.read::<TagRecord>(&keys::tag(name, tag)).await.map_err(damaged)?;
-        Ok(match current.map(|read| read.value.change().id) {
+        let current = current.map(|read| read.value).filter(|record| !record.is_placeholder());
+        Ok(match current.map(|record| record.change().id) {
             // It is about to be replaced.
             Some(current) if current <= change => false,
             Some(current) => !self.is_kept(current.time()),
@@ -330,7 +356,8 @@ impl GcRun<'_> {
         tag: &Tag,
         record: &TagRecord,
     ) -> crate::Result<()> {
-        if self.options.dry_run || !self.core.rules.keep(Rule::ArchiveDeleted) {
+        let is_change = !record.is_placeholder();
+        if self.options.dry_run || !is_change || !self.core.rules.keep(Rule::ArchiveDeleted) {
             return Ok(());
         }
         self.core.archive(window, self.repository(name).archive_of(tag, record)).await?;
