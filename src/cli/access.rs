@@ -17,16 +17,19 @@ use crate::maintenance::{AccessTokenRequest, MaintenanceCommand};
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
 pub enum UserAction {
-    /// Add a user, or set a new password
+    /// Add a user, or with --force set a new password
     ///
-    /// Without --password-stdin a random password is generated and printed. A running registry reloads
-    /// the file.
+    /// Without --password-stdin a random password is generated; standard output is that password alone. A
+    /// running registry reloads the file.
     Add {
         /// User name
         name: String,
         /// Read the password from standard input (one line)
         #[arg(long)]
         password_stdin: bool,
+        /// Replace the password of a user that exists
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         file: UserFile,
     },
@@ -53,9 +56,17 @@ pub struct UserFile {
     /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
 impl UserFile {
+    /// Whether the output is JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The htpasswd file, if one is given, and the settings.
     ///
     /// # Errors
@@ -71,7 +82,7 @@ impl UserFile {
     }
 }
 
-fn settings(
+pub(super) fn settings(
     config: Option<PathBuf>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, ConfigError> {
@@ -206,6 +217,9 @@ pub struct PolicyArgs {
     /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
 /// A policy evaluation request.
@@ -230,6 +244,8 @@ pub struct PolicyQuestion {
     pub tag: Option<Tag>,
     /// The client address.
     pub address: Option<IpAddr>,
+    /// Whether the output is JSON.
+    pub is_json: bool,
 }
 
 impl PolicyAction {
@@ -259,6 +275,7 @@ impl PolicyAction {
             repository: asked.repository,
             tag: asked.tag,
             address: asked.address,
+            is_json: asked.json,
         })
     }
 }

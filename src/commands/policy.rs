@@ -9,6 +9,8 @@ use jreg_auth::{
     Policy, PolicyQuery, QueryTag,
 };
 
+use serde_json::json;
+
 use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
 use crate::cli::{PolicyAction, PolicyQuestion};
@@ -65,7 +67,15 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
         allowed &= decision.allowed;
         let word = if decision.allowed { "allowed" } else { "denied" };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{action}: {word}: {}", decision.reason);
+        let _ = match question.is_json {
+            true => {
+                let (allowed, reason) = (decision.allowed, decision.reason.to_string());
+                let line =
+                    json!({ "action": action.as_str(), "allowed": allowed, "reason": reason });
+                writeln!(text, "{line}")
+            }
+            false => writeln!(text, "{action}: {word}: {}", decision.reason),
+        };
     }
     Ok((allowed, text))
 }
@@ -112,6 +122,7 @@ mod tests {
             repository: "team/app".parse().ok(),
             tag: "v1".parse().ok(),
             address: None,
+            is_json: false,
         };
         let yes = (true, "push: allowed: rule 1 (dev)\n".to_owned());
         assert_eq!(policy(&question).unwrap(), yes);

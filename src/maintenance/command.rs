@@ -165,6 +165,8 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         MaintenanceReport::Gc(_)
         | MaintenanceReport::Token(_)
         | MaintenanceReport::Usage(_)
+        | MaintenanceReport::List(_)
+        | MaintenanceReport::Support(_)
         | MaintenanceReport::Events(_)
         | MaintenanceReport::History(_) => true,
         MaintenanceReport::Fsck(checked) => checked.left == 0,
@@ -209,6 +211,8 @@ async fn find(
                 | MaintenanceCommand::Retention(_)
                 | MaintenanceCommand::Upload(_)
                 | MaintenanceCommand::Usage(_)
+                | MaintenanceCommand::List(_)
+                | MaintenanceCommand::Support
                 | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
@@ -306,6 +310,7 @@ async fn workshop(
         retention: options::retention(&settings),
         access_tokens,
         audit,
+        settings: Arc::new(settings),
     })))
 }
 

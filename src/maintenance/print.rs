@@ -14,7 +14,7 @@ use jreg_registry::{
 use tokio::sync::mpsc;
 
 use super::{
-    MaintenanceEvent, MaintenanceReport, events, history, retention, token, upload, usage,
+    MaintenanceEvent, MaintenanceReport, events, history, list, retention, token, upload, usage,
 };
 
 /// Refresh interval of the progress line.
@@ -114,7 +114,7 @@ impl ProgressLine {
             MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
                 return self.bar.finish_and_clear();
             }
-            MaintenanceEvent::Repository(_) => self.objects += 1,
+            MaintenanceEvent::Repository(_) | MaintenanceEvent::Listed(_) => self.objects += 1,
             MaintenanceEvent::Omitted { .. } | MaintenanceEvent::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
@@ -153,6 +153,7 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Tag(verdict) => retention::verdict_line(verdict),
         MaintenanceEvent::Left(left) => retention::left_line(left),
         MaintenanceEvent::Repository(usage) => usage::line(usage),
+        MaintenanceEvent::Listed(content) => list::line(content),
         MaintenanceEvent::Omitted { events } => format!("... and {} lines more\n", number(*events)),
         MaintenanceEvent::Done(report) => match &**report {
             MaintenanceReport::Gc(done) => collected(done),
@@ -162,6 +163,8 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Retention(done) => retention::retained(done),
             MaintenanceReport::Token(report) => token::plain(report),
             MaintenanceReport::Usage(report) => usage::plain(report),
+            MaintenanceReport::List(report) => list::plain(*report),
+            MaintenanceReport::Support(report) => format!("{:#}\n", report.bundle),
             MaintenanceReport::Upload(report) => upload::plain(report),
             MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),

@@ -17,6 +17,7 @@ use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use jreg_telemetry::metrics::GaugeGuard;
+use jreg_telemetry::trace;
 use tracing::Instrument;
 
 use crate::body::ClientBody;
@@ -50,7 +51,8 @@ pub(crate) async fn respond(
     let changes = changes(&endpoint);
     let sink = context.audit_sink();
     let record = PendingAuditRecord::of(sink, observed, &endpoint, &parts.headers, changes);
-    let access = match context.gate.admit(observed.request_info(&parts), &endpoint).await {
+    let admitting = context.gate.admit(observed.request_info(&parts), &endpoint);
+    let access = match trace::timed("authorize", admitting).await {
         Ok(access) => access,
         Err(refused) => return refuse(context, observed, record, refused).await,
     };
@@ -150,7 +152,8 @@ async fn write(
         drop(upload);
         result
     };
-    let task = context.tasks.spawn(Box::pin(work).in_current_span());
+    let work = trace::within(trace::current(), Box::pin(work));
+    let task = context.tasks.spawn(work.in_current_span());
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
 }
 

@@ -44,6 +44,8 @@ pub struct HttpOptions {
     pub redirects: Redirects,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
+    /// Whether metrics are served beside the API.
+    pub serves_metrics: bool,
 }
 
 impl Default for HttpOptions {
@@ -63,6 +65,7 @@ impl Default for HttpOptions {
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
             proxies: Proxies::default(),
+            serves_metrics: true,
         }
     }
 }
