@@ -11,11 +11,11 @@ use std::time::Duration;
 use jreg_access::limits::ClientLimits;
 use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
-    JwksFetchError, JwksFetcher, RegistryGate,
+    JwksFetchError, JwksFetcher, RegistryGate, SessionStore,
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{AdminApi, Api, ApiContext};
+use jreg_http::{AdminApi, Api, ApiContext, NoActivity, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
@@ -111,13 +111,15 @@ impl App {
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
+        let sessions = Arc::new(SessionStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let guard = match &authorization {
             AuthorizationSource::Settings(fetch) if settings.requires_authentication() => {
                 let (options, fetch) = (options::guard(&settings), Arc::clone(fetch));
                 let (counts, tokens) = (Arc::clone(&metrics), Arc::clone(&access_tokens));
-                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens);
+                let ended = Arc::clone(&sessions);
+                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens, ended);
                 Some(Arc::new(Box::pin(guard).await?))
             }
             _ => None,
@@ -135,12 +137,15 @@ impl App {
             fsck: options::fsck(&settings),
             retention: options::retention(&settings),
             access_tokens,
+            sessions,
             audit: audit.clone(),
             settings: Arc::new(settings.clone()),
         };
         let (tracer, exporter) = open_tracer(&settings, &metrics)?;
         let server = server_options(&settings);
         let options = options::http(&settings);
+        let ui =
+            UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer),
             guard,
@@ -156,6 +161,7 @@ impl App {
             stopping: CancellationToken::new(),
             readiness: Default::default(),
             tracer,
+            ui,
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
         Ok(Self { context, jobs, workshop, server, acme, lifecycle, exporter })
@@ -429,6 +435,11 @@ impl Jobs {
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
+        let (registry, stopped) = (self.reaper.registry.clone(), stopping.clone());
+        tasks.spawn(async move {
+            stopped.cancelled().await;
+            registry.stop_uploads().await;
+        });
         jobs::spawn(self.reaper, tasks, stopping.clone());
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());

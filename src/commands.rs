@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod policy;
 pub mod purge;
 pub mod serve;
+pub mod session;
 pub mod support;
 pub mod tag;
 pub mod token;

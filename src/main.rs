@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
     self, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest, policy,
-    purge, serve, support, tag, token, upload, usage, user, version,
+    purge, serve, session, support, tag, token, upload, usage, user, version,
 };
 
 fn main() -> ExitCode {
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         CliCommand::Manifest(action) => manifest::run(action),
         CliCommand::Purge(args) => purge::run(args),
         CliCommand::Token(action) => token::run(action),
+        CliCommand::Session(action) => session::run(action),
         CliCommand::Usage(args) => usage::run(args),
         CliCommand::Upload(action) => upload::run(action),
         CliCommand::Events(action) => events::run(action),

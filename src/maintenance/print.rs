@@ -14,7 +14,8 @@ use jreg_registry::{
 use tokio::sync::mpsc;
 
 use super::{
-    MaintenanceEvent, MaintenanceReport, events, history, list, retention, token, upload, usage,
+    MaintenanceEvent, MaintenanceReport, events, history, list, retention, session, token, upload,
+    usage,
 };
 
 /// Refresh interval of the progress line.
@@ -162,6 +163,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::ExplainTag(report) => retention::explained_tag(report),
             MaintenanceReport::Retention(done) => retention::retained(done),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::Session(report) => session::plain(report),
             MaintenanceReport::Usage(report) => usage::plain(report),
             MaintenanceReport::List(report) => list::plain(*report),
             MaintenanceReport::Support(report) => format!("{:#}\n", report.bundle),

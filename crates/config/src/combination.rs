@@ -1,7 +1,7 @@
 //! Combinations of settings that are not allowed.
 
 use crate::value::Value;
-use crate::{ConfigError, LETS_ENCRYPT, Settings};
+use crate::{ConfigError, LETS_ENCRYPT, Settings, login};
 
 /// All errors of the combination.
 pub(crate) fn errors(settings: &Settings) -> Vec<ConfigError> {
@@ -42,6 +42,7 @@ fn contradictions(settings: &Settings) -> Vec<ConfigError> {
 fn incomplete(settings: &Settings) -> Vec<ConfigError> {
     let (cert, key) = (settings.tls_cert.is_some(), settings.tls_key.is_some());
     let (client_ca, acme) = (settings.tls_client_ca.is_some(), !settings.acme_domains.is_empty());
+    let has_login = !settings.login_clients.is_empty();
     let client_cert_required = settings.tls_client_cert_required;
     [
         (cert, "tls-cert", key, "tls-key"),
@@ -51,6 +52,8 @@ fn incomplete(settings: &Settings) -> Vec<ConfigError> {
         (settings.acme_contact.is_some(), "acme-contact", acme, "acme-domains"),
         (settings.acme_ca_file.is_some(), "acme-ca-file", acme, "acme-domains"),
         (client_cert_required, "tls-client-cert-required", client_ca, "tls-client-ca"),
+        (has_login, login::CLIENTS, settings.public_url.is_some(), "public-url"),
+        (has_login, login::CLIENTS, settings.policy.is_some(), "policy"),
     ]
     .into_iter()
     .filter(|(given, _, other, _)| *given && !other)

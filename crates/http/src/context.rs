@@ -17,6 +17,7 @@ use crate::options::HttpOptions;
 use crate::page::PageOptions;
 use crate::readiness::Readiness;
 use crate::record::AuditSink;
+use crate::ui_state::UiState;
 
 /// State that all requests share. Handlers get the parts that they need.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub struct ApiContext {
     pub response_memory: Arc<AddressBudget>,
     pub readiness: Readiness,
     pub tracer: Tracer,
+    pub ui: UiState,
 }
 
 impl ApiContext {

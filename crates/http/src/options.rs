@@ -17,6 +17,8 @@ pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 pub struct HttpOptions {
     /// Whether content may be deleted.
     pub deletes: bool,
+    /// Whether the web UI is served.
+    pub ui: bool,
     /// What goes before the paths of Location and Link; empty, or an address without a slash at
     /// its end.
     pub public_url: String,
@@ -42,6 +44,8 @@ pub struct HttpOptions {
     pub retry_after: Duration,
     /// Which blobs are redirected to the store, and for which clients.
     pub redirects: Redirects,
+    /// Whether the listener is on a loopback address: pages have cookies without TLS then.
+    pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
     /// Whether metrics are served beside the API.
@@ -52,6 +56,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             deletes: true,
+            ui: true,
             public_url: String::new(),
             warnings: Vec::new(),
             manifest_bytes_max: 4 << 20,
@@ -64,6 +69,7 @@ impl Default for HttpOptions {
             drain_bytes_max: 8 << 20,
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
+            listens_on_loopback: true,
             proxies: Proxies::default(),
             serves_metrics: true,
         }

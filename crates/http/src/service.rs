@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::observed::ObservedRequest;
 use crate::routes::{Document, Route};
 use crate::token::{self, TokenEndpoint};
-use crate::{headers, memory};
+use crate::{headers, memory, ui};
 
 /// Responds to a request for a fixed path.
 pub(crate) async fn respond(
@@ -24,7 +24,7 @@ pub(crate) async fn respond(
 ) -> Result<Response, ApiError> {
     check_method(route, request.method())?;
     match route.document {
-        Document::Root => Ok(text("text/plain; charset=utf-8", ROOT)),
+        Document::Root => Ok(root(context, request.headers())),
         Document::Live => Ok(live()),
         Document::Ready if request.uri().query() == Some("write") => writable(context),
         Document::Ready => ready(context).await,
@@ -43,6 +43,16 @@ pub(crate) fn check_method(route: &Route, method: &Method) -> Result<(), ApiErro
     }
     let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
     Err(ApiError::method_not_allowed(&allowed.join(", ")))
+}
+
+/// A browser opens the UI; other clients get text.
+fn root(context: &ApiContext, headers: &HeaderMap) -> Response {
+    if context.options.ui && ui::wants_page(headers) {
+        return ui::redirect_home(context);
+    }
+    let mut response = text("text/plain; charset=utf-8", ROOT);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 fn token_endpoint(context: &ApiContext) -> TokenEndpoint<'_> {
@@ -66,6 +76,7 @@ const ROOT: &str = concat!(
   docker pull <this address>/<name>:<tag>
 
 /v2/            the registry's API
+/ui/            the web UI, if it is on
 /token          tokens for those who log in, if that is on
 /openapi.yaml   the API's OpenAPI document
 /livez /readyz  health

@@ -30,6 +30,7 @@
 //! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
+//! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
@@ -47,6 +48,7 @@
 mod attempts;
 mod blob;
 mod body;
+mod browse;
 mod budget;
 mod cache;
 mod change;
@@ -78,6 +80,7 @@ mod manifest;
 mod manifest_copy;
 mod manifest_header;
 mod manifest_locks;
+mod name_lists;
 mod observer;
 mod options;
 mod pace;
@@ -101,6 +104,7 @@ mod storage_usage;
 mod suspects;
 mod tag;
 mod tag_record;
+mod unrecorded;
 mod upload;
 mod upload_body;
 mod upload_bytes;
@@ -112,6 +116,10 @@ mod writer;
 pub use crate::core::MANIFEST_READS_MAX;
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
+pub use browse::{
+    CatalogMatches, EXPLAINED_MANIFESTS_MAX, ManifestDetails, NameMatch, PREVIEWED_TAGS_MAX,
+    RetentionPreview, TagDetails, search_names,
+};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
@@ -136,11 +144,15 @@ pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
-    acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
+    acme_certificate, acme_order, legacy_access_token_key, may_come_back, session_key,
+    signing_keys,
 };
 pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
 pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
+pub use name_lists::{
+    CATALOG_LIST_MAX, CatalogList, LIST_AGE_MAX, ListedTag, TAG_LIST_MAX, TagList,
+};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
