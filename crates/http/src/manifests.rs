@@ -8,18 +8,31 @@ use jreg_registry::{BodyError, Error, ManifestPush, MemoryBudget, StoredManifest
 use crate::call::ApiCall;
 use crate::error::ApiError;
 use crate::outcome::AuditOutcome;
+use crate::pulls::PullExceptions;
 use crate::{conditional, headers};
 
 /// Responds with the stored bytes and media type. `Accept` is ignored: an existing manifest is
 /// never 404 because the client did not list its type.
-pub(crate) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    call: ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_get(reference).await?;
+    exceptions.record(&call, reference, &manifest);
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &manifest, body))
 }
 
-pub(crate) async fn head(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn head(
+    call: ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_stat(reference).await?;
+    if let Reference::Tag(_) = reference {
+        exceptions.record(&call, reference, &manifest);
+    }
     Ok(found(&call, reference, &manifest, Body::empty()))
 }
 
@@ -89,6 +102,9 @@ pub(crate) async fn put(
     }
     for refused in &pushed.refused {
         map.append(header::WARNING, headers::warning(&refused.to_string()));
+    }
+    for usage in &pushed.nearly_used {
+        map.append(header::WARNING, headers::warning(&usage.to_string()));
     }
     if !pushed.transitions.is_empty() {
         response.extensions_mut().insert(AuditOutcome::TagsChanged(pushed.transitions));
