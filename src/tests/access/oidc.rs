@@ -387,6 +387,7 @@ async fn a_session_goes_back_to_its_provider_every_hour() {
     // A rule that denies by a claim which the session does not have: it is asked for again.
     let rule = "[[rule]]\neffect = 'deny'\nsubjects = ['issuer:idp']\nclaims = { banned = 'yes' }\n\
                 repositories = ['**']\nactions = ['pull']\n";
+    browser.identity().await;
     let page = browser.post("/ui/-/account", &[]).await.text();
     let token = page.split("<code tabindex=\"0\">").nth(1).unwrap().split('<').next().unwrap();
     let login = basic("login", token);
