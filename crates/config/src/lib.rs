@@ -208,7 +208,7 @@ settings! {
         /// reloaded when it changes. Enables authentication.
         htpasswd: Option<String> = None, "none, or a file's path", |_| true;
         /// Policy file with the authorization rules; reloaded when it changes. Enables
-        /// authentication. Without it, every user may do everything.
+        /// authentication. Without it, every user may use all repositories.
         policy: Option<String> = None, "none, or a file's path", |_| true;
         /// Require authentication even without htpasswd and policy; then only access tokens are
         /// accepted.
