@@ -72,6 +72,7 @@ pub use pulls::PullExceptions;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use routes::ROUTES as SERVICE_ROUTES;
+pub use ui::{UI_ROUTES, UiRouteInfo};
 pub use ui_state::{ActivitySource, NoActivity, UiState};
 
 /// Everything that is served, from a request to its response: the server and every test use this.
