@@ -112,7 +112,7 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
@@ -142,7 +142,7 @@ fn crates_know_only_those_below_them() {
 }
 
 /// Which modules of the root crate a module may use, so that they have no circles.
-const MODULES: [(&str, &[&str]); 11] = [
+const MODULES: &[(&str, &[&str])] = &[
     ("bucket", &[]),
     ("folder", &[]),
     ("error", &["bucket", "folder"]),
@@ -157,10 +157,11 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 39] = [
+const HTTP_MODULES: &[(&str, &[&str])] = &[
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
+    ("pulls", &[]),
     ("reading", &[]),
     ("readiness", &[]),
     ("request_id", &[]),
@@ -174,7 +175,7 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("redirect", &["error", "headers"]),
     ("byteranges", &["headers"]),
     ("record", &["error", "headers", "observed", "outcome"]),
-    ("options", &["proxies", "redirect"]),
+    ("options", &["proxies", "pulls", "redirect"]),
     ("body", &["observed", "options"]),
     ("call", &["body"]),
     ("ui_state", &[]),
@@ -188,7 +189,7 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("restores", &["body", "call", "conditional", "error", "headers", "outcome"]),
     ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
     ("catalog", &["call", "error", "headers", "page"]),
-    ("manifests", &["call", "conditional", "error", "headers", "outcome"]),
+    ("manifests", &["call", "conditional", "error", "headers", "outcome", "pulls"]),
     ("referrers", &["call", "error", "headers", "page"]),
     ("tags", &["call", "error", "headers", "page"]),
     ("token", &["error", "headers", "memory", "observed", "record"]),
@@ -224,14 +225,17 @@ const HTTP_MODULES: [(&str, &[&str]); 39] = [
     ("cookies", &["options", "proxies"]),
     (
         "ui",
-        &["api", "body", "context", "cookies", "error", "headers", "memory", "observed", "record"],
+        &[
+            "api", "body", "context", "cookies", "error", "headers", "memory", "observed",
+            "record", "ui_state",
+        ],
     ),
     ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
+const REGISTRY_MODULES: &[(&str, &[&str])] = &[
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
@@ -259,6 +263,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ("session_cache", &["session", "upload_id"]),
     ("size_cache", &["fingerprint"]),
     ("quota_ledger", &["fingerprint"]),
+    ("pull_collector", &[]),
     ("suspects", &[]),
     (
         "core",
@@ -277,6 +282,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "options",
             "page",
             "part_buffer",
+            "pull_collector",
             "quota_ledger",
             "record",
             "referrer_cache",
@@ -339,7 +345,40 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         ],
     ),
     ("content_sizes", &["core", "error", "fingerprint", "keys", "record", "size_cache"]),
-    ("quota", &["body", "core", "error", "fingerprint", "page", "quota_ledger", "registry"]),
+    (
+        "quota_warning",
+        &["core", "error", "event", "fingerprint", "keys", "quota_ledger", "record", "registry"],
+    ),
+    (
+        "quota",
+        &[
+            "body",
+            "core",
+            "error",
+            "fingerprint",
+            "page",
+            "quota_ledger",
+            "quota_warning",
+            "registry",
+        ],
+    ),
+    (
+        "pulls",
+        &[
+            "attempts",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "fingerprint",
+            "keys",
+            "pull_collector",
+            "record",
+            "registry",
+            "window",
+        ],
+    ),
     (
         "writer",
         &[
@@ -452,10 +491,8 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         "manifest",
         &[
             "attempts",
-            "cache",
             "change",
             "content",
-            "core",
             "damaged",
             "error",
             "keys",
@@ -465,6 +502,24 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "registry",
             "rules",
             "tag",
+            "tag_record",
+            "window",
+        ],
+    ),
+    (
+        "manifest_read",
+        &[
+            "attempts",
+            "cache",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "keys",
+            "manifest",
+            "record",
+            "registry",
+            "rules",
             "tag_record",
             "window",
         ],
@@ -510,10 +565,11 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         &[
             "attempts",
             "change",
+            "damaged",
             "error",
             "keys",
-            "manifest",
             "manifest_copy",
+            "manifest_read",
             "record",
             "registry",
             "tag",
@@ -549,11 +605,14 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "fingerprint",
             "format",
             "keys",
+            "lease",
             "manifest",
             "manifest_copy",
             "manifest_header",
+            "manifest_read",
             "observer",
             "pace",
+            "pulls",
             "record",
             "registry",
             "session",
@@ -569,6 +628,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         &[
             "change",
             "content",
+            "content_sizes",
             "core",
             "damaged",
             "error",
@@ -576,15 +636,18 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "fsck",
             "keys",
             "link",
-            "manifest",
             "manifest_copy",
+            "manifest_read",
             "observer",
             "pace",
+            "pulls",
+            "quota_warning",
             "reaper",
             "record",
             "registry",
             "rules",
             "session",
+            "size_cache",
             "suspects",
             "tag",
             "tag_record",
@@ -594,9 +657,26 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ),
     (
         "explain",
-        &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record", "window"],
+        &[
+            "core",
+            "error",
+            "gc",
+            "keys",
+            "manifest_read",
+            "record",
+            "registry",
+            "tag_record",
+            "window",
+        ],
     ),
     ("protect", &["content", "error", "keys", "page", "registry", "tag", "tag_record"]),
+    (
+        "immutable_push",
+        &[
+            "damaged", "error", "keys", "options", "protect", "record", "registry", "rules",
+            "window",
+        ],
+    ),
     (
         "immutable",
         &["error", "keys", "protect", "registry", "rules", "tag", "tag_record", "window"],
@@ -611,9 +691,10 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "damaged",
             "error",
             "keys",
-            "manifest",
+            "manifest_read",
             "observer",
             "pace",
+            "pulls",
             "record",
             "registry",
             "tag",
