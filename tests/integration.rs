@@ -25,6 +25,7 @@ mod lifecycle;
 mod maintenance;
 mod model;
 mod process;
+mod pulls;
 mod quotas;
 mod restoring;
 mod secrets;

@@ -36,6 +36,7 @@ use crate::manifest_locks::ManifestLocks;
 use crate::name_lists::NameLists;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
+use crate::pull_collector::PullCollector;
 use crate::quota_ledger::QuotaLedger;
 use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::referrer_cache::ReferrerCache;
@@ -106,6 +107,10 @@ pub(crate) struct Core {
     pub(crate) sizes: Arc<SizeCache>,
     /// What the pools of quotas hold.
     pub(crate) quotas: Arc<QuotaLedger>,
+    /// What was pulled and is not written down yet.
+    pub(crate) pulls: Arc<PullCollector>,
+    /// Whether pulls are tracked also if no rule needs it.
+    pub(crate) always_tracks_pulls: bool,
     /// Names that people look through.
     pub(crate) name_lists: Arc<NameLists>,
     /// A permit for each request that counts.
@@ -153,6 +158,8 @@ impl Core {
             referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             sizes: Arc::new(SizeCache::new()),
             quotas: Arc::default(),
+            pulls: Arc::new(PullCollector::new()),
+            always_tracks_pulls: false,
             name_lists: Arc::default(),
             usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),

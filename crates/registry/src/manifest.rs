@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_lifecycle::ImmutableRefusal;
+use jreg_lifecycle::{ImmutableRefusal, QuotaUsage};
 use jreg_oci::{
     Algorithm, Digest, Manifest, ManifestReference, MediaType, Reference, ReferenceKind, Tag,
 };
@@ -65,6 +65,8 @@ pub struct PushedManifest {
     pub transitions: Vec<TagTransition>,
     /// Why further tags were not written: they are immutable, and point elsewhere.
     pub refused: Vec<ImmutableRefusal>,
+    /// The quotas that are nearly used now.
+    pub nearly_used: Vec<QuotaUsage>,
 }
 
 /// The tags of a push, judged by the rules of the file.
@@ -257,7 +259,7 @@ impl Repository {
             // A delete got between the reads and this write: what the reads found is void.
             let writing = Box::pin(self.write_manifest(window, &plan, reads, &mut made));
             if let Some(set) = writing.await? {
-                charge.commit(self.core.clock.monotonic());
+                let nearly_used = charge.commit(&self.core, &self.rules);
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 let TagsSet { transitions, refused } = set;
                 let transitions = with_earlier(transitions, &made);
@@ -269,6 +271,7 @@ impl Repository {
                     tags,
                     transitions,
                     refused,
+                    nearly_used,
                 });
             }
         }

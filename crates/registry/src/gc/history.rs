@@ -2,6 +2,7 @@
 //! and manifests until they expire, and are listed after those: content moves from tags and manifests to
 //! history and copies, so what is missed in the first listing is in the second.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -122,6 +123,7 @@ impl GcRun<'_> {
     /// Removes copies that have expired or whose manifest was purged, and marks of purges that are older
     /// than the grace. The mark is listed after the copies of its manifest.
     pub(super) async fn expire_copies(&mut self) -> Result<()> {
+        let over = Box::pin(self.copies_over_quota()).await?;
         let mut pages = self.core.list_pages(keys::DELETED_MANIFESTS);
         let mut copies = ListedCopies::default();
         while let Some(page) = pages.next().await? {
@@ -133,16 +135,16 @@ impl GcRun<'_> {
                 };
                 self.done.copies.scan(entry.size_bytes);
                 if copies.of.as_ref() != Some(&of) {
-                    self.judge_copies(copies).await?;
+                    self.judge_copies(copies, &over).await?;
                     copies = ListedCopies { of: Some(of), entries: Vec::new() };
                 }
                 copies.entries.push(entry);
             }
         }
-        self.judge_copies(copies).await
+        self.judge_copies(copies, &over).await
     }
 
-    async fn judge_copies(&mut self, copies: ListedCopies) -> Result<()> {
+    async fn judge_copies(&mut self, copies: ListedCopies, over: &HashSet<Key>) -> Result<()> {
         let Some((name, digest)) = copies.of else { return Ok(()) };
         let mark = copies.entries.iter().find(|entry| is_purge_mark(entry)).cloned();
         let mut is_undone = true;
@@ -151,9 +153,10 @@ impl GcRun<'_> {
         }
         let mut expired = Vec::new();
         for entry in copies.entries {
+            let is_over = over.contains(&entry.key);
             let is_expired = match ParsedKey::parse(&entry.key) {
                 Some(ParsedKey::ManifestCopy(.., change)) => {
-                    mark.is_some() || !self.is_kept(change.time())
+                    mark.is_some() || is_over || !self.is_kept(change.time())
                 }
                 // After the copies: a delete that had begun before the purge may have written one late.
                 Some(ParsedKey::PurgeMark(..)) => self.is_old(entry.last_modified),
@@ -165,6 +168,7 @@ impl GcRun<'_> {
             }
             let kind = match is_purge_mark(&entry) {
                 true => GcActionKind::RemovePurgeMark,
+                false if is_over && mark.is_none() => GcActionKind::EndCopy,
                 false => GcActionKind::RemoveCopy,
             };
             expired.push(GcAction {
