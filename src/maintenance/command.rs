@@ -166,8 +166,10 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         | MaintenanceReport::Token(_)
         | MaintenanceReport::Session(_)
         | MaintenanceReport::Usage(_)
-        | MaintenanceReport::Events(_)
-        | MaintenanceReport::History(_) => true,
+        | MaintenanceReport::List(_)
+        | MaintenanceReport::Support(_)
+        | MaintenanceReport::Events(_) => true,
+        MaintenanceReport::History(report) => !report.has_failed(),
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::ExplainTag(report) => report.verdict.is_some(),
         MaintenanceReport::Retention(done) => done.failed == 0,
@@ -210,6 +212,8 @@ async fn find(
                 | MaintenanceCommand::Retention(_)
                 | MaintenanceCommand::Upload(_)
                 | MaintenanceCommand::Usage(_)
+                | MaintenanceCommand::List(_)
+                | MaintenanceCommand::Support
                 | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
@@ -309,6 +313,7 @@ async fn workshop(
         access_tokens,
         sessions,
         audit,
+        settings: Arc::new(settings),
     })))
 }
 

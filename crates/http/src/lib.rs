@@ -10,6 +10,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod admin;
 mod api;
 mod base;
 mod blobs;
@@ -35,6 +36,7 @@ mod options;
 mod outcome;
 mod page;
 mod proxies;
+mod pulls;
 mod readiness;
 mod reading;
 mod record;
@@ -53,19 +55,20 @@ mod usage;
 
 use std::sync::Arc;
 
-use http::{Method, header};
-use http_body::Body as _;
+use http::Method;
 use jreg_access::ConnectionCredentials;
-use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
+use jreg_net::server::{Request, RequestHandler, Response, ResponseFuture};
 
 use error::ApiError;
 use observed::ObservedRequest;
 
+pub use admin::{AdminApi, SupportSource};
 pub use context::ApiContext;
 pub use jreg_ui::{ActivityRow, ActivitySection, ActivityState, ServiceActivity};
 pub use memory::responses_budget;
 pub use options::{CHUNK_BYTES_MIN, HttpOptions};
 pub use proxies::Proxies;
+pub use pulls::PullExceptions;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use routes::ROUTES as SERVICE_ROUTES;
@@ -91,11 +94,8 @@ impl Api {
         let Self { context, credentials } = self;
         let is_head = request.method() == Method::HEAD;
         let handle = |observed, request| async move { route(context, &observed, request).await };
-        let mut response = exchange::observe(context, credentials.clone(), request, handle).await;
-        // Without it, a HEAD response would not contain the length of the GET response.
-        add_length(&mut response);
-        // HTTP/2 would send the body of an error, which ends the connection.
-        if is_head { response.map(|_| Body::empty()) } else { response }
+        let response = exchange::observe(context, credentials.clone(), request, handle).await;
+        exchange::finish(response, is_head)
     }
 }
 
@@ -118,22 +118,13 @@ async fn route(
     observed: &Arc<ObservedRequest>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    match routes::find(request.uri().path()) {
+    let route = routes::find(request.uri().path());
+    match route.filter(|route| context.options.serves_metrics || !route.is_metrics()) {
         Some(route) => Box::pin(service::respond(route, context, observed, request)).await,
         None if ui::is_ui(context, request.uri().path()) => {
             Box::pin(ui::respond(context, observed, request)).await
         }
         None => api::respond(context, observed, request).await,
-    }
-}
-
-/// Adds the Content-Length of a body of known length.
-fn add_length(response: &mut Response) {
-    let length = response.body().size_hint().exact();
-    if let Some(length) = length
-        && !response.headers().contains_key(header::CONTENT_LENGTH)
-    {
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
 }
 
