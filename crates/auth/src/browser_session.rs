@@ -283,10 +283,7 @@ mod tests {
                 assert!(found.is_err(), "{service}");
             }
             let other = Keyring::new(start()).unwrap();
-            assert_eq!(
-                other.verify_session(&parsed, SessionUse::Cookie, SERVICE, start()).is_err(),
-                true
-            );
+            assert!(other.verify_session(&parsed, SessionUse::Cookie, SERVICE, start()).is_err());
         }
         let claims = TokenClaims::new("jreg/ui", Some(alice()), start(), MINUTES, "1".to_owned());
         let key = ring.signing_key(start()).unwrap();

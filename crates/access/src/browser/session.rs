@@ -28,7 +28,7 @@ pub struct VerifiedSession {
 #[derive(Clone, Debug)]
 pub enum SessionState {
     Active {
-        session: VerifiedSession,
+        session: Box<VerifiedSession>,
         /// The cookie that replaces it, if it is due.
         renewed: Option<SessionCookie>,
     },
@@ -221,7 +221,8 @@ impl AccessGuard {
             }
         };
         let principal = Arc::new(principal_of(&session));
-        Ok(SessionState::Active { session: VerifiedSession { session, principal }, renewed })
+        let session = Box::new(VerifiedSession { session, principal });
+        Ok(SessionState::Active { session, renewed })
     }
 
     /// The verified session of a token; `None`: it is none.
