@@ -214,7 +214,11 @@ impl AccessGuard {
         let renewed = match is_due {
             false => None,
             true => {
-                let lifetime = SESSION_LIFETIME.min(left);
+                let lifetime = match session.issuer() {
+                    // Longer than what is left: with it the browser goes back to the provider.
+                    Some(_) => SESSION_LIFETIME,
+                    None => SESSION_LIFETIME.min(left),
+                };
                 let value = self.sign_session(&session, SessionUse::Cookie, lifetime).await;
                 // The claims are those of the cookie that it replaces, so it has room.
                 value.ok().map(|value| SessionCookie { value, lifetime })
