@@ -500,6 +500,11 @@ impl RegistryGate {
         self.registry.quota_usage()
     }
 
+    /// Whether each store request travels. Requires no right.
+    pub fn is_remote(&self) -> bool {
+        self.registry.is_remote()
+    }
+
     /// Use of the registry's limits. Requires no right.
     pub fn usage(&self) -> RegistryUsage {
         self.registry.usage()

@@ -19,7 +19,7 @@ pub(crate) async fn get(
     reference: &Reference,
 ) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_get(reference).await?;
-    exceptions.record(&call, reference, &manifest);
+    record_pull(&call, exceptions, reference, &manifest);
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &manifest, body))
 }
@@ -31,9 +31,21 @@ pub(crate) async fn head(
 ) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_stat(reference).await?;
     if let Reference::Tag(_) = reference {
-        exceptions.record(&call, reference, &manifest);
+        record_pull(&call, exceptions, reference, &manifest);
     }
     Ok(found(&call, reference, &manifest, Body::empty()))
+}
+
+/// A GET or HEAD of a tag, and a GET of a digest, are pulls, unless the client is excepted.
+fn record_pull(
+    call: &ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+    found: &StoredManifest,
+) {
+    if !exceptions.excepts(call.access.identity(), &call.headers) {
+        call.access.record_pull(reference, found);
+    }
 }
 
 fn found(call: &ApiCall, reference: &Reference, manifest: &StoredManifest, body: Body) -> Response {
