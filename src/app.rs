@@ -34,7 +34,8 @@ use uuid::Uuid;
 
 use crate::error::StartError;
 use crate::jobs::{
-    self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob, RetentionJob,
+    self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob, PullsMergeJob,
+    ReloadJob, RetentionJob, UsageJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -106,7 +107,7 @@ impl App {
         let registry = options::registry(&settings);
         let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
-        let registry = registry.with_rules(rules);
+        let registry = registry.with_rules(rules).with_pull_tracking(settings.track_pulls);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
@@ -387,6 +388,9 @@ struct Jobs {
     reaper: ExpiredUploadsJob,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
+    pulls: PullsJob,
+    merger: PullsMergeJob,
+    usage: Option<UsageJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
@@ -425,13 +429,26 @@ impl Jobs {
             holder: holder(),
             is_shared,
         });
+        let pulls = PullsJob { registry: registry.clone(), metrics: Arc::clone(metrics) };
+        let merger = PullsMergeJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            holder: holder(),
+            is_shared,
+        };
         let fsck = settings.fsck_interval.map(|interval| FsckJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: options::fsck(settings),
             interval,
         });
-        Self { reaper, collector, retention, fsck, reloader: None, renewer: None, sender: None }
+        let usage = (settings.usage_metrics > 0).then(|| UsageJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            largest_max: settings.usage_metrics,
+        });
+        let (reloader, renewer, sender) = (None, None, None);
+        Self { reaper, collector, retention, pulls, merger, usage, fsck, reloader, renewer, sender }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -446,6 +463,11 @@ impl Jobs {
         }
         if let Some(retention) = self.retention {
             jobs::spawn(retention, tasks, stopping.clone());
+        }
+        jobs::spawn_pulls(self.pulls, tasks, stopping.clone());
+        jobs::spawn(self.merger, tasks, stopping.clone());
+        if let Some(usage) = self.usage {
+            jobs::spawn(usage, tasks, stopping.clone());
         }
         if let Some(fsck) = self.fsck {
             jobs::spawn(fsck, tasks, stopping.clone());

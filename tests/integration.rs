@@ -26,6 +26,7 @@ mod maintenance;
 mod model;
 mod operating;
 mod process;
+mod pulls;
 mod quotas;
 mod restoring;
 mod secrets;

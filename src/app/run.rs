@@ -73,6 +73,7 @@ async fn serve_until_signal(
     follow(SignalKind::user_defined1(), toggle_debug, &stopping)?;
     let admin = admin.map(|listener| app.serve_admin(listener)).transpose()?;
     let draining = app.draining();
+    let pulls = app.jobs.pulls.clone();
     let running = app.serve(listener)?;
     announce(&settings, running.local_addr());
     manager.ready();
@@ -83,6 +84,8 @@ async fn serve_until_signal(
         ending = stop(running, &settings) => ending,
         () = signals.next() => ServerEnding::CutOff,
     };
+    // Of requests that ended since the jobs did.
+    pulls.write_last().await;
     stopping.cancel();
     drop(admin);
     if let Some(traces) = traces {

@@ -10,8 +10,8 @@ use jreg_registry::{
     PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
     ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
     RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
-    TagHistoryEntry, TagList, TagTransition, TouchPolicy, UploadChunk, UploadId, UploadProgress,
-    list_requests_max,
+    TagHistoryEntry, TagList, TagSummary, TagTransition, TouchPolicy, UploadChunk, UploadId,
+    UploadProgress, list_requests_max,
 };
 
 use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate, Right};
@@ -294,6 +294,11 @@ impl Authorized {
         Ok(self.pull()?.tag_details(tags).await?)
     }
 
+    /// [`Repository::tag_summary`]; requires [`Right::Pull`].
+    pub async fn tag_summary(&self) -> Result<TagSummary> {
+        Ok(self.pull()?.tag_summary().await?)
+    }
+
     /// [`Repository::tag_list`]; requires [`Right::Pull`].
     pub async fn tag_list(&self) -> Result<Arc<TagList>> {
         Ok(self.pull()?.tag_list().await?)
@@ -468,6 +473,13 @@ impl Authorized {
         Ok(repository.manifest_get(reference, touch).await?)
     }
 
+    /// [`Repository::record_pull`] of what this request was granted; without [`Right::Pull`] there is none.
+    pub fn record_pull(&self, reference: &Reference, manifest: &StoredManifest) {
+        if let Ok(repository) = self.pull() {
+            repository.record_pull(reference, manifest);
+        }
+    }
+
     /// [`Repository::manifest_put`]; requires [`Right::Push`].
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         Ok(self.push()?.manifest_put(push).await?)
@@ -527,10 +539,12 @@ impl Authorized {
         &self,
         digest: &Digest,
         with_tags: bool,
+        restored: &mut Vec<TagTransition>,
     ) -> Result<RestoredManifest> {
         let repository = self.push()?;
         let may_set: MaySetTag<'_> = &|tag| self.has_right_on_tag(tag);
-        let restored = repository.manifest_restore_if(digest, with_tags.then_some(may_set)).await;
+        let may_set = with_tags.then_some(may_set);
+        let restored = repository.manifest_restore_if(digest, may_set, restored).await;
         restored.map_err(|error| match error {
             Error::TagProtected { tag, .. } => {
                 self.refused(format!("tag {tag} would be set and may not be pushed"))

@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
-use jreg_registry::{Registry, RegistryUsage};
+use jreg_registry::{PoolUsage, Registry, RegistryUsage};
 use jreg_storage::error_chain;
 
 pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
@@ -205,6 +205,8 @@ pub struct Principal {
     /// When the login in a browser took place that the credentials come from, in milliseconds of the Unix
     /// epoch.
     pub session_ms: Option<u64>,
+    /// [`jreg_auth::Policy::decisive_claims`] at that time, of identities of issuers.
+    pub decisive: Option<String>,
 }
 
 /// Grants that credentials carry themselves.
@@ -229,8 +231,8 @@ impl RequestInfo {
 impl Principal {
     /// A principal that only the policy limits.
     pub fn from_identity(identity: Identity) -> Self {
-        let (grants, scope, password, session_ms) = Default::default();
-        Self { identity, grants, scope, shown: true, password, session_ms }
+        let (grants, scope, password, session_ms, decisive) = Default::default();
+        Self { identity, grants, scope, shown: true, password, session_ms, decisive }
     }
 
     /// A request without credentials.
@@ -491,6 +493,16 @@ impl RegistryGate {
     /// Whether the store responds. Requires no right.
     pub async fn ready(&self) -> Result<(), jreg_registry::Error> {
         self.registry.ready().await
+    }
+
+    /// Use of the quotas. Requires no right.
+    pub fn quota_usage(&self) -> Vec<PoolUsage> {
+        self.registry.quota_usage()
+    }
+
+    /// Whether each store request travels. Requires no right.
+    pub fn is_remote(&self) -> bool {
+        self.registry.is_remote()
     }
 
     /// Use of the registry's limits. Requires no right.

@@ -36,6 +36,7 @@ mod options;
 mod outcome;
 mod page;
 mod proxies;
+mod pulls;
 mod readiness;
 mod reading;
 mod record;
@@ -67,9 +68,11 @@ pub use jreg_ui::{ActivityRow, ActivitySection, ActivityState, ServiceActivity};
 pub use memory::responses_budget;
 pub use options::{CHUNK_BYTES_MIN, HttpOptions};
 pub use proxies::Proxies;
+pub use pulls::PullExceptions;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use routes::ROUTES as SERVICE_ROUTES;
+pub use ui::{UI_ROUTES, UiRouteInfo};
 pub use ui_state::{ActivitySource, NoActivity, UiState};
 
 /// Everything that is served, from a request to its response: the server and every test use this.

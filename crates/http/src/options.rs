@@ -6,6 +6,7 @@ use http::HeaderValue;
 use jreg_registry::MemoryBudget;
 
 use crate::proxies::Proxies;
+use crate::pulls::PullExceptions;
 use crate::redirect::Redirects;
 
 /// The chunk size that clients are asked for (`OCI-Chunk-Min-Length`), in bytes. Smaller chunks
@@ -48,6 +49,8 @@ pub struct HttpOptions {
     pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
+    /// Whose pulls do not count.
+    pub pulls: PullExceptions,
     /// Whether metrics are served beside the API.
     pub serves_metrics: bool,
 }
@@ -71,6 +74,7 @@ impl Default for HttpOptions {
             redirects: Redirects::default(),
             listens_on_loopback: true,
             proxies: Proxies::default(),
+            pulls: PullExceptions::default(),
             serves_metrics: true,
         }
     }

@@ -1,12 +1,14 @@
 //! What the process counts, and how Prometheus reads it.
 //!
-//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings): no
-//! name of a repository or client ever becomes one, so their number is bounded.
+//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings, numbers of quotas): no
+//! name of a client ever becomes one, and of repositories only as many as `usage-metrics` says, so their number is bounded.
 
 mod events;
 mod form;
 mod process;
+mod pulls;
 mod retention;
+mod usage;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -28,6 +30,8 @@ use crate::logging::dropped_lines;
 
 pub use events::{DeliveryOutcome, EventMetrics};
 pub use form::MetricsForm;
+pub use pulls::PullMetrics;
+pub use usage::UsageMetrics;
 
 /// What clients accept that read [`MetricsForm::OpenMetrics`]. The others get [`MetricsForm::Text`].
 pub const OPENMETRICS: &str = "application/openmetrics-text";
@@ -154,6 +158,9 @@ pub struct Metrics {
     traces: Counters<1>,
     limited: Counters<1>,
     connections_cut: Counters<1>,
+    pulls: PullMetrics,
+    /// What is held.
+    pub usage: UsageMetrics,
     /// Those of events.
     pub events: EventMetrics,
 }
@@ -202,6 +209,8 @@ impl Metrics {
         metrics.register_auth();
         metrics.register_lifecycle();
         metrics.register_tls();
+        metrics.pulls.register(&mut metrics.registry);
+        metrics.usage.register(&mut metrics.registry);
         metrics.events.register(&mut metrics.registry);
         metrics
     }
@@ -263,6 +272,8 @@ impl Metrics {
             traces: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
+            pulls: PullMetrics::default(),
+            usage: UsageMetrics::default(),
             events: EventMetrics::default(),
         }
     }

@@ -133,7 +133,8 @@ async fn tls_is_checked_and_http2_is_spoken() {
     let trusting = client_with(&upstream, |options| options.ca_file = Some(ca));
     let blob = digest(&image.blobs[1].digest());
     trusting.ping().await.unwrap();
-    let heads = (0..8).map(|_| trusting.head_blob(&name(), &blob));
+    let repository = name();
+    let heads = (0..8).map(|_| trusting.head_blob(&repository, &blob));
     futures::future::try_join_all(heads).await.unwrap();
     assert!(upstream.requests().iter().all(|request| request.is_http2));
     assert_eq!(upstream.connections(), 1);
@@ -191,4 +192,24 @@ fn urls_of_upstreams_are_read_or_refused() {
     assert_eq!(of("localhost:5000"), "http://localhost:5000");
     assert_eq!(of("127.0.0.1:5000"), "http://127.0.0.1:5000");
     assert_eq!(of("ghcr.io"), "https://ghcr.io");
+}
+
+#[tokio::test]
+async fn in_a_hurry_nothing_is_waited_for_longer() {
+    use jreg_testkit::upstream::{TokenService, UpstreamAuth};
+    let upstream = ScriptedUpstream::start().await;
+    upstream.add_image(super::REPOSITORY, Some("v1"), &Image::plain(1));
+    upstream.set_auth(UpstreamAuth::Bearer(TokenService::anonymous()));
+    let delay = || UpstreamFault::Delay(Duration::from_millis(2500));
+    for rule in [UpstreamRule::new(delay()), UpstreamRule::new(delay()).on(RequestKind::Token)] {
+        upstream.clear_rules();
+        upstream.add_rule(rule);
+        let client = client(&upstream);
+        let start = Instant::now();
+        let hurried = client.in_a_hurry(Duration::from_millis(300));
+        let error = kind(hurried.head_manifest(&name(), &reference("v1")).await);
+        assert!(matches!(error, UpstreamErrorKind::Timeout { .. }), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        client.head_manifest(&name(), &reference("v1")).await.unwrap();
+    }
 }

@@ -1,7 +1,7 @@
 //! [`ProfileCredentials`]: credentials of a profile of the AWS tools: keys, a program
 //! (`credential_process`), a session of IAM Identity Center (SSO), or a role of another profile.
 //!
-//! docs/decisions/0014-aws-profiles.md says why this is not the `aws-config` crate.
+//! docs/decisions/0015-aws-profiles.md says why this is not the `aws-config` crate.
 
 use std::path::PathBuf;
 use std::process::Stdio;

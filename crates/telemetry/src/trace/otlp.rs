@@ -1,6 +1,6 @@
 //! [`encode`]: finished requests as an ExportTraceServiceRequest of OTLP, in protobuf.
 //!
-//! docs/decisions/0015-otlp-by-own-code.md says why this is not the `opentelemetry` crates.
+//! docs/decisions/0016-otlp-by-own-code.md says why this is not the `opentelemetry` crates.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
