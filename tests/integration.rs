@@ -24,6 +24,7 @@ mod instances;
 mod lifecycle;
 mod maintenance;
 mod model;
+mod operating;
 mod process;
 mod pulls;
 mod quotas;
