@@ -1,4 +1,4 @@
-//! Background jobs: expired uploads, GC, retention, fsck, events, reload and certificates.
+//! Background jobs: expired uploads, GC, retention, eviction, fsck, events, reload and certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -8,6 +8,7 @@ mod certificates;
 mod events;
 mod fsck;
 mod gc;
+mod mirrors;
 mod reload;
 mod retention;
 mod uploads;
@@ -24,6 +25,7 @@ pub(crate) use events::{record, spawn_events};
 pub use fsck::FsckJob;
 pub use gc::GcJob;
 pub(crate) use gc::{record_report, report};
+pub use mirrors::EvictionJob;
 pub use reload::ReloadJob;
 pub use retention::RetentionJob;
 pub(crate) use retention::{RetentionLog, report_retention};

@@ -107,7 +107,7 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
@@ -118,10 +118,14 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
     ("events", &["auth", "oci", "registry", "storage"]),
-    ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
+    ("mirror", &["client", "oci", "registry", "storage", "telemetry"]),
+    (
+        "config",
+        &["auth", "client", "events", "mirror", "oci", "registry", "storage", "telemetry", "units"],
+    ),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
+    ("access", &["auth", "mirror", "oci", "registry", "reload", "storage", "telemetry"]),
+    ("http", &["access", "auth", "mirror", "net", "oci", "registry", "storage", "telemetry"]),
 ];
 
 #[test]
@@ -219,9 +223,10 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
+const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ("change", &[]),
     ("event", &["change"]),
+    ("fill_progress", &[]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
@@ -331,6 +336,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "budget",
             "core",
             "error",
+            "fill_progress",
             "keys",
             "pace",
             "part_buffer",
@@ -365,6 +371,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "body",
             "content",
             "error",
+            "fill_progress",
             "keys",
             "link",
             "reaper",
@@ -451,6 +458,30 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "window",
         ],
     ),
+    (
+        "mirror",
+        &[
+            "body",
+            "budget",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "fill_progress",
+            "format",
+            "keys",
+            "link",
+            "manifest",
+            "options",
+            "page",
+            "part_buffer",
+            "record",
+            "registry",
+            "upload_id",
+        ],
+    ),
+    ("eviction", &["core", "error", "keys", "manifest", "mirror", "record", "registry"]),
     (
         "manifest_copy",
         &[

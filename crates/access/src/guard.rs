@@ -163,7 +163,7 @@ impl AccessGuard {
         );
         Ok(Self {
             cursors,
-            scheme: scheme(&options),
+            scheme: Scheme::of(&options),
             service: options.token_audience.clone(),
             lifetime: options.token_lifetime,
             refresh_lifetime: options.refresh_lifetime,
@@ -182,6 +182,11 @@ impl AccessGuard {
             clock,
             metrics,
         })
+    }
+
+    /// Whether anonymous clients may pull something below a prefix, as far as the rules say.
+    pub fn may_anonymous_pull_below(&self, prefix: &RepositoryName) -> bool {
+        self.policy().may_anonymous_pull_below(prefix)
     }
 
     /// Reloads the files that have changed. Blocks on disk I/O.
@@ -632,7 +637,11 @@ impl AccessGuard {
             Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
                 AuthError::Hidden { name: name.clone(), access, reason }
             }
-            Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => {
+            Right::Enter
+            | Right::List
+            | Right::Push(_)
+            | Right::Delete(_)
+            | Right::Fetch(_) => {
                 AuthError::Forbidden { access, reason }
             }
         }
@@ -804,6 +813,7 @@ fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
         Right::List => Some((AccessAction::List, None)),
         Right::See(name) | Right::Pull(name) => Some((AccessAction::Pull, Some(name))),
         Right::Mount(name) => Some((AccessAction::Mount, Some(name))),
+        Right::Fetch(name) => Some((AccessAction::Fetch, Some(name))),
         Right::Push(name) => Some((AccessAction::Push, Some(name))),
         Right::Delete(name) => Some((AccessAction::Delete, Some(name))),
     }
@@ -827,16 +837,6 @@ fn policy(options: &AccessGuardOptions) -> Result<PolicySource, FileError> {
     let parse =
         move |text: &str| Policy::parse(text).map(completed).map_err(|error| error.to_string());
     Ok(PolicySource::File(ReloadedFiles::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
-}
-
-fn scheme(options: &AccessGuardOptions) -> Scheme {
-    let service = options.token_audience.clone();
-    let own = options.public_url.as_ref().map(|url| format!("{url}/token"));
-    match &options.token_realm {
-        Some(realm) => Scheme::Bearer { realm: Some(realm.clone()), service },
-        None if options.token_service => Scheme::Bearer { realm: own, service },
-        None => Scheme::Basic,
-    }
 }
 
 /// A point in time; `None`: beyond the representable range.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
+use jreg_mirror::MirrorError;
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, LIST_KEYS_MAX,
@@ -33,6 +34,9 @@ pub enum AccessError {
     /// The operation failed.
     #[error(transparent)]
     Registry(Box<jreg_registry::Error>),
+    /// The operation failed at a mirror.
+    #[error(transparent)]
+    Mirror(Box<MirrorError>),
 }
 
 impl From<jreg_registry::Error> for AccessError {
@@ -41,15 +45,15 @@ impl From<jreg_registry::Error> for AccessError {
     }
 }
 
-type Result<T> = std::result::Result<T, AccessError>;
+pub(super) type Result<T> = std::result::Result<T, AccessError>;
 
 /// Access to the registry limited to one granted right. Each method documents the right it
 /// requires; any other right is [`AuthError::Forbidden`].
 #[derive(Clone, Debug)]
 pub struct Authorized {
-    gate: RegistryGate,
-    auth: AuthContext,
-    right: Right,
+    pub(super) gate: RegistryGate,
+    pub(super) auth: AuthContext,
+    pub(super) right: Right,
     reason: DecisionReason,
 }
 
@@ -82,7 +86,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Push(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Fetch(_) => Err(self.forbidden()),
         }
     }
 
@@ -95,7 +100,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Fetch(_) => Err(self.forbidden()),
         }
     }
 
@@ -108,7 +114,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Push(_) => Err(self.forbidden()),
+            | Right::Push(_)
+            | Right::Fetch(_) => Err(self.forbidden()),
         }
     }
 
@@ -338,6 +345,9 @@ impl Authorized {
         condition: Option<ReferencePrecondition>,
         removed: &mut Vec<TagTransition>,
     ) -> Result<()> {
+        if let Some(evicted) = self.evict(reference).await {
+            return evicted;
+        }
         let repository = self.delete()?;
         if let Reference::Digest(digest) = reference {
             self.check_protection(&repository, digest).await?;
@@ -436,7 +446,7 @@ impl Authorized {
         AccessError::Denied(AuthError::Forbidden { access, reason: cause })
     }
 
-    fn forbidden(&self) -> AccessError {
+    pub(super) fn forbidden(&self) -> AccessError {
         self.refused("the request has another permission".to_owned())
     }
 }

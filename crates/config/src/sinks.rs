@@ -78,13 +78,13 @@ pub(crate) fn parse(assignment: &Assignment) -> Result<Vec<SinkOptions>, ConfigE
 }
 
 fn sink_error(path: &std::path::Path, key: &str, why: &str) -> ConfigError {
-    ConfigError::Sink { place: place_in_file(path, key), why: why.to_owned() }
+    ConfigError::Table { place: place_in_file(path, key), why: why.to_owned() }
 }
 
 /// A key, and what is wrong with its value, which is not repeated: it may be a secret.
-type SinkFault = (Option<&'static str>, String);
+pub(crate) type TableFault = (Option<&'static str>, String);
 
-fn sink(table: &Table) -> Result<SinkOptions, SinkFault> {
+fn sink(table: &Table) -> Result<SinkOptions, TableFault> {
     if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
         let meant = nearest(unknown, KEYS.iter().map(|key| (*key).to_owned()));
         let meant = meant.map_or_else(String::new, |key| format!(", did you mean `{key}`?"));
@@ -115,7 +115,7 @@ fn sink(table: &Table) -> Result<SinkOptions, SinkFault> {
     Ok(SinkOptions { name, url, format, filter, secrets: secrets(table)?, timeout, ca_file })
 }
 
-fn repositories(table: &Table) -> Result<Vec<RepositoryPattern>, SinkFault> {
+fn repositories(table: &Table) -> Result<Vec<RepositoryPattern>, TableFault> {
     let key = "repositories";
     let patterns = texts(table, key)?.unwrap_or_default();
     let parse = |text: &String| text.parse::<RepositoryPattern>();
@@ -126,7 +126,7 @@ fn repositories(table: &Table) -> Result<Vec<RepositoryPattern>, SinkFault> {
 fn actions(
     table: &Table,
     format: SinkFormat,
-) -> Result<Vec<jreg_registry::EventAction>, SinkFault> {
+) -> Result<Vec<jreg_registry::EventAction>, TableFault> {
     let key = "actions";
     let Some(words) = texts(table, key)? else { return Ok(format.default_actions()) };
     let actions = parse_actions(words.iter().map(String::as_str));
@@ -141,7 +141,7 @@ fn actions(
     }
 }
 
-fn secrets(table: &Table) -> Result<Vec<SecretSource>, SinkFault> {
+fn secrets(table: &Table) -> Result<Vec<SecretSource>, TableFault> {
     let values = texts(table, "secret")?.unwrap_or_default();
     let files = texts(table, "secret-file")?.unwrap_or_default();
     let values = values.into_iter().map(|secret| SecretSource::Value(Secret::new(secret)));
@@ -153,11 +153,11 @@ fn secrets(table: &Table) -> Result<Vec<SecretSource>, SinkFault> {
     }
 }
 
-fn required(table: &Table, key: &'static str) -> Result<String, SinkFault> {
+pub(crate) fn required(table: &Table, key: &'static str) -> Result<String, TableFault> {
     text(table, key)?.ok_or_else(|| (Some(key), "it is missing".to_owned()))
 }
 
-fn text(table: &Table, key: &'static str) -> Result<Option<String>, SinkFault> {
+pub(crate) fn text(table: &Table, key: &'static str) -> Result<Option<String>, TableFault> {
     match table.get(key) {
         None => Ok(None),
         Some(TomlValue::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
@@ -166,7 +166,7 @@ fn text(table: &Table, key: &'static str) -> Result<Option<String>, SinkFault> {
 }
 
 /// One text, or a list of texts.
-fn texts(table: &Table, key: &'static str) -> Result<Option<Vec<String>>, SinkFault> {
+pub(crate) fn texts(table: &Table, key: &'static str) -> Result<Option<Vec<String>>, TableFault> {
     let wrong = || (Some(key), "it must be a text or a list of texts".to_owned());
     match table.get(key) {
         None => Ok(None),

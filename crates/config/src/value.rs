@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jreg_auth::ForwardedHeader;
-use jreg_oci::MediaTypePattern;
+use jreg_oci::{MediaTypePattern, UnknownNamespace};
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
 use jreg_telemetry::audit::AuditTarget;
@@ -212,6 +212,10 @@ words!(ForwardedHeader {
     ForwardedHeader::Forwarded => "forwarded",
 });
 words!(TlsVersion { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
+words!(UnknownNamespace {
+    UnknownNamespace::Ignore => "ignore",
+    UnknownNamespace::Refuse => "refuse",
+});
 words!(ReferencePolicy {
     ReferencePolicy::Strict => "strict",
     ReferencePolicy::SparseIndex => "sparse-index",

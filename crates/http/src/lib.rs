@@ -112,8 +112,15 @@ async fn route(
     observed: &Arc<ObservedRequest>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    match routes::find(request.uri().path()) {
-        Some(route) => Box::pin(service::respond(route, context, observed, request)).await,
+    let path = request.uri().path();
+    if let Some(route) = routes::find(path) {
+        return Box::pin(service::respond(route, context, observed, request)).await;
+    }
+    let mirror = context.options.mirrors.split_path(path).filter(|(_, rest)| *rest == "/token");
+    match mirror {
+        Some((mirror, _)) => {
+            Box::pin(service::respond_to_mirror_token(context, mirror, observed, request)).await
+        }
         None => api::respond(context, observed, request).await,
     }
 }

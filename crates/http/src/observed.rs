@@ -10,7 +10,7 @@ use jreg_access::limits::BytesInFlight;
 use jreg_access::{ConnectionCredentials, RequestInfo};
 use jreg_auth::Network;
 use jreg_net::server::Request;
-use jreg_oci::{Endpoint, ErrorCode};
+use jreg_oci::{Endpoint, ErrorCode, MirrorRoute, NamedBy};
 use jreg_telemetry::logging::shortened;
 use tracing::Level;
 
@@ -35,6 +35,7 @@ pub(crate) struct ObservedRequest {
     credentials: Option<Arc<ConnectionCredentials>>,
     user_agent: Option<String>,
     subject: OnceLock<RequestSubject>,
+    route: OnceLock<Arc<MirrorRoute>>,
     code: OnceLock<ErrorCode>,
     identity: OnceLock<(String, Option<String>)>,
     denied: OnceLock<String>,
@@ -71,6 +72,7 @@ impl ObservedRequest {
                 shortened(&String::from_utf8_lossy(value.as_bytes()), USER_AGENT_BYTES_MAX)
             }),
             subject: OnceLock::new(),
+            route: OnceLock::new(),
             code: OnceLock::new(),
             identity: OnceLock::new(),
             denied: OnceLock::new(),
@@ -86,7 +88,19 @@ impl ObservedRequest {
 
     /// Whether it is for the registry API.
     pub(crate) fn is_api(&self) -> bool {
-        self.path == "/v2" || self.path.starts_with("/v2/")
+        let is_routed = self.route().is_some_and(|route| route.by == NamedBy::PathPrefix);
+        self.path == "/v2" || self.path.starts_with("/v2/") || is_routed
+    }
+
+    /// Records how the request led to a mirror.
+    pub(crate) fn set_route(&self, route: Option<&Arc<MirrorRoute>>) {
+        if let Some(route) = route {
+            let _ = self.route.set(Arc::clone(route));
+        }
+    }
+
+    pub(crate) fn route(&self) -> Option<&Arc<MirrorRoute>> {
+        self.route.get()
     }
 
     /// The network of its address.
@@ -98,6 +112,11 @@ impl ObservedRequest {
     pub(crate) fn set_endpoint(&self, endpoint: &Endpoint) {
         // Only the first description counts, and there is only one.
         let _ = self.subject.set(RequestSubject::of(endpoint));
+    }
+
+    /// Records which of the fixed paths it stands for.
+    pub(crate) fn set_service(&self, endpoint: &'static str) {
+        let _ = self.subject.set(RequestSubject { endpoint, ..RequestSubject::default() });
     }
 
     /// The tag or digest, and the id of the upload.
@@ -147,6 +166,7 @@ impl ObservedRequest {
             secure: self.client.secure,
             certificate: self.client.certificate.clone(),
             tags: Vec::new(),
+            route: self.route().cloned(),
             connection: self.credentials.clone(),
         }
     }

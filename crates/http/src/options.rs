@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use jreg_oci::MirrorNames;
 use jreg_registry::MemoryBudget;
 
 use crate::proxies::Proxies;
@@ -44,6 +45,8 @@ pub struct HttpOptions {
     pub redirects: Redirects,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
+    /// The names of mirrored registries.
+    pub mirrors: MirrorNames,
 }
 
 impl Default for HttpOptions {
@@ -63,6 +66,7 @@ impl Default for HttpOptions {
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
             proxies: Proxies::default(),
+            mirrors: MirrorNames::default(),
         }
     }
 }

@@ -62,7 +62,9 @@ impl PendingAuditRecord {
             Right::List => ("access", "list"),
             Right::Push(_) => ("access", "push"),
             Right::Delete(_) => ("access", "delete"),
-            Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
+            Right::See(_) | Right::Mount(_) | Right::Pull(_) | Right::Fetch(_) => {
+                ("access", "pull")
+            }
         };
         let (reference, upload) = observed.reference_and_upload();
         (entry.reference, entry.upload) = (reference.cloned(), upload.cloned());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jreg_net::server::{Body, Request, Response};
-use jreg_oci::ErrorCode;
+use jreg_oci::{ErrorCode, MirrorName};
 use jreg_telemetry::metrics::OPENMETRICS;
 use serde_json::json;
 
@@ -12,8 +12,8 @@ use crate::context::ApiContext;
 use crate::error::ApiError;
 use crate::observed::ObservedRequest;
 use crate::routes::{Document, Route};
-use crate::token::{self, TokenEndpoint};
-use crate::{headers, memory};
+use crate::token::{self, ScopeNames, TokenEndpoint};
+use crate::{headers, memory, routes};
 
 /// Responds to a request for a fixed path.
 pub(crate) async fn respond(
@@ -22,23 +22,42 @@ pub(crate) async fn respond(
     observed: &ObservedRequest,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let allowed = route.methods();
-    if !allowed.contains(request.method()) {
-        let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
-        return Err(ApiError::method_not_allowed(&allowed.join(", ")));
-    }
+    check_method(route, &request)?;
     match route.document {
         Document::Root => Ok(text("text/plain; charset=utf-8", ROOT)),
         Document::Live => Ok(live()),
         Document::Ready => ready(context).await,
         Document::Metrics => metrics(context, observed, request.headers()),
-        Document::Token => token::respond(token_endpoint(context), observed, request).await,
+        Document::Token => token::respond(token_endpoint(context, None), observed, request).await,
         Document::OpenApi => Ok(text("application/yaml", OPENAPI)),
     }
 }
 
-fn token_endpoint(context: &ApiContext) -> TokenEndpoint<'_> {
+fn check_method(route: &Route, request: &Request) -> Result<(), ApiError> {
+    let allowed = route.methods();
+    if allowed.contains(request.method()) {
+        return Ok(());
+    }
+    let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
+    Err(ApiError::method_not_allowed(&allowed.join(", ")))
+}
+
+/// Responds to a request for a token by the names that clients of a mirror use.
+pub(crate) async fn respond_to_mirror_token(
+    context: &Arc<ApiContext>,
+    mirror: &MirrorName,
+    observed: &ObservedRequest,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let route = routes::token();
+    check_method(route, &request)?;
+    observed.set_service(route.id);
+    token::respond(token_endpoint(context, Some(mirror)), observed, request).await
+}
+
+fn token_endpoint<'a>(context: &'a ApiContext, mirror: Option<&'a MirrorName>) -> TokenEndpoint<'a> {
     TokenEndpoint {
+        names: ScopeNames { mirrors: &context.options.mirrors, route: mirror },
         guard: context.guard.as_deref(),
         limits: &context.limits,
         audit: context.audit_sink(),
@@ -105,6 +124,9 @@ fn metrics(
     metrics.set_manifest_buffer(context.manifest_room.usage());
     if let Some(guard) = &context.guard {
         metrics.set_budget("password_hashing", guard.hashing());
+    }
+    if let Some(mirrors) = context.gate.mirrors() {
+        mirrors.update_metrics();
     }
     let response = text(content_type, metrics.render(&context.gate.usage()));
     memory::hold_response(&context.response_memory, observed.network(), metrics, response)

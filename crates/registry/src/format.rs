@@ -17,11 +17,13 @@ pub(crate) struct StoreFeature(&'static str);
 impl StoreFeature {
     /// Replaced changes of tags, and copies of deleted manifests.
     pub(crate) const HISTORY: Self = Self("history");
+    /// Content of other registries: tags of mirrors, and manifests whose references were not fetched.
+    pub(crate) const MIRROR: Self = Self("mirror");
     /// A backup is being restored: no program may open the store.
     pub(crate) const RESTORING: Self = Self("restoring");
 
     /// Those that this program knows.
-    const KNOWN: [Self; 1] = [Self::HISTORY];
+    const KNOWN: [Self; 2] = [Self::HISTORY, Self::MIRROR];
 }
 
 /// The content of `jreg.json`.
@@ -71,18 +73,35 @@ impl FormatMarker {
 #[derive(Debug, Default)]
 pub(crate) struct RequiredFeatures {
     history: AtomicBool,
+    mirror: AtomicBool,
 }
 
 impl RequiredFeatures {
     pub(crate) fn of(marker: &FormatMarker) -> Self {
-        Self { history: AtomicBool::new(marker.requires(StoreFeature::HISTORY)) }
+        let required = Self::default();
+        for feature in StoreFeature::KNOWN {
+            if marker.requires(feature) {
+                required.note(feature);
+            }
+        }
+        required
     }
 
-    pub(crate) fn has_history(&self) -> bool {
-        self.history.load(Ordering::Relaxed)
+    pub(crate) fn has(&self, feature: StoreFeature) -> bool {
+        self.flag(feature).is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn note_history(&self) {
-        self.history.store(true, Ordering::Relaxed);
+    pub(crate) fn note(&self, feature: StoreFeature) {
+        if let Some(flag) = self.flag(feature) {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn flag(&self, feature: StoreFeature) -> Option<&AtomicBool> {
+        match feature {
+            StoreFeature::HISTORY => Some(&self.history),
+            StoreFeature::MIRROR => Some(&self.mirror),
+            _ => None,
+        }
     }
 }

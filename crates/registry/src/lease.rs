@@ -18,6 +18,8 @@ pub enum LeaseKind {
     Events,
     /// Retention.
     Retention,
+    /// Eviction from mirrors.
+    Eviction,
 }
 
 impl LeaseKind {
@@ -26,6 +28,7 @@ impl LeaseKind {
             Self::Gc => keys::note("lease"),
             Self::Events => keys::events_lease(),
             Self::Retention => keys::note("retention-lease"),
+            Self::Eviction => keys::note("eviction-lease"),
         }
     }
 }

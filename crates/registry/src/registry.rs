@@ -269,7 +269,12 @@ impl Repository {
 impl Core {
     /// Makes sure that the store's mark names the history, before its first record is written.
     pub(crate) async fn require_history(&self) -> Result<()> {
-        if self.required.has_history() {
+        self.require(StoreFeature::HISTORY).await
+    }
+
+    /// Makes sure that the store's mark names a kind of records, before the first of them is written.
+    pub(crate) async fn require(&self, feature: StoreFeature) -> Result<()> {
+        if self.required.has(feature) {
             return Ok(());
         }
         let key = keys::format();
@@ -282,13 +287,13 @@ impl Core {
                 let reason = "it has no format version".to_owned();
                 return Err(Error::Damaged { key: key.to_string(), reason });
             };
-            if !marker.requires(StoreFeature::HISTORY) {
-                marker.require(StoreFeature::HISTORY);
+            if !marker.requires(feature) {
+                marker.require(feature);
                 if self.swap(&key, Some(&record.etag), marker.encode()).await?.is_none() {
                     continue;
                 }
             }
-            self.required.note_history();
+            self.required.note(feature);
             return Ok(());
         }
     }

@@ -4,6 +4,7 @@
 //! name of a repository or client ever becomes one, so their number is bounded.
 
 mod events;
+mod mirror;
 mod retention;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::logging::dropped_lines;
 
 pub use events::{DeliveryOutcome, EventMetrics};
+pub use mirror::MirrorMetrics;
 
 /// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
 /// which older readers understand too: no family here has a type that only OpenMetrics knows.
@@ -147,6 +149,8 @@ pub struct Metrics {
     connections_cut: Counters<1>,
     /// Those of events.
     pub events: EventMetrics,
+    /// Those of mirrors.
+    pub mirror: MirrorMetrics,
 }
 
 /// How a run of a job ended.
@@ -194,6 +198,7 @@ impl Metrics {
         metrics.register_lifecycle();
         metrics.register_tls();
         metrics.events.register(&mut metrics.registry);
+        metrics.mirror.register(&mut metrics.registry);
         metrics
     }
 
@@ -251,6 +256,7 @@ impl Metrics {
             limited: Family::default(),
             connections_cut: Family::default(),
             events: EventMetrics::default(),
+            mirror: MirrorMetrics::default(),
         }
     }
 
