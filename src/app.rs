@@ -8,12 +8,12 @@ use std::time::Duration;
 use jreg_access::limits::ClientLimits;
 use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
-    JwksFetchError, JwksFetcher, RegistryGate,
+    JwksFetchError, JwksFetcher, RegistryGate, SessionStore,
 };
 use jreg_client::EnvironmentVariables;
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{Api, ApiContext};
+use jreg_http::{Api, ApiContext, NoActivity, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_mirror::Mirrors;
 use jreg_net::acme::{Acme, AcmeError};
@@ -32,7 +32,8 @@ use uuid::Uuid;
 
 use crate::error::StartError;
 use crate::jobs::{
-    self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob, RetentionJob,
+    self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob,
+    PullsMergeJob, ReloadJob, RetentionJob, UsageJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -99,19 +100,21 @@ impl App {
         let registry = options::registry(&settings);
         let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
         let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
-        let registry = registry.with_rules(rules);
+        let registry = registry.with_rules(rules).with_pull_tracking(settings.track_pulls);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let mirror_clock = Arc::clone(&clock);
+        let sessions = Arc::new(SessionStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let guard = match &authorization {
             AuthorizationSource::Settings(fetch) if settings.requires_authentication() => {
                 let (options, fetch) = (options::guard(&settings), Arc::clone(fetch));
                 let (counts, tokens) = (Arc::clone(&metrics), Arc::clone(&access_tokens));
-                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens);
+                let ended = Arc::clone(&sessions);
+                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens, ended);
                 Some(Arc::new(Box::pin(guard).await?))
             }
             _ => None,
@@ -137,10 +140,13 @@ impl App {
             fsck: options::fsck(&settings),
             retention: options::retention(&settings),
             access_tokens,
+            sessions,
             audit: audit.clone(),
         };
         let server = server_options(&settings);
         let options = options::http(&settings);
+        let ui =
+            UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer).with_mirrors(mirrors),
             guard,
@@ -154,6 +160,7 @@ impl App {
             tasks: TaskTracker::new(),
             stopping: CancellationToken::new(),
             readiness: Default::default(),
+            ui,
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
         Ok(Self { context, jobs, workshop, server, acme, lifecycle })
@@ -376,6 +383,9 @@ struct Jobs {
     reaper: ExpiredUploadsJob,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
+    pulls: PullsJob,
+    merger: PullsMergeJob,
+    usage: Option<UsageJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
@@ -415,23 +425,57 @@ impl Jobs {
             holder: holder(),
             is_shared,
         });
+        let pulls = PullsJob { registry: registry.clone(), metrics: Arc::clone(metrics) };
+        let merger = PullsMergeJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            holder: holder(),
+            is_shared,
+        };
         let fsck = settings.fsck_interval.map(|interval| FsckJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: options::fsck(settings),
             interval,
         });
-        let (reloader, renewer, sender, evictor) = Default::default();
-        Self { reaper, collector, retention, fsck, reloader, renewer, sender, evictor }
+        let usage = (settings.usage_metrics > 0).then(|| UsageJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            largest_max: settings.usage_metrics,
+        });
+        let (reloader, renewer, sender, evictor) = (None, None, None, None);
+        Self {
+            reaper,
+            collector,
+            retention,
+            pulls,
+            merger,
+            usage,
+            fsck,
+            reloader,
+            renewer,
+            sender,
+            evictor,
+        }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
+        let (registry, stopped) = (self.reaper.registry.clone(), stopping.clone());
+        tasks.spawn(async move {
+            stopped.cancelled().await;
+            registry.stop_uploads().await;
+        });
         jobs::spawn(self.reaper, tasks, stopping.clone());
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());
         }
         if let Some(retention) = self.retention {
             jobs::spawn(retention, tasks, stopping.clone());
+        }
+        jobs::spawn_pulls(self.pulls, tasks, stopping.clone());
+        jobs::spawn(self.merger, tasks, stopping.clone());
+        if let Some(usage) = self.usage {
+            jobs::spawn(usage, tasks, stopping.clone());
         }
         if let Some(fsck) = self.fsck {
             jobs::spawn(fsck, tasks, stopping.clone());
@@ -496,6 +540,7 @@ async fn serve_until_signal(
         }
     }
     app.follow_hangups()?;
+    let pulls = app.jobs.pulls.clone();
     let running = app.serve(listener)?;
     announce(&settings, running.local_addr());
     signals.next().await;
@@ -507,6 +552,8 @@ async fn serve_until_signal(
         ending = running.shutdown() => ending,
         () = signals.next() => ServerEnding::CutOff,
     };
+    // Of requests that ended since the jobs did.
+    pulls.write_last().await;
     tracing::info!(whole = ending == ServerEnding::Whole, "stopped");
     Ok(ending)
 }

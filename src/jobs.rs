@@ -1,4 +1,4 @@
-//! Background jobs: expired uploads, GC, retention, eviction, fsck, events, reload and certificates.
+//! Background jobs: expired uploads, GC, retention, eviction, pull times, fsck, events, reload and certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -9,9 +9,11 @@ mod events;
 mod fsck;
 mod gc;
 mod mirrors;
+mod pulls;
 mod reload;
 mod retention;
 mod uploads;
+mod usage;
 
 use std::time::Duration;
 
@@ -26,10 +28,13 @@ pub use fsck::FsckJob;
 pub use gc::GcJob;
 pub(crate) use gc::{record_report, report};
 pub use mirrors::EvictionJob;
+pub(crate) use pulls::spawn_pulls;
+pub use pulls::{PullsJob, PullsMergeJob};
 pub use reload::ReloadJob;
 pub use retention::RetentionJob;
 pub(crate) use retention::{RetentionLog, report_retention};
 pub use uploads::ExpiredUploadsJob;
+pub use usage::UsageJob;
 
 /// Delay of the first run, as a fraction of the interval, so that short-lived processes run jobs,
 /// too.

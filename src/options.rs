@@ -9,7 +9,7 @@ use jreg_access::AccessGuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_events::SinkInterest;
-use jreg_http::{HttpOptions, Proxies, Redirects};
+use jreg_http::{HttpOptions, Proxies, PullExceptions, Redirects};
 use jreg_mirror::MirrorLimits;
 use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
@@ -34,6 +34,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
     };
     HttpOptions {
         deletes: settings.deletes,
+        ui: settings.ui,
         public_url: public_url(settings).unwrap_or_default(),
         warnings: settings.warning.iter().map(warning).collect(),
         manifest_bytes_max: settings.manifest_bytes_max,
@@ -52,11 +53,16 @@ pub fn http(settings: &Settings) -> HttpOptions {
             agents_except: settings.redirect_agents_except.clone(),
             expiry: settings.redirect_expiry,
         },
+        listens_on_loopback: settings.listen.ip().to_canonical().is_loopback(),
         proxies: Proxies {
             trusted: settings.trusted_proxies.clone(),
             header: settings.forwarded_header,
         },
         mirrors: mirror_names(settings),
+        pulls: PullExceptions {
+            identities: settings.pulls_identities_except.clone(),
+            agents: settings.pulls_agents_except.clone(),
+        },
     }
 }
 
@@ -154,6 +160,8 @@ pub fn guard(settings: &Settings) -> AccessGuardOptions {
         htpasswd: settings.htpasswd.as_ref().map(PathBuf::from),
         policy: settings.policy.as_ref().map(PathBuf::from),
         anonymous_pull: settings.anonymous_pull,
+        admins: settings.admins.clone(),
+        login_clients: settings.login_clients.clone(),
         token_service: settings.token_service,
         token_realm: realm.map(PublicUrl::as_str).map(str::to_owned),
         token_audience: settings.token_audience.clone(),

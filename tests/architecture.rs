@@ -66,6 +66,11 @@ fn lifecycle_rules_are_values_without_io() {
 }
 
 #[test]
+fn pages_are_values_without_io() {
+    depends_on_none_of("ui", &IO);
+}
+
+#[test]
 fn stores_know_nothing_of_registries() {
     depends_on_none_of(
         "storage",
@@ -107,13 +112,14 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
     ("auth", &["oci"]),
     ("client", &["auth", "oci"]),
     ("lifecycle", &["oci", "units"]),
+    ("ui", &["oci"]),
     ("registry", &["lifecycle", "oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
@@ -125,7 +131,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "mirror", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "mirror", "net", "oci", "registry", "storage", "telemetry"]),
+    ("http", &["access", "auth", "mirror", "net", "oci", "registry", "storage", "telemetry", "ui"]),
 ];
 
 #[test]
@@ -140,7 +146,7 @@ fn crates_know_only_those_below_them() {
 }
 
 /// Which modules of the root crate a module may use, so that they have no circles.
-const MODULES: [(&str, &[&str]); 11] = [
+const MODULES: &[(&str, &[&str])] = &[
     ("bucket", &[]),
     ("folder", &[]),
     ("error", &["bucket", "folder"]),
@@ -155,10 +161,11 @@ const MODULES: [(&str, &[&str]); 11] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 37] = [
+const HTTP_MODULES: &[(&str, &[&str])] = &[
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
+    ("pulls", &[]),
     ("reading", &[]),
     ("readiness", &[]),
     ("request_id", &[]),
@@ -172,10 +179,11 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("redirect", &["error", "headers"]),
     ("byteranges", &["headers"]),
     ("record", &["error", "headers", "observed", "outcome"]),
-    ("options", &["proxies", "redirect"]),
+    ("options", &["proxies", "pulls", "redirect"]),
     ("body", &["observed", "options"]),
     ("call", &["body"]),
-    ("context", &["options", "page", "readiness", "record"]),
+    ("ui_state", &[]),
+    ("context", &["options", "page", "readiness", "record", "ui_state"]),
     ("base", &["headers"]),
     ("extensions", &["headers"]),
     ("history", &["call", "error", "headers", "page"]),
@@ -185,12 +193,11 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("restores", &["body", "call", "conditional", "error", "headers", "outcome"]),
     ("blobs", &["byteranges", "call", "conditional", "error", "headers", "reading", "redirect"]),
     ("catalog", &["call", "error", "headers", "page"]),
-    ("manifests", &["call", "conditional", "error", "headers", "outcome"]),
+    ("manifests", &["call", "conditional", "error", "headers", "outcome", "pulls"]),
     ("referrers", &["call", "error", "headers", "page"]),
     ("tags", &["call", "error", "headers", "page"]),
     ("token", &["error", "headers", "memory", "observed", "record"]),
     ("uploads", &["body", "call", "error", "headers", "options", "outcome"]),
-    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token"]),
     (
         "api",
         &[
@@ -219,17 +226,27 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
             "uploads",
         ],
     ),
+    ("cookies", &["options", "proxies"]),
+    (
+        "ui",
+        &[
+            "api", "body", "context", "cookies", "error", "headers", "memory", "observed",
+            "record", "ui_state",
+        ],
+    ),
+    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
+const REGISTRY_MODULES: &[(&str, &[&str])] = &[
     ("change", &[]),
     ("event", &["change"]),
     ("fill_progress", &[]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
+    ("unrecorded", &["error", "upload_id"]),
     ("attempts", &["error"]),
     ("content", &["error"]),
     ("options", &["error"]),
@@ -243,6 +260,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
+    ("name_lists", &[]),
     ("part_buffer", &[]),
     ("referrer_cache", &["content"]),
     ("rules", &[]),
@@ -250,6 +268,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ("session_cache", &["session", "upload_id"]),
     ("size_cache", &["fingerprint"]),
     ("quota_ledger", &["fingerprint"]),
+    ("pull_collector", &[]),
     ("suspects", &[]),
     (
         "core",
@@ -264,9 +283,11 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "fingerprint",
             "format",
             "manifest_locks",
+            "name_lists",
             "options",
             "page",
             "part_buffer",
+            "pull_collector",
             "quota_ledger",
             "record",
             "referrer_cache",
@@ -274,6 +295,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "session_cache",
             "size_cache",
             "suspects",
+            "unrecorded",
             "window",
         ],
     ),
@@ -328,7 +350,40 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         ],
     ),
     ("content_sizes", &["core", "error", "fingerprint", "keys", "record", "size_cache"]),
-    ("quota", &["body", "core", "error", "fingerprint", "page", "quota_ledger", "registry"]),
+    (
+        "quota_warning",
+        &["core", "error", "event", "fingerprint", "keys", "quota_ledger", "record", "registry"],
+    ),
+    (
+        "quota",
+        &[
+            "body",
+            "core",
+            "error",
+            "fingerprint",
+            "page",
+            "quota_ledger",
+            "quota_warning",
+            "registry",
+        ],
+    ),
+    (
+        "pulls",
+        &[
+            "attempts",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "fingerprint",
+            "keys",
+            "pull_collector",
+            "record",
+            "registry",
+            "window",
+        ],
+    ),
     (
         "writer",
         &[
@@ -343,6 +398,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "record",
             "rules",
             "session",
+            "unrecorded",
             "upload_bytes",
             "upload_id",
             "window",
@@ -379,6 +435,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "registry",
             "rules",
             "session",
+            "unrecorded",
             "upload",
             "upload_body",
             "upload_id",
@@ -441,10 +498,8 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         "manifest",
         &[
             "attempts",
-            "cache",
             "change",
             "content",
-            "core",
             "damaged",
             "error",
             "keys",
@@ -459,29 +514,23 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         ],
     ),
     (
-        "mirror",
+        "manifest_read",
         &[
-            "body",
-            "budget",
+            "attempts",
+            "cache",
             "content",
             "core",
             "damaged",
             "error",
-            "event",
-            "fill_progress",
-            "format",
             "keys",
-            "link",
             "manifest",
-            "options",
-            "page",
-            "part_buffer",
             "record",
             "registry",
-            "upload_id",
+            "rules",
+            "tag_record",
+            "window",
         ],
     ),
-    ("eviction", &["core", "error", "keys", "manifest", "mirror", "record", "registry"]),
     (
         "manifest_copy",
         &[
@@ -523,10 +572,11 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         &[
             "attempts",
             "change",
+            "damaged",
             "error",
             "keys",
-            "manifest",
             "manifest_copy",
+            "manifest_read",
             "record",
             "registry",
             "tag",
@@ -562,11 +612,14 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "fingerprint",
             "format",
             "keys",
+            "lease",
             "manifest",
             "manifest_copy",
             "manifest_header",
+            "manifest_read",
             "observer",
             "pace",
+            "pulls",
             "record",
             "registry",
             "session",
@@ -582,6 +635,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
         &[
             "change",
             "content",
+            "content_sizes",
             "core",
             "damaged",
             "error",
@@ -589,15 +643,18 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "fsck",
             "keys",
             "link",
-            "manifest",
             "manifest_copy",
+            "manifest_read",
             "observer",
             "pace",
+            "pulls",
+            "quota_warning",
             "reaper",
             "record",
             "registry",
             "rules",
             "session",
+            "size_cache",
             "suspects",
             "tag",
             "tag_record",
@@ -607,14 +664,55 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
     ),
     (
         "explain",
-        &["core", "error", "gc", "keys", "manifest", "record", "registry", "tag_record", "window"],
+        &[
+            "core",
+            "error",
+            "gc",
+            "keys",
+            "manifest_read",
+            "record",
+            "registry",
+            "tag_record",
+            "window",
+        ],
     ),
     ("protect", &["content", "error", "keys", "page", "registry", "tag", "tag_record"]),
+    (
+        "immutable_push",
+        &[
+            "damaged", "error", "keys", "options", "protect", "record", "registry", "rules",
+            "window",
+        ],
+    ),
     (
         "immutable",
         &["error", "keys", "protect", "registry", "rules", "tag", "tag_record", "window"],
     ),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
+    (
+        "mirror",
+        &[
+            "body",
+            "budget",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "fill_progress",
+            "format",
+            "keys",
+            "link",
+            "manifest",
+            "options",
+            "page",
+            "part_buffer",
+            "record",
+            "registry",
+            "upload_id",
+        ],
+    ),
+    ("eviction", &["core", "error", "keys", "manifest_read", "mirror", "record", "registry"]),
     (
         "retention",
         &[
@@ -624,12 +722,29 @@ const REGISTRY_MODULES: [(&str, &[&str]); 67] = [
             "damaged",
             "error",
             "keys",
-            "manifest",
+            "manifest_read",
             "observer",
             "pace",
+            "pulls",
             "record",
             "registry",
             "tag",
+            "tag_record",
+        ],
+    ),
+    (
+        "browse",
+        &[
+            "change",
+            "content",
+            "error",
+            "explain",
+            "gc",
+            "keys",
+            "name_lists",
+            "page",
+            "registry",
+            "retention",
             "tag_record",
         ],
     ),

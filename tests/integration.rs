@@ -26,6 +26,7 @@ mod maintenance;
 mod mirrors;
 mod model;
 mod process;
+mod pulls;
 mod quotas;
 mod restoring;
 mod secrets;

@@ -35,7 +35,10 @@ impl Job for EvictionJob {
             Ok(Ok(lease)) => Box::pin(work_under(&self.registry, lease, self.evict())).await,
             Ok(Err(held)) => tracing::debug!(holder = held.holder, "another instance evicts"),
             Err(error) => {
-                tracing::warn!(error = error_chain(&error), "cannot start eviction; retrying later");
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "cannot start eviction; retrying later"
+                );
             }
         }
     }

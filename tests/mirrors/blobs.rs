@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures::future::join_all;
 use jreg_storage::ErrorKind;
 use jreg_storage::testing::{Call, Fault, FaultyStore};
-use jreg_testkit::upstream::{RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule};
+use jreg_testkit::upstream::{
+    RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
+};
 use jreg_testkit::{Rng, StoreKind, TestServer, sha256};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -42,8 +44,11 @@ async fn concurrent_clients_share_one_request() {
         let upstream = ScriptedUpstream::start().await;
         let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
         upstream.add_rule(
-            UpstreamRule::new(UpstreamFault::Slow { chunk: 256 << 10, pause: Duration::from_millis(30) })
-                .on(RequestKind::BlobGet),
+            UpstreamRule::new(UpstreamFault::Slow {
+                chunk: 256 << 10,
+                pause: Duration::from_millis(30),
+            })
+            .on(RequestKind::BlobGet),
         );
         let server = mirror(&upstream, store.clone(), "").await;
         let client = server.client();
@@ -63,9 +68,11 @@ async fn concurrent_clients_share_one_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_never_reach_their_end_and_are_not_stored() {
     for store in stores() {
-        for fault in
-            [UpstreamFault::WrongBytes, UpstreamFault::ShortBody(1000), UpstreamFault::LongBody(1000)]
-        {
+        for fault in [
+            UpstreamFault::WrongBytes,
+            UpstreamFault::ShortBody(1000),
+            UpstreamFault::LongBody(1000),
+        ] {
             let upstream = ScriptedUpstream::start().await;
             let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
             upstream.add_rule(UpstreamRule::new(fault.clone()).on(RequestKind::BlobGet));
@@ -102,8 +109,11 @@ async fn the_fetch_goes_on_when_its_client_leaves() {
         let upstream = ScriptedUpstream::start().await;
         let (digest, _) = add_blob(&upstream, 1, BLOB_BYTES);
         upstream.add_rule(
-            UpstreamRule::new(UpstreamFault::Slow { chunk: 256 << 10, pause: Duration::from_millis(20) })
-                .on(RequestKind::BlobGet),
+            UpstreamRule::new(UpstreamFault::Slow {
+                chunk: 256 << 10,
+                pause: Duration::from_millis(20),
+            })
+            .on(RequestKind::BlobGet),
         );
         let server = mirror(&upstream, store, "").await;
         let mut wire = server.client().wire().await;
@@ -149,18 +159,24 @@ async fn a_slow_reader_stops_nobody_and_reads_on() {
     for store in stores() {
         let upstream = ScriptedUpstream::start().await;
         let (digest, bytes) = add_blob(&upstream, 1, 12 << 20);
-        let settings = super::settings(&upstream, "", "mirror-window-bytes = \"2MiB\"\nmirror-wait = \"500ms\"");
+        let settings = super::settings(
+            &upstream,
+            "",
+            "mirror-window-bytes = \"2MiB\"\nmirror-wait = \"500ms\"",
+        );
         let spec = jreg_testkit::ServerSpec { settings, ..Default::default() };
         let server = TestServer::start(spec.store(store.clone())).await;
         let client = server.client();
         let mut slow = client.wire().await;
-        let request = jreg_testkit::Request::new("GET", target(&digest)).header("Connection", "close");
+        let request =
+            jreg_testkit::Request::new("GET", target(&digest)).header("Connection", "close");
         slow.write(&request.head("localhost")).await.unwrap();
         slow.response_head().await.unwrap();
         let first = slow.bytes(100_000).await.unwrap();
         let whole = target(&digest);
         let others = join_all((0..8).map(|_| get(&client, &whole)));
-        let others = timeout(Duration::from_secs(60), others).await.expect("the others are not stopped");
+        let others =
+            timeout(Duration::from_secs(60), others).await.expect("the others are not stopped");
         for other in others {
             assert_eq!((other.status, sha256(&other.body)), (200, digest.clone()), "{store:?}");
         }
@@ -177,8 +193,11 @@ async fn slow_readers_take_no_memory_beyond_the_window() {
         let upstream = ScriptedUpstream::start().await;
         let (digest, _) = add_blob(&upstream, 1, 40 << 20);
         upstream.add_rule(
-            UpstreamRule::new(UpstreamFault::Slow { chunk: 1 << 20, pause: Duration::from_millis(10) })
-                .on(RequestKind::BlobGet),
+            UpstreamRule::new(UpstreamFault::Slow {
+                chunk: 1 << 20,
+                pause: Duration::from_millis(10),
+            })
+            .on(RequestKind::BlobGet),
         );
         let settings = super::settings(
             &upstream,
@@ -192,8 +211,8 @@ async fn slow_readers_take_no_memory_beyond_the_window() {
             let (client, digest) = (client.clone(), digest.clone());
             async move {
                 let mut wire = client.wire().await;
-                let request =
-                    jreg_testkit::Request::new("GET", target(&digest)).header("Connection", "close");
+                let request = jreg_testkit::Request::new("GET", target(&digest))
+                    .header("Connection", "close");
                 wire.write(&request.head("localhost")).await.unwrap();
                 wire.response_head().await.unwrap();
                 wire
@@ -227,7 +246,8 @@ async fn a_store_that_fails_costs_no_client_its_bytes() {
     let store = std::sync::Arc::new(FaultyStore::new(memory));
     let server = mirror(&upstream, StoreKind::Given(store.clone()), "").await;
     assert_eq!(plain(&server.client(), "GET", "/v2/").await.status, 200);
-    let is_write = |call: &Call| call.operation.starts_with("put") || call.operation.contains("multi");
+    let is_write =
+        |call: &Call| call.operation.starts_with("put") || call.operation.contains("multi");
     store.inject(Fault::fail(ErrorKind::Unavailable).on(is_write).from_then_on());
     assert_eq!(get(&server.client(), &target(&digest)).await.body, bytes);
     store.heal();

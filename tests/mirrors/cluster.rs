@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jreg_testkit::s3::{S3Server, S3Spec};
-use jreg_testkit::upstream::{RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule};
+use jreg_testkit::upstream::{
+    RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
+};
 use jreg_testkit::{Image, ServerSpec, StoreKind, TestServer};
 
 use super::{get, settings};
@@ -22,8 +24,7 @@ fn image(upstream: &ScriptedUpstream) -> Image {
 async fn instances(bucket: &S3Server, upstream: &ScriptedUpstream) -> Vec<TestServer> {
     let mut servers = Vec::new();
     for _ in 0..INSTANCES {
-        let spec =
-            ServerSpec { settings: settings(upstream, "", ""), ..ServerSpec::default() };
+        let spec = ServerSpec { settings: settings(upstream, "", ""), ..ServerSpec::default() };
         let store: std::sync::Arc<dyn jreg_storage::Store> = bucket.store();
         servers.push(TestServer::start(spec.store(StoreKind::Given(store))).await);
     }
@@ -70,7 +71,9 @@ async fn a_crowd_of_clients_gets_right_bytes_for_a_bounded_number_of_requests() 
     let served = |kind, part: &str| {
         let requests = upstream.requests();
         let served = requests.iter().filter(|request| {
-            request.kind == kind && request.path.contains(part) && [200, 206].contains(&request.status)
+            request.kind == kind
+                && request.path.contains(part)
+                && [200, 206].contains(&request.status)
         });
         served.count()
     };
@@ -114,7 +117,8 @@ async fn an_expired_claim_is_taken_over_and_leaves_nothing() {
     // Half of it comes, and then nothing: the process is killed.
     let half = bytes.slice(..bytes.len() / 2);
     let body = futures::stream::iter([Ok(half)]);
-    let body = futures::StreamExt::boxed(futures::StreamExt::chain(body, futures::stream::pending()));
+    let body =
+        futures::StreamExt::boxed(futures::StreamExt::chain(body, futures::stream::pending()));
     let chunk = UploadChunk::new(None, Some(bytes.len() as u64), body);
     let progress = std::sync::Arc::default();
     let filling = dying.fill_blob(&id, &digest, chunk, &progress);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use jreg_testkit::upstream::{RequestKind, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault, UpstreamRule};
+use jreg_testkit::upstream::{
+    RequestKind, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault, UpstreamRule,
+};
 use jreg_testkit::{Client, Image, StoreKind};
 use tokio::time::sleep;
 
@@ -177,10 +179,14 @@ async fn a_head_of_a_digest_is_forwarded_and_fetches_nothing() {
     let manifest = format!("/v2/docker.io/library/app/manifests/{}", image.manifest.digest());
     let head = plain(&client, "HEAD", &manifest).await;
     assert_eq!(head.status, 200);
-    assert_eq!(head.header("Content-Length"), Some(image.manifest.bytes.len().to_string().as_str()));
+    assert_eq!(
+        head.header("Content-Length"),
+        Some(image.manifest.bytes.len().to_string().as_str())
+    );
     assert_eq!(head.header("Content-Type"), Some(image.manifest.media_type.as_str()));
     let blob = &image.blobs[0];
-    let head = plain(&client, "HEAD", &format!("/v2/docker.io/library/app/blobs/{}", blob.digest())).await;
+    let head =
+        plain(&client, "HEAD", &format!("/v2/docker.io/library/app/blobs/{}", blob.digest())).await;
     assert_eq!(head.header("Content-Length"), Some(blob.bytes.len().to_string().as_str()));
     let counts: Vec<_> = upstream.counts().into_iter().collect();
     assert_eq!(counts, [(RequestKind::ManifestHead, 1), (RequestKind::BlobHead, 1)]);

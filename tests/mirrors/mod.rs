@@ -10,7 +10,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use jreg_config::{Settings, read_file};
-use jreg_testkit::upstream::{ScriptedUpstream};
+use jreg_testkit::upstream::ScriptedUpstream;
 use jreg_testkit::{Client, Image, Request, Response, ServerSpec, StoreKind, TestServer};
 
 /// Settings with a mirror of `docker.io` at this address, and further keys of its table.
@@ -23,7 +23,11 @@ pub(crate) fn settings(upstream: &ScriptedUpstream, table: &str, others: &str) -
 }
 
 /// A server with such a mirror.
-pub(crate) async fn mirror(upstream: &ScriptedUpstream, store: StoreKind, table: &str) -> TestServer {
+pub(crate) async fn mirror(
+    upstream: &ScriptedUpstream,
+    store: StoreKind,
+    table: &str,
+) -> TestServer {
     let spec = ServerSpec { settings: settings(upstream, table, ""), ..ServerSpec::default() };
     TestServer::start(spec.store(store)).await
 }

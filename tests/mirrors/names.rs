@@ -1,7 +1,7 @@
 //! By which names clients reach a mirror.
 
+use jreg_testkit::StoreKind;
 use jreg_testkit::upstream::{RequestKind, ScriptedUpstream};
-use jreg_testkit::{StoreKind};
 
 use super::{add_image, get, mirror, plain, pull};
 
@@ -55,7 +55,10 @@ async fn local_names_and_unknown_namespaces_are_not_asked_for() {
     let client = server.client();
     for target in ["/v2/library/app/manifests/v1", "/v2/library/app/manifests/v1?ns=quay.io"] {
         let absent = get(&client, target).await;
-        assert_eq!((absent.status, absent.error_code().as_deref()), (404, Some("MANIFEST_UNKNOWN")));
+        assert_eq!(
+            (absent.status, absent.error_code().as_deref()),
+            (404, Some("MANIFEST_UNKNOWN"))
+        );
     }
     let refusing = super::settings(&upstream, "", "unknown-ns = \"refuse\"");
     let spec = jreg_testkit::ServerSpec { settings: refusing, ..Default::default() };
@@ -118,7 +121,8 @@ async fn tags_that_clients_pushed_before_win() {
     assert_eq!(before.client().send(request).await.status, 201);
     before.stop().await;
     let settings = super::settings(&upstream, "", "");
-    let server = jreg_testkit::TestServer::start(jreg_testkit::ServerSpec { settings, ..spec() }).await;
+    let server =
+        jreg_testkit::TestServer::start(jreg_testkit::ServerSpec { settings, ..spec() }).await;
     let client = server.client();
     let served = get(&client, "/v2/docker.io/library/app/manifests/v1").await;
     assert_eq!(served.body, own.bytes);

@@ -46,7 +46,8 @@ impl Authorizer for Fetchers {
 async fn only_those_who_may_fetch_cause_requests() {
     let upstream = ScriptedUpstream::start().await;
     let image = add_image(&upstream, 1);
-    let spec = ServerSpec { settings: settings(&upstream, "fresh = \"0s\"", ""), ..ServerSpec::default() };
+    let spec =
+        ServerSpec { settings: settings(&upstream, "fresh = \"0s\"", ""), ..ServerSpec::default() };
     let server = TestServer::start(spec.authorizer(Fetchers)).await;
     let client = server.client();
     let (name, digest) = ("/v2/docker.io/library/app", image.manifest.digest());
@@ -130,7 +131,10 @@ async fn a_registry_that_serves_other_bytes_gets_no_link() {
     let spec = ServerSpec { settings: settings(&right, "", &other), ..ServerSpec::default() };
     let server = TestServer::start(spec).await;
     let client = server.client();
-    assert_eq!(get(&client, &format!("/v2/docker.io/library/app/blobs/{digest}")).await.body, bytes);
+    assert_eq!(
+        get(&client, &format!("/v2/docker.io/library/app/blobs/{digest}")).await.body,
+        bytes
+    );
     assert_eq!(get(&client, &format!("/v2/quay.io/library/app/blobs/{digest}")).await.status, 404);
     assert_eq!(wrong.count(RequestKind::BlobGet), 1);
 }

@@ -125,7 +125,8 @@ fn scope_of(right: &Right, route: Option<&MirrorRoute>) -> Option<String> {
         Some(format!("repository:{name}:{actions}"))
     };
     match right {
-        Right::Enter => None,
+        // No token is for administering.
+        Right::Enter | Right::Admin => None,
         Right::List => Some("registry:catalog:*".to_owned()),
         Right::See(name) | Right::Pull(name) | Right::Mount(name) | Right::Fetch(name) => {
             repository(name, "pull")
@@ -197,10 +198,7 @@ mod tests {
         ] {
             let scheme = Scheme::Bearer { realm, service: "jreg".to_owned() };
             let challenge = scheme.challenge(&request_info, &pull, TokenFault::Missing, "");
-            assert_eq!(
-                challenge,
-                format!("Bearer realm=\"{expected}\",service=\"jreg\",{scope}")
-            );
+            assert_eq!(challenge, format!("Bearer realm=\"{expected}\",service=\"jreg\",{scope}"));
         }
     }
 

@@ -62,6 +62,7 @@ impl RefusedAccess {
             Right::Fetch(name) => Some(of(AccessAction::Fetch, Some(name))),
             Right::Push(name) => Some(of(AccessAction::Push, Some(name))),
             Right::Delete(name) => Some(of(AccessAction::Delete, Some(name))),
+            Right::Admin => Some(of(AccessAction::Admin, None)),
         };
         Self { by, actions: action.into_iter().collect(), cause: None }
     }
@@ -139,7 +140,7 @@ const fn verb(action: AccessAction) -> &'static str {
         AccessAction::Delete => "delete from",
         AccessAction::List => "list the repositories",
         AccessAction::Mount => "mount from",
-        AccessAction::Admin => "administer",
+        AccessAction::Admin => "administer the registry",
         AccessAction::Fetch => "fetch for",
     }
 }

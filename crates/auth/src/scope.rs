@@ -34,15 +34,8 @@ pub enum AccessAction {
 
 impl AccessAction {
     /// Every action.
-    pub const ALL: [Self; 7] = [
-        Self::Pull,
-        Self::Push,
-        Self::Delete,
-        Self::List,
-        Self::Mount,
-        Self::Admin,
-        Self::Fetch,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Pull, Self::Push, Self::Delete, Self::List, Self::Mount, Self::Admin, Self::Fetch];
 
     /// The name of the action.
     pub const fn as_str(self) -> &'static str {

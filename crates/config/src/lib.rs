@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod login;
 mod mirrors;
 mod sinks;
 mod value;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_auth::LoginClient;
 use jreg_events::SinkOptions;
 use jreg_mirror::MirrorOptions;
 use jreg_oci::{MediaTypePattern, UnknownNamespace};
@@ -111,11 +113,13 @@ macro_rules! settings {
             pub event_sinks: Vec<SinkOptions>,
             /// Mirrors of other registries, which only the file can set: `[[mirror]]`.
             pub mirrors: Vec<MirrorOptions>,
+            /// OpenID providers for logins in a browser, which only the file can set: `[[login.client]]`.
+            pub login_clients: Vec<LoginClient>,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { event_sinks: Vec::new(), mirrors: Vec::new(), $($($field: $default,)+)+ }
+                Self { event_sinks: Vec::new(), mirrors: Vec::new(), login_clients: Vec::new(), $($($field: $default,)+)+ }
             }
         }
 
@@ -162,6 +166,8 @@ settings! {
             "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
         /// Allow deleting blobs, manifests and tags through the API.
         deletes: bool = true, "on or off", |_| true;
+        /// Serve the web UI below /ui/, and redirect browsers there from /.
+        ui: bool = true, "on or off", |_| true;
         /// External base URL of this registry. Without it, a `Location` header is absolute only if
         /// the request makes scheme and host certain, and a path otherwise.
         public_url: Option<PublicUrl> = None,
@@ -193,6 +199,11 @@ settings! {
         authentication: bool = false, "on or off", |_| true;
         /// Allow anonymous clients to pull and to list.
         anonymous_pull: bool = false, "on or off", |_| true;
+        /// Identity that may administer the registry, besides those that the policy allows the action
+        /// admin; repeatable. Without a policy nobody else may.
+        admins: Vec<String> = Vec::new(),
+            "an identity: a user, or a name made of an issuer's claims, such as company:alice",
+            |names| names.iter().all(|name| is_identity(name));
         /// Allow listening on a non-loopback address without authentication. Every client that
         /// reaches it may pull, push and delete.
         insecure_open: bool = false, "on or off", |_| true;
@@ -364,6 +375,18 @@ settings! {
         /// Minimum time since the last push of a tag before retention removes it.
         retention_delay: Duration = DAY, "a duration up to 365d",
             |delay| *delay <= 365 * DAY;
+        /// Track when tags are pulled also if no rule of the lifecycle file uses pulled_within.
+        track_pulls: bool = false, "on or off", |_| true;
+        /// Identity whose pulls do not count for pulled_within and events, for example a scanner, as
+        /// the audit log names it; repeatable.
+        pulls_identities_except: Vec<String> = Vec::new(), "a name, for example scanner",
+            |all| all.iter().all(|name| !name.is_empty());
+        /// User-Agent prefix of clients whose pulls do not count; repeatable.
+        pulls_agents_except: Vec<String> = Vec::new(), "a prefix, for example trivy/",
+            |all| all.iter().all(|agent| !agent.is_empty());
+        /// Maximum number of repositories whose bytes are metrics: the largest ones; the others are one
+        /// sum. They are counted each hour by reading. 0: none.
+        usage_metrics: usize = 0, "a number up to 1000", |repositories| *repositories <= 1000;
     }
     "Garbage collection and fsck" {
         /// Interval of online garbage collection (GC).
@@ -511,6 +534,10 @@ impl Settings {
     }
 }
 
+fn is_identity(name: &str) -> bool {
+    (1..=512).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 fn is_audience(name: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:/-".contains(&b);
     (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
@@ -647,6 +674,13 @@ pub enum ConfigError {
         place: String,
         why: String,
     },
+    /// An OpenID provider is wrong. Its values are not shown: they may be secrets.
+    #[error("{place}: {why}")]
+    LoginClient {
+        /// The file and key.
+        place: String,
+        why: String,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -706,6 +740,13 @@ impl Settings {
             (self.acme_contact.is_some(), "acme-contact", acme, "acme-domains"),
             (self.acme_ca_file.is_some(), "acme-ca-file", acme, "acme-domains"),
             (self.tls_client_cert_required, "tls-client-cert-required", client_ca, "tls-client-ca"),
+            (
+                !self.login_clients.is_empty(),
+                login::CLIENTS,
+                self.public_url.is_some(),
+                "public-url",
+            ),
+            (!self.login_clients.is_empty(), login::CLIENTS, self.policy.is_some(), "policy"),
         ] {
             if given && !other {
                 return Err(ConfigError::Incomplete { given: name, missing });
@@ -731,6 +772,10 @@ impl Settings {
         }
         if assignment.name == mirrors::MIRRORS {
             self.mirrors = mirrors::parse(assignment)?;
+            return Ok(());
+        }
+        if assignment.name == login::CLIENTS {
+            self.login_clients = login::parse(assignment)?;
             return Ok(());
         }
         let Some(key) = KEYS.iter().find(|key| key.name() == assignment.name) else {
@@ -819,6 +864,9 @@ fn file_assignment(
     }
     if name == mirrors::MIRRORS {
         return mirrors::assignment(path, value);
+    }
+    if name == "login" {
+        return login::assignment(path, value);
     }
     let origin = Origin::File(path.to_owned());
     if let Some(values) = texts(value) {

@@ -10,7 +10,7 @@ use jreg_mirror::{MirrorOptions, OnGone};
 use jreg_oci::{MirrorName, MirrorNames, RepositoryName, UnknownNamespace};
 use toml::{Table, Value as TomlValue};
 
-use crate::sinks::{TableFault as Fault, required, text, texts};
+use crate::sinks::{SinkFault as Fault, required, text, texts};
 use crate::value::Value;
 use crate::{Assignment, ConfigError, Origin, nearest, place_in_file};
 
@@ -215,10 +215,7 @@ fn on_gone(table: &Table) -> Result<OnGone, Fault> {
     }
 }
 
-fn patterns(
-    table: &Table,
-    key: &'static str,
-) -> Result<Vec<jreg_oci::RepositoryPattern>, Fault> {
+fn patterns(table: &Table, key: &'static str) -> Result<Vec<jreg_oci::RepositoryPattern>, Fault> {
     parsed(table, key)
 }
 
@@ -255,9 +252,10 @@ fn flag(table: &Table, key: &'static str) -> Result<bool, Fault> {
 fn requests_per_second(table: &Table) -> Result<Option<NonZeroU32>, Fault> {
     let Some(value) = table.get(REQUESTS_PER_SECOND) else { return Ok(None) };
     let number = value.as_integer().and_then(|number| u32::try_from(number).ok());
-    number.and_then(NonZeroU32::new).map(Some).ok_or_else(|| {
-        (Some(REQUESTS_PER_SECOND), "it must be a number, 1 or more".to_owned())
-    })
+    number
+        .and_then(NonZeroU32::new)
+        .map(Some)
+        .ok_or_else(|| (Some(REQUESTS_PER_SECOND), "it must be a number, 1 or more".to_owned()))
 }
 
 #[cfg(test)]

@@ -82,9 +82,9 @@ fn sink_error(path: &std::path::Path, key: &str, why: &str) -> ConfigError {
 }
 
 /// A key, and what is wrong with its value, which is not repeated: it may be a secret.
-pub(crate) type TableFault = (Option<&'static str>, String);
+pub(crate) type SinkFault = (Option<&'static str>, String);
 
-fn sink(table: &Table) -> Result<SinkOptions, TableFault> {
+fn sink(table: &Table) -> Result<SinkOptions, SinkFault> {
     if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
         let meant = nearest(unknown, KEYS.iter().map(|key| (*key).to_owned()));
         let meant = meant.map_or_else(String::new, |key| format!(", did you mean `{key}`?"));
@@ -115,7 +115,7 @@ fn sink(table: &Table) -> Result<SinkOptions, TableFault> {
     Ok(SinkOptions { name, url, format, filter, secrets: secrets(table)?, timeout, ca_file })
 }
 
-fn repositories(table: &Table) -> Result<Vec<RepositoryPattern>, TableFault> {
+fn repositories(table: &Table) -> Result<Vec<RepositoryPattern>, SinkFault> {
     let key = "repositories";
     let patterns = texts(table, key)?.unwrap_or_default();
     let parse = |text: &String| text.parse::<RepositoryPattern>();
@@ -126,7 +126,7 @@ fn repositories(table: &Table) -> Result<Vec<RepositoryPattern>, TableFault> {
 fn actions(
     table: &Table,
     format: SinkFormat,
-) -> Result<Vec<jreg_registry::EventAction>, TableFault> {
+) -> Result<Vec<jreg_registry::EventAction>, SinkFault> {
     let key = "actions";
     let Some(words) = texts(table, key)? else { return Ok(format.default_actions()) };
     let actions = parse_actions(words.iter().map(String::as_str));
@@ -141,7 +141,7 @@ fn actions(
     }
 }
 
-fn secrets(table: &Table) -> Result<Vec<SecretSource>, TableFault> {
+fn secrets(table: &Table) -> Result<Vec<SecretSource>, SinkFault> {
     let values = texts(table, "secret")?.unwrap_or_default();
     let files = texts(table, "secret-file")?.unwrap_or_default();
     let values = values.into_iter().map(|secret| SecretSource::Value(Secret::new(secret)));
@@ -153,11 +153,11 @@ fn secrets(table: &Table) -> Result<Vec<SecretSource>, TableFault> {
     }
 }
 
-pub(crate) fn required(table: &Table, key: &'static str) -> Result<String, TableFault> {
+pub(crate) fn required(table: &Table, key: &'static str) -> Result<String, SinkFault> {
     text(table, key)?.ok_or_else(|| (Some(key), "it is missing".to_owned()))
 }
 
-pub(crate) fn text(table: &Table, key: &'static str) -> Result<Option<String>, TableFault> {
+pub(crate) fn text(table: &Table, key: &'static str) -> Result<Option<String>, SinkFault> {
     match table.get(key) {
         None => Ok(None),
         Some(TomlValue::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
@@ -166,7 +166,7 @@ pub(crate) fn text(table: &Table, key: &'static str) -> Result<Option<String>, T
 }
 
 /// One text, or a list of texts.
-pub(crate) fn texts(table: &Table, key: &'static str) -> Result<Option<Vec<String>>, TableFault> {
+pub(crate) fn texts(table: &Table, key: &'static str) -> Result<Option<Vec<String>>, SinkFault> {
     let wrong = || (Some(key), "it must be a text or a list of texts".to_owned());
     match table.get(key) {
         None => Ok(None),

@@ -9,27 +9,40 @@ use jreg_registry::{BodyError, Error, ManifestPush, MemoryBudget, StoredManifest
 use crate::call::ApiCall;
 use crate::error::ApiError;
 use crate::outcome::AuditOutcome;
+use crate::pulls::PullExceptions;
 use crate::{conditional, headers};
 
 /// Responds with the stored bytes and media type. `Accept` is ignored: an existing manifest is
 /// never 404 because the client did not list its type.
-pub(crate) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    call: ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+) -> Result<Response, ApiError> {
     if let Some(mirror) = call.access.mirrored()? {
         let mirrored = mirror.manifest(reference, RequestedMethod::Get).await?;
         return Ok(found_mirrored(&call, reference, &mirrored));
     }
     let manifest = call.access.manifest_get(reference).await?;
+    exceptions.record(&call, reference, &manifest);
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &ManifestFacts::of(&manifest), body))
 }
 
-pub(crate) async fn head(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn head(
+    call: ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+) -> Result<Response, ApiError> {
     if let Some(mirror) = call.access.mirrored()? {
         let mirrored = mirror.manifest(reference, RequestedMethod::Head).await?;
         let mirrored = MirroredManifest { manifest: None, ..mirrored };
         return Ok(found_mirrored(&call, reference, &mirrored));
     }
     let manifest = call.access.manifest_stat(reference).await?;
+    if let Reference::Tag(_) = reference {
+        exceptions.record(&call, reference, &manifest);
+    }
     Ok(found(&call, reference, &ManifestFacts::of(&manifest), Body::empty()))
 }
 
@@ -50,7 +63,8 @@ impl<'a> ManifestFacts<'a> {
 fn found_mirrored(call: &ApiCall, reference: &Reference, mirrored: &MirroredManifest) -> Response {
     let MirroredManifest { digest, media_type, size_bytes, manifest, warning } = mirrored;
     let facts = ManifestFacts { digest, media_type, size_bytes: *size_bytes };
-    let body = manifest.as_ref().map_or_else(Body::empty, |stored| Body::from(stored.bytes.clone()));
+    let body =
+        manifest.as_ref().map_or_else(Body::empty, |stored| Body::from(stored.bytes.clone()));
     let mut response = found(call, reference, &facts, body);
     if let Some(warning) = warning {
         response.headers_mut().append(header::WARNING, headers::stale_warning(warning));
@@ -129,6 +143,9 @@ pub(crate) async fn put(
     }
     for refused in &pushed.refused {
         map.append(header::WARNING, headers::warning(&refused.to_string()));
+    }
+    for usage in &pushed.nearly_used {
+        map.append(header::WARNING, headers::warning(&usage.to_string()));
     }
     if !pushed.transitions.is_empty() {
         response.extensions_mut().insert(AuditOutcome::TagsChanged(pushed.transitions));

@@ -7,6 +7,7 @@ use jreg_oci::MirrorNames;
 use jreg_registry::MemoryBudget;
 
 use crate::proxies::Proxies;
+use crate::pulls::PullExceptions;
 use crate::redirect::Redirects;
 
 /// The chunk size that clients are asked for (`OCI-Chunk-Min-Length`), in bytes. Smaller chunks
@@ -18,6 +19,8 @@ pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 pub struct HttpOptions {
     /// Whether content may be deleted.
     pub deletes: bool,
+    /// Whether the web UI is served.
+    pub ui: bool,
     /// What goes before the paths of Location and Link; empty, or an address without a slash at
     /// its end.
     pub public_url: String,
@@ -43,16 +46,21 @@ pub struct HttpOptions {
     pub retry_after: Duration,
     /// Which blobs are redirected to the store, and for which clients.
     pub redirects: Redirects,
+    /// Whether the listener is on a loopback address: pages have cookies without TLS then.
+    pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
     /// The names of mirrored registries.
     pub mirrors: MirrorNames,
+    /// Whose pulls do not count.
+    pub pulls: PullExceptions,
 }
 
 impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             deletes: true,
+            ui: true,
             public_url: String::new(),
             warnings: Vec::new(),
             manifest_bytes_max: 4 << 20,
@@ -65,8 +73,10 @@ impl Default for HttpOptions {
             drain_bytes_max: 8 << 20,
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
+            listens_on_loopback: true,
             proxies: Proxies::default(),
             mirrors: MirrorNames::default(),
+            pulls: PullExceptions::default(),
         }
     }
 }

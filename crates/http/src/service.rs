@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::observed::ObservedRequest;
 use crate::routes::{Document, Route};
 use crate::token::{self, ScopeNames, TokenEndpoint};
-use crate::{headers, memory, routes};
+use crate::{headers, memory, routes, ui};
 
 /// Responds to a request for a fixed path.
 pub(crate) async fn respond(
@@ -24,13 +24,23 @@ pub(crate) async fn respond(
 ) -> Result<Response, ApiError> {
     check_method(route, &request)?;
     match route.document {
-        Document::Root => Ok(text("text/plain; charset=utf-8", ROOT)),
+        Document::Root => Ok(root(context, request.headers())),
         Document::Live => Ok(live()),
         Document::Ready => ready(context).await,
         Document::Metrics => metrics(context, observed, request.headers()),
         Document::Token => token::respond(token_endpoint(context, None), observed, request).await,
         Document::OpenApi => Ok(text("application/yaml", OPENAPI)),
     }
+}
+
+/// A browser opens the UI; other clients get text.
+fn root(context: &ApiContext, headers: &HeaderMap) -> Response {
+    if context.options.ui && ui::wants_page(headers) {
+        return ui::redirect_home(context);
+    }
+    let mut response = text("text/plain; charset=utf-8", ROOT);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 fn check_method(route: &Route, request: &Request) -> Result<(), ApiError> {
@@ -55,7 +65,10 @@ pub(crate) async fn respond_to_mirror_token(
     token::respond(token_endpoint(context, Some(mirror)), observed, request).await
 }
 
-fn token_endpoint<'a>(context: &'a ApiContext, mirror: Option<&'a MirrorName>) -> TokenEndpoint<'a> {
+fn token_endpoint<'a>(
+    context: &'a ApiContext,
+    mirror: Option<&'a MirrorName>,
+) -> TokenEndpoint<'a> {
     TokenEndpoint {
         names: ScopeNames { mirrors: &context.options.mirrors, route: mirror },
         guard: context.guard.as_deref(),
@@ -77,6 +90,7 @@ const ROOT: &str = concat!(
   docker pull <this address>/<name>:<tag>
 
 /v2/            the registry's API
+/ui/            the web UI, if it is on
 /token          tokens for those who log in, if that is on
 /openapi.yaml   the API's OpenAPI document
 /livez /readyz  health
@@ -128,6 +142,7 @@ fn metrics(
     if let Some(mirrors) = context.gate.mirrors() {
         mirrors.update_metrics();
     }
+    metrics.usage.set_quotas(&context.gate.quota_usage());
     let response = text(content_type, metrics.render(&context.gate.usage()));
     memory::hold_response(&context.response_memory, observed.network(), metrics, response)
 }

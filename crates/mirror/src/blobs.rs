@@ -17,6 +17,7 @@ use crate::error::outcome_of;
 use crate::flight::{BlobFlight, FlightHead};
 use crate::own_stream::{OwnHash, OwnStream};
 use crate::reader::{FlightReader, ReaderSource, refused};
+use crate::service::MirrorShared;
 use crate::{MirrorError, MirrorLimits, MirrorRepository, RequestedMethod};
 
 /// For how long a claim to store a blob holds, and how often it is renewed.
@@ -91,6 +92,20 @@ impl BlobFlights {
     }
 }
 
+/// Ends a flight, and forgets it, however its task ends.
+struct EndingFlight<'a> {
+    shared: &'a MirrorShared,
+    key: FlightKey,
+    flight: &'a Arc<BlobFlight>,
+}
+
+impl Drop for EndingFlight<'_> {
+    fn drop(&mut self) {
+        self.flight.end();
+        self.shared.flights.remove(&self.key, self.flight);
+    }
+}
+
 fn in_kib(bytes: u64) -> u32 {
     u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
 }
@@ -107,7 +122,7 @@ impl StreamedBlob {
     ) -> Result<impl Stream<Item = Result<Bytes, MirrorError>> + Send + use<>, MirrorError> {
         let Self { flight, source, digest, size_bytes } = self;
         // What has yet to come for long is asked for alone.
-        let near = |flight: &Arc<BlobFlight>| range.start <= flight.end();
+        let near = |flight: &Arc<BlobFlight>| range.start <= flight.come();
         let reading = match flight.filter(near) {
             Some(flight) => {
                 BlobReading::Flight(Box::new(FlightReader::new(flight, source, size_bytes, range)))
@@ -141,9 +156,10 @@ impl BlobReading {
     async fn next(mut self) -> Result<Option<(Bytes, Self)>, MirrorError> {
         let next = match &mut self {
             Self::Flight(reader) => reader.next().await?,
-            Self::Own(own) => own.next().await.map_err(|error| MirrorError::BadGateway {
-                error: error.to_string(),
-            })?,
+            Self::Own(own) => own
+                .next()
+                .await
+                .map_err(|error| MirrorError::BadGateway { error: error.to_string() })?,
         };
         Ok(next.map(|bytes| (bytes, self)))
     }
@@ -163,7 +179,8 @@ impl MirrorRepository {
         }
         self.check_blob(digest, may_fetch)?;
         let key = (self.name().clone(), digest.clone());
-        let in_flight = self.shared.flights.table().get(&key).and_then(|flight| flight.size_bytes());
+        let in_flight =
+            self.shared.flights.table().get(&key).and_then(|flight| flight.size_bytes());
         if let Some(size_bytes) = in_flight {
             return Ok(size_bytes);
         }
@@ -196,8 +213,8 @@ impl MirrorRepository {
             FlightHead::Begun { size_bytes } => (Some(flight), size_bytes),
             FlightHead::Busy => {
                 let size = self.registry.client.head_blob(&self.upstream, digest).await;
-                let size = size
-                    .map_err(|error| self.refused_blob(digest, RequestedMethod::Get, &error))?;
+                let size =
+                    size.map_err(|error| self.refused_blob(digest, RequestedMethod::Get, &error))?;
                 (None, size)
             }
             FlightHead::Failed(error) => {
@@ -234,9 +251,7 @@ impl MirrorRepository {
             Some(crate::UpstreamOutcome::RepositoryRefused) => {
                 Err(MirrorError::NameUnknown { name: name.clone() })
             }
-            Some(_) => {
-                Err(MirrorError::BlobUnknown { name: name.clone(), digest: digest.clone() })
-            }
+            Some(_) => Err(MirrorError::BlobUnknown { name: name.clone(), digest: digest.clone() }),
             None => Ok(()),
         }
     }
@@ -270,6 +285,8 @@ impl MirrorRepository {
 
     /// Fetches a blob, stores it, and forgets the flight.
     async fn fly(&self, flight: &Arc<BlobFlight>) {
+        let key = (self.name().clone(), flight.digest.clone());
+        let _ending = EndingFlight { shared: &self.shared, key, flight };
         let mut storing = None;
         if let Some((blob, size_bytes)) = self.take_off(flight).await {
             let (mirror, of) = (self.clone(), Arc::clone(flight));
@@ -285,8 +302,6 @@ impl MirrorRepository {
         if flight.is_linked() {
             sleep(LINGER).await;
         }
-        let key = (self.name().clone(), flight.digest.clone());
-        self.shared.flights.remove(&key, flight);
     }
 
     /// Sends the request. `None`: the flight has ended.

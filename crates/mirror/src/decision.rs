@@ -227,13 +227,13 @@ impl MirrorAction {
 /// The table, as Markdown: a row for each stored state and response, a column for each kind of request.
 /// Where `on-gone` makes a difference, both are said.
 pub fn table() -> String {
-    let mut table = "| stored | the registry says | HEAD tag | GET tag | HEAD digest | GET digest |\n\
+    let mut table =
+        "| stored | the registry says | HEAD tag | GET tag | HEAD digest | GET digest |\n\
                      | --- | --- | --- | --- | --- | --- |\n"
-        .to_owned();
+            .to_owned();
     let cell = |local, upstream, reference, method| {
-        let action = |on_gone| {
-            decide(DecisionInput { local, upstream, reference, method, on_gone }).words()
-        };
+        let action =
+            |on_gone| decide(DecisionInput { local, upstream, reference, method, on_gone }).words();
         match (action(OnGone::NotFound), action(OnGone::Keep)) {
             (usual, keep) if usual == keep => usual.to_owned(),
             (usual, keep) => format!("{usual}; `on-gone = \"keep\"`: {keep}"),
@@ -313,7 +313,10 @@ mod tests {
             );
             let is_kept =
                 input.upstream == UpstreamOutcome::NotFound && input.on_gone == OnGone::Keep;
-            assert!(is_outage && input.local == LocalState::Stale || is_kept, "{input:?} {action:?}");
+            assert!(
+                is_outage && input.local == LocalState::Stale || is_kept,
+                "{input:?} {action:?}"
+            );
         }
     }
 
@@ -331,7 +334,8 @@ mod tests {
 
     #[test]
     fn nothing_is_fetched_for_a_client_that_may_not() {
-        for (input, action) in all().filter(|(input, _)| input.upstream == UpstreamOutcome::NotAsked)
+        for (input, action) in
+            all().filter(|(input, _)| input.upstream == UpstreamOutcome::NotAsked)
         {
             assert!(!matches!(action, MirrorAction::Fetch | MirrorAction::Forward), "{input:?}");
         }

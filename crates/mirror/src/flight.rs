@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use jreg_client::{UpstreamBlob, UpstreamError};
+use jreg_client::{UpstreamBlob, UpstreamError, UpstreamErrorKind};
 use jreg_oci::Digest;
 use jreg_registry::{BodyError, BodyStream, FillProgress};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -39,7 +39,9 @@ pub(crate) struct BlobFlight {
 #[derive(Clone, Debug)]
 pub(crate) enum FlightHead {
     /// Its bytes are coming.
-    Begun { size_bytes: u64 },
+    Begun {
+        size_bytes: u64,
+    },
     /// There is no memory for it: whoever wants it reads it alone.
     Busy,
     Failed(UpstreamError),
@@ -161,7 +163,7 @@ impl BlobFlight {
     }
 
     /// How far the bytes have come.
-    pub(crate) fn end(&self) -> u64 {
+    pub(crate) fn come(&self) -> u64 {
         self.state().end
     }
 
@@ -190,6 +192,22 @@ impl BlobFlight {
             state.clear();
         }
         self.changed();
+    }
+
+    /// Ends it where nobody else will: the task that fetched it has stopped.
+    pub(crate) fn end(&self) {
+        let is_over = {
+            let state = self.state();
+            let is_known = !matches!(state.verdict, Verdict::Unknown);
+            state.store == StoreState::Linked
+                || is_known
+                || matches!(state.head, Some(FlightHead::Busy | FlightHead::Failed(_)))
+        };
+        if !is_over {
+            let why = "the fetch of a blob was stopped".into();
+            let kind = UpstreamErrorKind::Unavailable { why };
+            self.fail(UpstreamError { host: "".into(), kind });
+        }
     }
 
     /// The repository links the blob: whoever wants bytes has them from there.
@@ -241,7 +259,7 @@ impl BlobFlight {
                     return self.changed();
                 }
                 Ok(None) => {
-                    let why = jreg_client::UpstreamErrorKind::Protocol {
+                    let why = UpstreamErrorKind::Protocol {
                         why: "the body has another length than its head says".into(),
                     };
                     return self.fail(UpstreamError { host: "".into(), kind: why });

@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Maximum number of lists of referrers that are remembered.
-const LISTS_MAX: usize = 4096;
-/// The longest list that is remembered.
-const REMEMBERED_REFERRERS_MAX: usize = 256;
+const LISTS_MAX: usize = 1024;
+/// The largest list that is remembered, in bytes of its JSON.
+const REMEMBERED_BYTES_MAX: usize = 64 * 1024;
 
 const WARNING: &str = "the registry that is mirrored does not confirm this list now";
 
@@ -66,7 +66,8 @@ impl ReferrersMemo {
     }
 
     fn set(&self, key: ListKey, list: &Arc<[Descriptor]>) {
-        match list.len() <= REMEMBERED_REFERRERS_MAX {
+        let bytes = serde_json::to_vec(&**list).map_or(usize::MAX, |json| json.len());
+        match bytes <= REMEMBERED_BYTES_MAX {
             true => self.lists.insert(key, (Arc::clone(list), self.clock.monotonic())),
             false => {
                 self.lists.remove(&key);
@@ -178,7 +179,8 @@ impl MirrorRepository {
                     Ok(listed) => {
                         // Not every registry says it by name; then the order of the page counts.
                         let last = || listed.items.last().map(ToString::to_string);
-                        let next = listed.next.as_ref().and_then(|next| last_of(next).or_else(last));
+                        let next =
+                            listed.next.as_ref().and_then(|next| last_of(next).or_else(last));
                         return Ok(MirroredTags { tags: listed.items, next, warning: None });
                     }
                     Err(error) => (outcome_of(&error), Some(error)),
@@ -192,7 +194,9 @@ impl MirrorRepository {
             return Err(self.list_failure(action, error.as_ref()));
         }
         let next = stored.next;
-        let warning = Some("the registry that is mirrored does not respond now: only the tags that were pulled here are listed");
+        let warning = Some(
+            "the registry that is mirrored does not respond now: only the tags that were pulled here are listed",
+        );
         Ok(MirroredTags { tags: stored.items, next, warning })
     }
 }

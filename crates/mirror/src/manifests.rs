@@ -162,7 +162,8 @@ impl MirrorRepository {
         let options = &self.registry.options;
         let is_evicted = options.keep.is_some() || options.bytes_max.is_some();
         if is_evicted && self.shared.remembered.is_touch_due(self.name(), digest) {
-            let (repository, reference) = (self.repository.clone(), Reference::Digest(digest.clone()));
+            let (repository, reference) =
+                (self.repository.clone(), Reference::Digest(digest.clone()));
             tokio::spawn(async move {
                 let touched = repository.manifest_get(&reference, TouchPolicy::IfOld).await;
                 if let Err(error) = touched {
@@ -210,7 +211,10 @@ impl MirrorRepository {
     }
 
     /// A manifest of the store.
-    async fn found(&self, reference: &Reference) -> Result<Option<Arc<StoredManifest>>, MirrorError> {
+    async fn found(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<Arc<StoredManifest>>, MirrorError> {
         match self.repository.manifest_get(reference, TouchPolicy::Never).await {
             Ok(manifest) => Ok(Some(manifest)),
             // One that cannot be decoded is fetched again.

@@ -234,11 +234,7 @@ pub(crate) fn refused(
     failure(action, repository, Some(error), absent)
 }
 
-async fn read_file(
-    file: &Arc<OpenFile>,
-    start: u64,
-    end: u64,
-) -> Result<Bytes, MirrorError> {
+async fn read_file(file: &Arc<OpenFile>, start: u64, end: u64) -> Result<Bytes, MirrorError> {
     let length = usize::try_from(end.saturating_sub(start)).unwrap_or_default();
     let file = Arc::clone(file);
     let reading = tokio::task::spawn_blocking(move || {

@@ -16,6 +16,8 @@ const CHECKED_MAX: usize = 50_000;
 const SIZES_MAX: usize = 100_000;
 /// How often a manifest that is used is touched.
 const TOUCH_INTERVAL: Duration = Duration::from_secs(6 * 3600);
+/// The largest manifest whose descriptors are remembered.
+const PARSED_BYTES_MAX: usize = 256 * 1024;
 /// How deep a manifest is searched for descriptors.
 const NESTING_MAX: usize = 8;
 
@@ -97,6 +99,9 @@ impl Remembered {
 
     /// Takes the sizes from the descriptors of a manifest.
     pub(crate) fn note_sizes(&self, name: &RepositoryName, manifest: &[u8]) {
+        if manifest.len() > PARSED_BYTES_MAX {
+            return;
+        }
         if let Ok(document) = serde_json::from_slice(manifest) {
             each_descriptor(&document, NESTING_MAX, &mut |digest, size| {
                 self.sizes.insert((name.clone(), digest), size);

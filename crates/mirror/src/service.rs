@@ -5,9 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_client::{
-    EnvironmentVariables, UpstreamClient, UpstreamOptions, UpstreamSetupError,
-};
+use jreg_client::{EnvironmentVariables, UpstreamClient, UpstreamOptions, UpstreamSetupError};
 use jreg_oci::{MirrorNames, MirrorNamesError, RepositoryName, UnknownNamespace};
 use jreg_registry::{LIST_KEYS_MAX, MirrorRoom, PageRequest, Registry, Repository};
 use jreg_storage::Clock;

@@ -55,6 +55,7 @@ pub use mirror_names::{
     MirrorName, MirrorNames, MirrorNamesError, MirrorRoute, NamedBy, UnknownNamespace,
 };
 pub use name::{InvalidName, NAME_CHARS_MAX, RepositoryName};
+pub use percent::decode as percent_decode;
 pub use range::{ContentRange, InvalidContentRange, RANGES_MAX, RangeHeader, Ranges};
 pub use reference::{InvalidReference, Reference};
 pub use repository_pattern::{InvalidRepositoryPattern, RepositoryPattern};

@@ -280,11 +280,14 @@ mod tests {
     #[test]
     fn paths_before_v2_are_those_of_prefixes_only() {
         let names = names();
-        let rest = |path| names.split_path(path).map(|(mirror, rest)| (mirror.prefix.as_str(), rest));
+        let rest =
+            |path| names.split_path(path).map(|(mirror, rest)| (mirror.prefix.as_str(), rest));
         assert_eq!(rest("/docker.io/v2/"), Some(("docker.io", "/v2/")));
         assert_eq!(rest("/cache/ghcr/v2/a/tags/list"), Some(("cache/ghcr", "/v2/a/tags/list")));
         assert_eq!(rest("/docker.io/token"), Some(("docker.io", "/token")));
-        for path in ["/v2/", "/docker.io", "/docker.io/v2x", "/docker.io/metrics", "/quay.io/v2/", "/"] {
+        for path in
+            ["/v2/", "/docker.io", "/docker.io/v2x", "/docker.io/metrics", "/quay.io/v2/", "/"]
+        {
             assert_eq!(rest(path), None, "{path}");
         }
     }

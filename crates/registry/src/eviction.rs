@@ -13,7 +13,7 @@ use jreg_oci::{Digest, Manifest, ReferenceKind, RepositoryName};
 
 use crate::core::Core;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
+use crate::manifest_read::verified;
 use crate::mirror::MirrorTagRecord;
 use crate::record::{Link, ManifestRecord};
 use crate::{Error, Registry, Result};
@@ -126,12 +126,13 @@ impl Core {
         let mut pages = self.list_pages(format!("{}{prefix}/", keys::REPOSITORIES));
         while let Some(page) = pages.next().await? {
             now = now.max(page.date);
-            let found = page.entries.iter().filter_map(|entry| match ParsedKey::parse(&entry.key) {
-                Some(ParsedKey::Manifest(name, digest)) => {
-                    Some((name, digest, entry.last_modified))
-                }
-                _ => None,
-            });
+            let found =
+                page.entries.iter().filter_map(|entry| match ParsedKey::parse(&entry.key) {
+                    Some(ParsedKey::Manifest(name, digest)) => {
+                        Some((name, digest, entry.last_modified))
+                    }
+                    _ => None,
+                });
             let reads = found.map(|(name, digest, written)| self.used(name, digest, written));
             let reads: Vec<_> = reads.collect();
             let reads = stream::iter(reads).buffered(self.reads_in_flight_max());
@@ -187,7 +188,9 @@ impl Core {
             });
             let reads = tags.map(|(key, name)| async move {
                 match self.read::<MirrorTagRecord>(&key).await {
-                    Ok(read) => Ok(read.map(|read| ((name, read.value.digest), read.last_modified))),
+                    Ok(read) => {
+                        Ok(read.map(|read| ((name, read.value.digest), read.last_modified)))
+                    }
                     Err(Error::Damaged { .. }) => Ok(None),
                     Err(error) => Err(error),
                 }

@@ -32,6 +32,9 @@ pub(crate) struct FormatMarker {
     pub(crate) format: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     requires: Vec<String>,
+    /// Whether pulls were ever tracked. An instance that does not track them has to say so only then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pulls: bool,
     /// What this program does not know.
     #[serde(flatten)]
     further: BTreeMap<String, serde_json::Value>,
@@ -41,7 +44,7 @@ impl FormatMarker {
     /// That of a new store.
     pub(crate) fn new() -> Self {
         let requires = vec![StoreFeature::HISTORY.0.to_owned()];
-        Self { format: FORMAT_VERSION, requires, further: BTreeMap::new() }
+        Self { format: FORMAT_VERSION, requires, pulls: false, further: BTreeMap::new() }
     }
 
     /// The marker in some bytes, if they are one.
@@ -56,6 +59,11 @@ impl FormatMarker {
     /// Adds a feature.
     pub(crate) fn require(&mut self, feature: StoreFeature) {
         self.requires.push(feature.0.to_owned());
+    }
+
+    /// Notes that pulls are tracked. Whether that is new.
+    pub(crate) fn note_pulls(&mut self) -> bool {
+        !std::mem::replace(&mut self.pulls, true)
     }
 
     pub(crate) fn requires(&self, feature: StoreFeature) -> bool {
@@ -74,27 +82,33 @@ impl FormatMarker {
 pub(crate) struct RequiredFeatures {
     history: AtomicBool,
     mirror: AtomicBool,
+    /// Pulls were tracked at some time.
+    pulls: AtomicBool,
 }
 
 impl RequiredFeatures {
     pub(crate) fn of(marker: &FormatMarker) -> Self {
         let required = Self::default();
+        required.note(marker);
+        required
+    }
+
+    /// Takes over what a marker says.
+    pub(crate) fn note(&self, marker: &FormatMarker) {
         for feature in StoreFeature::KNOWN {
-            if marker.requires(feature) {
-                required.note(feature);
+            if let Some(flag) = self.flag(feature) {
+                flag.fetch_or(marker.requires(feature), Ordering::Relaxed);
             }
         }
-        required
+        self.pulls.fetch_or(marker.pulls, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_pulls(&self) -> bool {
+        self.pulls.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has(&self, feature: StoreFeature) -> bool {
         self.flag(feature).is_some_and(|flag| flag.load(Ordering::Relaxed))
-    }
-
-    pub(crate) fn note(&self, feature: StoreFeature) {
-        if let Some(flag) = self.flag(feature) {
-            flag.store(true, Ordering::Relaxed);
-        }
     }
 
     fn flag(&self, feature: StoreFeature) -> Option<&AtomicBool> {

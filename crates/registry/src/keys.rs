@@ -24,9 +24,14 @@
 //! events/sinks/<name>                                  how far a sink has been sent the log
 //! events/dead/<name>/<ulid>                            an event that a sink refused for good
 //! events/lease                                         the instance that sends events
+//! pulls/<hour>/<instance>-<ulid>                       what one instance saw pulled
+//! pulls/times/<aa>                                     when tags were pulled last
+//! pulls/since                                          since when no pull was missed
+//! pulls/lease                                          the instance that merges them
 //! auth/keys                                            the keys that sign access tokens
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
+//! auth/sessions/<hex>                                  when the logins of an identity ended (SHA-256 of its name)
 //! auth/acme/<what>                                     the certificate of TLS, and how it is got
 //! quarantine/<ulid>/<key>                              what fsck quarantined
 //! ```
@@ -35,7 +40,7 @@
 //! whole name as one component: `-`, `.` and `/` are written `!`, `-` and `.`, which keeps its
 //! length and, among names, the byte order.
 
-use jreg_oci::{Digest, RepositoryName, Tag};
+use jreg_oci::{Algorithm, Digest, RepositoryName, Tag};
 use jreg_storage::Key;
 use ulid::Ulid;
 
@@ -286,10 +291,12 @@ pub(crate) enum ParsedKey {
     Note,
     /// What fsck quarantined.
     Quarantined,
-    /// Signing keys, an access token, or a record of the TLS certificate.
+    /// Signing keys, an access token, the end of sessions, or a record of the TLS certificate.
     Auth,
     /// An event, or what is known of sending events.
     Event(EventKey),
+    /// When what was pulled.
+    Pulls(PullsKey),
 }
 
 impl ParsedKey {
@@ -325,10 +332,12 @@ impl ParsedKey {
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
             ["events", ref below @ ..] => event_key(below).map(Self::Event),
+            ["pulls", ref below @ ..] => pulls_key(below).map(Self::Pulls),
             ["auth", "keys"] => Some(Self::Auth),
             ["auth", "access-tokens" | "robots", id] => {
                 is_access_token_id(id).then_some(Self::Auth)
             }
+            ["auth", "sessions", hex] => digest("sha256", hex).map(|_| Self::Auth),
             ["auth", "acme", "account" | "certificate" | "order"] => Some(Self::Auth),
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
@@ -399,6 +408,11 @@ pub fn access_token_key(id: &str) -> Option<Key> {
 /// The same in stores of earlier versions, which is read and revoked, but not created any more.
 pub fn legacy_access_token_key(id: &str) -> Option<Key> {
     is_access_token_id(id).then(|| key(format!("{LEGACY_ACCESS_TOKENS}{id}")))
+}
+
+/// The record of when the logins of an identity ended. Its name may be any text.
+pub fn session_key(identity: &str) -> Key {
+    key(format!("auth/sessions/{}", Digest::of(Algorithm::Sha256, identity.as_bytes()).hex()))
 }
 
 /// The account at an authority that issues certificates (RFC 8555).
@@ -495,6 +509,65 @@ pub(crate) fn events_lease() -> Key {
     key(format!("{EVENTS}lease"))
 }
 
+/// The kind of a key below [`PULLS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PullsKey {
+    /// What one instance saw pulled.
+    Object,
+    Shard(u8),
+    Since,
+    Lease,
+}
+
+fn pulls_key(below: &[&str]) -> Option<PullsKey> {
+    match *below {
+        ["since"] => Some(PullsKey::Since),
+        ["lease"] => Some(PullsKey::Lease),
+        ["times", shard] => {
+            let number = u8::from_str_radix(shard, 16).ok()?;
+            (format!("{number:02x}") == shard).then_some(PullsKey::Shard(number))
+        }
+        [hour, object] => {
+            let (instance, ulid) = object.split_once('-')?;
+            let is_instance =
+                instance.len() == 32 && instance.bytes().all(|b| b.is_ascii_hexdigit());
+            let is_hour = !hour.is_empty() && hour.bytes().all(|b| b.is_ascii_digit());
+            (is_hour && is_instance && is_ulid(ulid)).then_some(PullsKey::Object)
+        }
+        _ => None,
+    }
+}
+
+/// When what was pulled.
+pub(crate) const PULLS: &str = "pulls/";
+
+/// What one instance saw pulled, written in this hour of the Unix epoch.
+pub(crate) fn pulls_object(hour: u64, instance: &str, ulid: Ulid) -> Key {
+    key(format!("{PULLS}{hour}/{instance}-{ulid}"))
+}
+
+pub(crate) fn is_pulls_object(key: &Key) -> bool {
+    let below: Vec<&str> = key.as_str().split('/').skip(1).collect();
+    key.as_str().starts_with(PULLS) && pulls_key(&below) == Some(PullsKey::Object)
+}
+
+/// When tags were pulled last.
+pub(crate) const PULL_SHARDS: &str = "pulls/times/";
+
+pub(crate) fn pulls_shard(shard: u8) -> Key {
+    key(format!("{PULL_SHARDS}{shard:02x}"))
+}
+
+/// Since when no pull was missed.
+pub(crate) fn pulls_since() -> Key {
+    key(format!("{PULLS}since"))
+}
+
+/// Which instance merges pull times.
+pub(crate) fn pulls_lease() -> Key {
+    key(format!("{PULLS}lease"))
+}
+
 /// The prefix of the keys of access tokens.
 pub const ACCESS_TOKENS: &str = "auth/access-tokens/";
 
@@ -538,7 +611,7 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format()`].
-pub(crate) const ROOTS: [&str; 14] = [
+pub(crate) const ROOTS: [&str; 15] = [
     BLOBS,
     LINKS,
     REPOSITORIES,
@@ -553,6 +626,7 @@ pub(crate) const ROOTS: [&str; 14] = [
     EVENTS,
     MIRROR,
     FILLS,
+    PULLS,
 ];
 
 /// A new key for what fsck quarantines.

@@ -20,6 +20,8 @@ pub enum LeaseKind {
     Retention,
     /// Eviction from mirrors.
     Eviction,
+    /// Merging pull times.
+    Pulls,
 }
 
 impl LeaseKind {
@@ -29,6 +31,7 @@ impl LeaseKind {
             Self::Events => keys::events_lease(),
             Self::Retention => keys::note("retention-lease"),
             Self::Eviction => keys::note("eviction-lease"),
+            Self::Pulls => keys::pulls_lease(),
         }
     }
 }
@@ -51,7 +54,7 @@ pub struct LeaseHeld {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct LeaseRecord {
+pub(crate) struct LeaseRecord {
     holder: String,
     /// For how long it holds after it was written.
     ttl_s: u64,

@@ -18,7 +18,7 @@
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `upload_list.rs`: the uploads of all repositories, what they hold, and how an operator cancels them
 //! - `storage_usage.rs`, `content_sizes.rs`, `size_cache.rs`: how many bytes the manifests of a repository hold
-//! - `quota.rs`, `quota_ledger.rs`: how much the repositories of a pool may hold together
+//! - `quota.rs`, `quota_ledger.rs`, `quota_warning.rs`: how much the repositories of a pool may hold together
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
@@ -32,7 +32,9 @@
 //! - `mirror.rs`, `fill_progress.rs`: mirrors of other registries: their tags, and blobs on their way into the store
 //! - `eviction.rs`: what of a mirror is not pulled any more
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
+//! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
+//! - `pulls.rs`, `pulls/`: when tags were pulled last
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
@@ -49,6 +51,7 @@
 mod attempts;
 mod blob;
 mod body;
+mod browse;
 mod budget;
 mod cache;
 mod change;
@@ -73,6 +76,7 @@ mod fsck;
 mod gc;
 mod history;
 mod immutable;
+mod immutable_push;
 mod keys;
 mod lease;
 mod link;
@@ -82,16 +86,20 @@ mod manifest;
 mod manifest_copy;
 mod manifest_header;
 mod manifest_locks;
+mod manifest_read;
 mod mirror;
+mod name_lists;
 mod observer;
 mod options;
 mod pace;
 mod page;
 mod part_buffer;
 mod protect;
+mod pulls;
 mod purge;
 mod quota;
 mod quota_ledger;
+mod quota_warning;
 mod reaper;
 mod record;
 mod referrer;
@@ -106,6 +114,7 @@ mod storage_usage;
 mod suspects;
 mod tag;
 mod tag_record;
+mod unrecorded;
 mod upload;
 mod upload_body;
 mod upload_bytes;
@@ -117,6 +126,10 @@ mod writer;
 pub use crate::core::MANIFEST_READS_MAX;
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
+pub use browse::{
+    CatalogMatches, EXPLAINED_MANIFESTS_MAX, ManifestDetails, NameMatch, PREVIEWED_TAGS_MAX,
+    RetentionPreview, TagDetails, search_names,
+};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
@@ -143,19 +156,25 @@ pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
-    acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
+    acme_certificate, acme_order, legacy_access_token_key, may_come_back, session_key,
+    signing_keys,
 };
 pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
 pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
 pub use mirror::{FillClaim, MirrorRoom, MirrorTag, MirrorTagVersion};
+pub use name_lists::{
+    CATALOG_LIST_MAX, CatalogList, LIST_AGE_MAX, ListedTag, TAG_LIST_MAX, TagList,
+};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };
 pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use pulls::{FlushedPulls, MergedPulls, PULLS_FLUSH_INTERVAL, PULLS_MERGE_INTERVAL};
 pub use purge::PurgeReport;
+pub use quota_warning::PoolUsage;
 pub use reaper::ReaperReport;
 pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};

@@ -28,8 +28,8 @@ use crate::page::list_requests_max;
 use crate::part_buffer::MappingPool;
 use crate::record::{JsonRecord, PresenceMark, StoredRecord};
 use crate::{
-    Blob, Error, FillProgress, ManifestPush, PageRequest, PushedManifest, ReferencePolicy, Registry,
-    Repository, Result, ResultPage, StoredFill, UploadChunk, UploadId,
+    Blob, Error, FillProgress, ManifestPush, PageRequest, PushedManifest, ReferencePolicy,
+    Registry, Repository, Result, ResultPage, StoredFill, UploadChunk, UploadId,
 };
 
 /// The room of mirrors in a registry, apart from that of its clients' uploads.
@@ -252,8 +252,7 @@ impl Repository {
     ) -> Result<PushedManifest> {
         self.core.require(StoreFeature::MIRROR).await?;
         let reference = Reference::Digest(digest.clone());
-        let push =
-            ManifestPush { reference, tags: Vec::new(), media_type, bytes, condition: None };
+        let push = ManifestPush { reference, tags: Vec::new(), media_type, bytes, condition: None };
         self.manifest_put(push).await
     }
 
@@ -299,7 +298,9 @@ impl Repository {
         for repository in repositories {
             let window = core.open_window();
             let held = core.touch_complete_link(window, repository, digest).await?;
-            let Some(location) = held.filter(|held| held.size_bytes == size_bytes) else { continue };
+            let Some(location) = held.filter(|held| held.size_bytes == size_bytes) else {
+                continue;
+            };
             let linked =
                 core.create_link(window, &self.name, digest, &location, LinkOrigin::Fresh).await?;
             if let LinkOutcome::Here | LinkOutcome::Elsewhere(_) = linked {

@@ -511,6 +511,7 @@ mod tests {
                 artifact_type: None,
                 change: None,
                 restored: None,
+                origin: None,
             };
             let whole = ManifestRecord { header, bytes: Bytes::from_static(b"{}") }.encode();
             whole.slice(..whole.len() - 1)

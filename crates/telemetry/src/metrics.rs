@@ -1,11 +1,13 @@
 //! What the process counts, and how Prometheus reads it.
 //!
-//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings): no
-//! name of a repository or client ever becomes one, so their number is bounded.
+//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings, numbers of quotas): no
+//! name of a client ever becomes one, and of repositories only as many as `usage-metrics` says, so their number is bounded.
 
 mod events;
 mod mirror;
+mod pulls;
 mod retention;
+mod usage;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -25,6 +27,8 @@ use crate::logging::dropped_lines;
 
 pub use events::{DeliveryOutcome, EventMetrics};
 pub use mirror::MirrorMetrics;
+pub use pulls::PullMetrics;
+pub use usage::UsageMetrics;
 
 /// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
 /// which older readers understand too: no family here has a type that only OpenMetrics knows.
@@ -147,6 +151,9 @@ pub struct Metrics {
     audit_lines: Counters<1>,
     limited: Counters<1>,
     connections_cut: Counters<1>,
+    pulls: PullMetrics,
+    /// What is held.
+    pub usage: UsageMetrics,
     /// Those of events.
     pub events: EventMetrics,
     /// Those of mirrors.
@@ -197,6 +204,8 @@ impl Metrics {
         metrics.register_auth();
         metrics.register_lifecycle();
         metrics.register_tls();
+        metrics.pulls.register(&mut metrics.registry);
+        metrics.usage.register(&mut metrics.registry);
         metrics.events.register(&mut metrics.registry);
         metrics.mirror.register(&mut metrics.registry);
         metrics
@@ -255,6 +264,8 @@ impl Metrics {
             audit_lines: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
+            pulls: PullMetrics::default(),
+            usage: UsageMetrics::default(),
             events: EventMetrics::default(),
             mirror: MirrorMetrics::default(),
         }

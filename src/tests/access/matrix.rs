@@ -180,6 +180,7 @@ fn action_of(right: &Right) -> &'static str {
         Right::Push(_) => "push",
         Right::Delete(_) => "delete",
         Right::Fetch(_) => "fetch",
+        Right::Admin => "admin",
     }
 }
 

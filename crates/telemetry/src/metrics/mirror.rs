@@ -69,11 +69,7 @@ impl MirrorMetrics {
             "Pulls that a mirrored registry still allows, as it last said",
             self.rate_limit.clone(),
         );
-        registry.register(
-            "mirror_evicted",
-            "Manifests that were evicted",
-            self.evicted.clone(),
-        );
+        registry.register("mirror_evicted", "Manifests that were evicted", self.evicted.clone());
         registry.register(
             "mirror_reader_fallbacks",
             "Readers of blobs that read from a mirrored registry by a request of their own",
@@ -123,7 +119,13 @@ impl MirrorMetrics {
     }
 
     /// Takes over what the client of a mirror has counted.
-    pub fn set_requests(&self, mirror: &str, kind: &'static str, outcome: &'static str, count: u64) {
+    pub fn set_requests(
+        &self,
+        mirror: &str,
+        kind: &'static str,
+        outcome: &'static str,
+        count: u64,
+    ) {
         let labels = RequestLabels { mirror: mirror.to_owned(), kind, outcome };
         raise(&self.requests.get_or_create_owned(&labels), count);
     }
