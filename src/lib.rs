@@ -30,8 +30,10 @@ pub mod folder;
 pub mod jobs;
 pub mod lifecycle;
 pub mod maintenance;
+mod notify;
 pub mod options;
 mod store;
+mod support;
 
 #[cfg(test)]
 mod tests;

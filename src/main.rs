@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, session, tag,
-    token, upload, usage, user, version,
+    self, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest, policy,
+    purge, serve, session, support, tag, token, upload, usage, user, version,
 };
 
 fn main() -> ExitCode {
@@ -14,7 +14,13 @@ fn main() -> ExitCode {
         Err(error) => return commands::print_usage(&error),
     };
     match cli.command {
-        CliCommand::Version => version::run(),
+        CliCommand::Version { json } => version::run(json),
+        CliCommand::Config(action) => config::run(action),
+        CliCommand::Health(args) => health::run(args),
+        CliCommand::Ls(args) => ls::run(args),
+        CliCommand::Support(args) => support::run(args),
+        CliCommand::Completions { shell } => documents::completions(shell),
+        CliCommand::Man(args) => documents::man(&args),
         CliCommand::Serve(args) => serve::run(args),
         CliCommand::Gc(args) => gc::run(args),
         CliCommand::Fsck(args) => fsck::run(args),

@@ -25,6 +25,7 @@ mod lifecycle;
 mod maintenance;
 mod mirrors;
 mod model;
+mod operating;
 mod process;
 mod pulls;
 mod quotas;

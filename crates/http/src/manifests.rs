@@ -24,7 +24,7 @@ pub(crate) async fn get(
         return Ok(found_mirrored(&call, reference, &mirrored));
     }
     let manifest = call.access.manifest_get(reference).await?;
-    exceptions.record(&call, reference, &manifest);
+    record_pull(&call, exceptions, reference, &manifest);
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &ManifestFacts::of(&manifest), body))
 }
@@ -41,9 +41,21 @@ pub(crate) async fn head(
     }
     let manifest = call.access.manifest_stat(reference).await?;
     if let Reference::Tag(_) = reference {
-        exceptions.record(&call, reference, &manifest);
+        record_pull(&call, exceptions, reference, &manifest);
     }
     Ok(found(&call, reference, &ManifestFacts::of(&manifest), Body::empty()))
+}
+
+/// A GET or HEAD of a tag, and a GET of a digest, are pulls, unless the client is excepted.
+fn record_pull(
+    call: &ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+    found: &StoredManifest,
+) {
+    if !exceptions.excepts(call.access.identity(), &call.headers) {
+        call.access.record_pull(reference, found);
+    }
 }
 
 /// What the headers say of a manifest.

@@ -54,6 +54,8 @@ pub struct HttpOptions {
     pub mirrors: MirrorNames,
     /// Whose pulls do not count.
     pub pulls: PullExceptions,
+    /// Whether metrics are served beside the API.
+    pub serves_metrics: bool,
 }
 
 impl Default for HttpOptions {
@@ -77,6 +79,7 @@ impl Default for HttpOptions {
             proxies: Proxies::default(),
             mirrors: MirrorNames::default(),
             pulls: PullExceptions::default(),
+            serves_metrics: true,
         }
     }
 }

@@ -1,12 +1,7 @@
-//! Which requests count as pulls (docs/lifecycle.md): a GET or HEAD of a tag, and a GET of a digest, unless the client is
-//! excepted.
+//! Whose requests count as pulls (docs/lifecycle.md).
 
 use http::{HeaderMap, header};
 use jreg_auth::Identity;
-use jreg_oci::Reference;
-use jreg_registry::StoredManifest;
-
-use crate::call::ApiCall;
 
 /// Whose pulls do not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,14 +13,8 @@ pub struct PullExceptions {
 }
 
 impl PullExceptions {
-    /// Notes a pull, if it counts.
-    pub(crate) fn record(&self, call: &ApiCall, reference: &Reference, found: &StoredManifest) {
-        if !self.excepts(call.access.identity(), &call.headers) {
-            call.access.record_pull(reference, found);
-        }
-    }
-
-    fn excepts(&self, identity: &Identity, request: &HeaderMap) -> bool {
+    /// Whether pulls by this request do not count.
+    pub(crate) fn excepts(&self, identity: &Identity, request: &HeaderMap) -> bool {
         let is_excepted = |name: &String| name.as_str() == identity.name().unwrap_or("anonymous");
         let agent = request.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
         let begins = |agent: &str| self.agents.iter().any(|start| agent.starts_with(start));

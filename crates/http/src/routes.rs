@@ -20,6 +20,7 @@ pub(crate) enum Document {
     Metrics,
     Token,
     OpenApi,
+    Support,
 }
 
 const TOKEN: Route = Route { path: "/token", id: "token", document: Document::Token };
@@ -36,6 +37,9 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/openapi.yaml", id: "openapi", document: Document::OpenApi },
 ];
 
+/// The support bundle, which only the admin listener serves.
+const SUPPORT: &Route = &Route { path: "/support", id: "support", document: Document::Support };
+
 /// What is served at a path, if it is one of [`ROUTES`].
 pub(crate) fn find(path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.path == path)
@@ -46,7 +50,20 @@ pub(crate) fn token() -> &'static Route {
     &TOKEN
 }
 
+/// What the admin listener serves at a path.
+pub(crate) fn find_admin(path: &str) -> Option<&'static Route> {
+    let is_admin = |route: &&Route| {
+        matches!(route.document, Document::Live | Document::Ready | Document::Metrics)
+    };
+    find(path).filter(is_admin).or_else(|| (path == SUPPORT.path).then_some(SUPPORT))
+}
+
 impl Route {
+    /// Whether it serves metrics.
+    pub(crate) fn is_metrics(&self) -> bool {
+        matches!(self.document, Document::Metrics)
+    }
+
     /// The allowed methods.
     pub(crate) fn methods(&self) -> &'static [Method] {
         match self.document {
@@ -55,6 +72,7 @@ impl Route {
             | Document::Live
             | Document::Ready
             | Document::Metrics
+            | Document::Support
             | Document::OpenApi => &[Method::GET, Method::HEAD],
         }
     }
@@ -62,7 +80,7 @@ impl Route {
 
 /// The name of a path in logs and metrics, if it is one of [`ROUTES`].
 pub(crate) fn endpoint_id(path: &str) -> Option<&'static str> {
-    find(path).map(|route| route.id)
+    find(path).or_else(|| find_admin(path)).map(|route| route.id)
 }
 
 /// Whether machines ask for this path every few seconds.

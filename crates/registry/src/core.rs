@@ -36,7 +36,7 @@ use crate::manifest_locks::ManifestLocks;
 use crate::name_lists::NameLists;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
-use crate::pulls::PullCollector;
+use crate::pull_collector::PullCollector;
 use crate::quota_ledger::QuotaLedger;
 use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::referrer_cache::ReferrerCache;

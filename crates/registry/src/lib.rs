@@ -34,7 +34,7 @@
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
-//! - `pulls.rs`, `pulls/`: when tags were pulled last
+//! - `pull_collector.rs`, `pulls.rs`, `pulls/`: when tags were pulled last
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
@@ -95,6 +95,7 @@ mod pace;
 mod page;
 mod part_buffer;
 mod protect;
+mod pull_collector;
 mod pulls;
 mod purge;
 mod quota;
@@ -128,7 +129,7 @@ pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
 pub use browse::{
     CatalogMatches, EXPLAINED_MANIFESTS_MAX, ManifestDetails, NameMatch, PREVIEWED_TAGS_MAX,
-    RetentionPreview, TagDetails, search_names,
+    RetentionPreview, SUMMARY_TAGS_MAX, TagDetails, TagSummary, search_names,
 };
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};

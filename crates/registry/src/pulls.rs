@@ -1,6 +1,6 @@
 //! Pull times: when each tag was pulled last, for retention rules with `pulled_within`.
 //!
-//! A pull costs no store request. Each instance notes it in memory ([`PullCollector`]), and writes what it has noted
+//! A pull costs no store request. Each instance notes it in memory (`pull_collector.rs`), and writes what it has noted
 //! to one object every few minutes ([`Registry::flush_pulls`]). Usually one instance merges the objects into 256
 //! shards (`merge.rs`), and whoever needs the times reads memory, objects and shards, in this order, in which they
 //! move (`times.rs`).
@@ -10,7 +10,6 @@
 //!   it is replaced: a time that is missing must not look like a tag that nobody pulls.
 //! - Of an instance that is killed the pulls of the last minutes are lost, which nothing notices.
 
-mod collector;
 mod merge;
 mod record;
 mod since;
@@ -24,13 +23,13 @@ use jreg_storage::{PutMode, error_chain};
 use tracing::warn;
 use ulid::Ulid;
 
-pub(crate) use collector::PullCollector;
 pub use merge::MergedPulls;
+pub(crate) use merge::PrunedPulls;
 pub(crate) use record::{PullsObject, PullsShard, PullsSince};
 pub(crate) use times::PullTimes;
 
-use self::collector::PullMap;
 use crate::core::Core;
+use crate::pull_collector::PullMap;
 use crate::record::StoredRecord;
 use crate::window::CLOCK_ERROR;
 use crate::{Event, EventAction, EventDetail, Registry, Repository, Result, StoredManifest, keys};

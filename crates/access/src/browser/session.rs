@@ -285,8 +285,14 @@ impl AccessGuard {
         lifetime: Duration,
     ) -> Result<LoginToken, LoginError> {
         let lifetime = lifetime.min(LOGIN_TOKEN_LIFETIME_MAX);
-        let expires = self.clock.now() + lifetime;
-        let token = self.sign_session(&session.session, SessionUse::Login, lifetime).await?;
+        let now = self.clock.now();
+        let no_random = || AuthError::Unavailable { reason: "no random numbers".to_owned() };
+        // With an id of its own: that of the browser is what its forms are protected by.
+        let other = BrowserSession::new(session.session.identity.clone(), now);
+        let BrowserSession { id, .. } = other.ok_or_else(no_random)?;
+        let session = BrowserSession { id, ..session.session.clone() };
+        let expires = now + lifetime;
+        let token = self.sign_session(&session, SessionUse::Login, lifetime).await?;
         self.metrics.count_token("login");
         Ok(LoginToken { token, expires })
     }
@@ -323,6 +329,7 @@ fn principal_of(session: &BrowserSession) -> Principal {
     Principal {
         password: session.password.clone(),
         session_ms: Some(session.auth_time_ms),
+        decisive: session.decisive.clone(),
         ..Principal::from_identity(identity)
     }
 }

@@ -17,10 +17,11 @@ use jreg_storage::{Key, ListRequest, Listed, error_chain};
 use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
 use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
-use super::{GcRun, Result, last_key, seconds};
+use super::{GcRun, GcTally, Result, last_key, seconds};
 use crate::damaged::FoundRecord;
 use crate::fingerprint::{self, ListedVersion};
 use crate::keys::{self, ParsedKey};
+use crate::pulls::PrunedPulls;
 use crate::record::{ManifestRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange};
@@ -132,7 +133,9 @@ impl GcRun<'_> {
         };
         let merged = self.core.merge_pulls().await;
         match merged.and(self.core.prune_pulls(&is_gone).await) {
-            Ok(tally) => self.done.pull_times = tally,
+            Ok(PrunedPulls { scanned, removed, changed }) => {
+                self.done.pull_times = GcTally { scanned, removed, changed, ..GcTally::default() };
+            }
             Err(error) => {
                 let error = error_chain(&error);
                 tracing::warn!(error, "cannot tidy pull times; retrying with the next sweep");

@@ -16,7 +16,7 @@ use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord};
 use crate::keys;
 use crate::record::StoredRecord;
-use crate::{Error, GcTally, Result};
+use crate::{Error, Result};
 
 /// Maximum objects, and bytes of them, that are merged at once, in memory.
 const MERGE_OBJECTS_MAX: usize = 256;
@@ -33,6 +33,16 @@ pub struct MergedPulls {
     pub shards: usize,
     /// Objects and shards that could not be read.
     pub damaged: usize,
+}
+
+/// What became of the times of tags and digests that are gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PrunedPulls {
+    /// All that were looked at.
+    pub(crate) scanned: u64,
+    pub(crate) removed: u64,
+    /// Those that stay because their shard changed meanwhile.
+    pub(crate) changed: u64,
 }
 
 /// Objects that are merged together.
@@ -213,8 +223,8 @@ impl Core {
     pub(crate) async fn prune_pulls(
         &self,
         is_gone: &(dyn Fn(&RepositoryName, &Reference, u64) -> bool + Sync),
-    ) -> Result<GcTally> {
-        let mut tally = GcTally::default();
+    ) -> Result<PrunedPulls> {
+        let mut tally = PrunedPulls::default();
         for shard in self.present_shards().await?.each() {
             let key = keys::pulls_shard(shard);
             let seen = match self.find_record::<PullsShard>(&key).await {

@@ -6,8 +6,8 @@ use jreg_oci::{Reference, RepositoryName};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::collector::PullMap;
 use crate::fingerprint::{self, Fingerprint};
+use crate::pull_collector::PullMap;
 use crate::record::JsonRecord;
 
 /// Minutes of the Unix epoch by tag or digest, by repository.

@@ -2,7 +2,6 @@
 
 use tracing::{info, warn};
 
-use super::collector::KnownSince;
 use super::record::{PullsSince, WrittenShards};
 use super::{at, from_now};
 use crate::Result;
@@ -10,6 +9,7 @@ use crate::attempts::SwapAttempts;
 use crate::core::Core;
 use crate::damaged::FoundRecord;
 use crate::keys::{self, PULL_SHARDS, ParsedKey, PullsKey};
+use crate::pull_collector::KnownSince;
 use crate::record::StoredRecord;
 
 const CONTENDED: &str = "the start of pull times is being changed by too many others";

@@ -18,21 +18,21 @@ const ENTRY_BYTES: usize = 160;
 #[derive(Debug)]
 pub(crate) struct PullCollector {
     /// Tells the objects of this instance from those of others.
-    pub(super) instance: String,
+    pub(crate) instance: String,
     pulled: Mutex<PulledMaps>,
     /// Whether a pull was not noted.
     missed: AtomicBool,
     /// What this instance knows of `pulls/since`.
-    pub(super) known_since: tokio::sync::Mutex<KnownSince>,
+    pub(crate) known_since: tokio::sync::Mutex<KnownSince>,
     /// Held by a flush.
-    pub(super) flushing: tokio::sync::Mutex<()>,
+    pub(crate) flushing: tokio::sync::Mutex<()>,
     /// Told when the memory is full.
-    pub(super) full: Notify,
+    pub(crate) full: Notify,
 }
 
 /// What this instance knows of `pulls/since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum KnownSince {
+pub(crate) enum KnownSince {
     Unknown,
     /// It has a time.
     Tracked,
@@ -49,27 +49,27 @@ struct PulledMaps {
 
 /// Tags and digests that were pulled.
 #[derive(Debug, Default)]
-pub(super) struct PullMap {
+pub(crate) struct PullMap {
     repositories: HashMap<RepositoryName, HashMap<Reference, PullEntry>>,
     bytes: usize,
 }
 
 /// The pulls of one tag or digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct PullEntry {
+pub(crate) struct PullEntry {
     /// Of the last, in minutes of the Unix epoch.
-    pub(super) minute: u32,
-    pub(super) pulls: u64,
+    pub(crate) minute: u32,
+    pub(crate) pulls: u64,
     /// What the tag pointed to at the last pull, if an event will say it.
-    pub(super) digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
 }
 
 impl PullMap {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.repositories.values().map(HashMap::len).sum()
     }
 
-    pub(super) fn entries(
+    pub(crate) fn entries(
         &self,
     ) -> impl Iterator<Item = (&RepositoryName, &Reference, &PullEntry)> {
         self.repositories.iter().flat_map(|(name, references)| {
@@ -134,23 +134,23 @@ impl PullCollector {
     }
 
     /// A pull was not noted. Until that is written down, a tag may look as if nobody pulled it.
-    pub(super) fn note_missed(&self) {
+    pub(crate) fn note_missed(&self) {
         if !self.missed.load(Ordering::Relaxed) {
             self.missed.store(true, Ordering::Release);
         }
     }
 
-    pub(super) fn has_missed(&self) -> bool {
+    pub(crate) fn has_missed(&self) -> bool {
         self.missed.load(Ordering::Acquire)
     }
 
     /// Whether a pull was missed since the last time.
-    pub(super) fn take_missed(&self) -> bool {
+    pub(crate) fn take_missed(&self) -> bool {
         self.missed.swap(false, Ordering::AcqRel)
     }
 
     /// Notes a pull. If there is no room for another tag, it is missed.
-    pub(super) fn record(
+    pub(crate) fn record(
         &self,
         name: &RepositoryName,
         reference: &Reference,
@@ -172,7 +172,7 @@ impl PullCollector {
     }
 
     /// Takes what was pulled; `None`: nothing was. Readers still see it until the flush ends.
-    pub(super) fn begin_flush(&self) -> Option<Arc<PullMap>> {
+    pub(crate) fn begin_flush(&self) -> Option<Arc<PullMap>> {
         let mut pulled = self.pulled();
         // A flush that was dropped.
         if let Some(left) = pulled.in_flight.take() {
@@ -187,7 +187,7 @@ impl PullCollector {
     }
 
     /// Ends a flush, which has not written `failed`.
-    pub(super) fn end_flush(&self, failed: Option<&PullMap>) {
+    pub(crate) fn end_flush(&self, failed: Option<&PullMap>) {
         let mut pulled = self.pulled();
         pulled.in_flight = None;
         if let Some(failed) = failed {
@@ -204,7 +204,7 @@ impl PullCollector {
     }
 
     /// Everything that is not in the store yet, or was not a moment ago.
-    pub(super) fn each(&self, mut see: impl FnMut(&RepositoryName, &Reference, u32)) {
+    pub(crate) fn each(&self, mut see: impl FnMut(&RepositoryName, &Reference, u32)) {
         let pulled = self.pulled();
         for map in pulled.in_flight.as_deref().into_iter().chain([&pulled.open]) {
             for (name, reference, entry) in map.entries() {
