@@ -21,6 +21,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod activity;
 pub mod app;
 pub mod bucket;
 pub mod cli;
@@ -30,8 +31,10 @@ pub mod folder;
 pub mod jobs;
 pub mod lifecycle;
 pub mod maintenance;
+mod notify;
 pub mod options;
 mod store;
+mod support;
 
 #[cfg(test)]
 mod tests;

@@ -145,13 +145,32 @@ fn crates_know_only_those_below_them() {
 const MODULES: &[(&str, &[&str])] = &[
     ("bucket", &[]),
     ("folder", &[]),
+    ("notify", &[]),
+    ("support", &[]),
     ("error", &["bucket", "folder"]),
     ("options", &[]),
     ("store", &["bucket", "error", "folder", "options"]),
     ("lifecycle", &[]),
     ("jobs", &["lifecycle"]),
-    ("maintenance", &["bucket", "error", "folder", "jobs", "lifecycle", "options", "store"]),
-    ("app", &["error", "jobs", "lifecycle", "maintenance", "options", "store"]),
+    (
+        "maintenance",
+        &["bucket", "error", "folder", "jobs", "lifecycle", "options", "store", "support"],
+    ),
+    ("activity", &[]),
+    (
+        "app",
+        &[
+            "activity",
+            "error",
+            "jobs",
+            "lifecycle",
+            "maintenance",
+            "notify",
+            "options",
+            "store",
+            "support",
+        ],
+    ),
     ("cli", &["maintenance"]),
     ("commands", &["app", "cli", "maintenance"]),
 ];
@@ -232,6 +251,7 @@ const HTTP_MODULES: &[(&str, &[&str])] = &[
     ),
     ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
+    ("admin", &["context", "error", "exchange", "headers", "observed", "routes", "service"]),
 ];
 
 /// The same of the modules of crates/registry.
