@@ -64,7 +64,7 @@ pub(crate) async fn observe<A: Future<Output = Result<Response, ApiError>>>(
     };
     let mut response = trace::within(trace, handled.instrument(span)).await;
     add_headers(context, &observed, &mut response);
-    if is_http1 && context.draining.is_cancelled() {
+    if is_http1 && (context.draining.is_cancelled() || context.stopping.is_cancelled()) {
         // The next request of this client goes to another instance.
         response.headers_mut().insert(header::CONNECTION, headers::CLOSE);
     }
