@@ -570,7 +570,9 @@ impl Repository {
         let (mut seen_since, mut may_serve) = (None, serves_at_once);
         while attempts.try_next().await {
             let seen = seen_since.as_ref().or(seen);
-            if let Ok(_alone) = writing.try_lock() {
+            if attempts.is_retry() && locks.written_since(key, begun).is_some() {
+                // Only to be looked at.
+            } else if let Ok(_alone) = writing.try_lock() {
                 let write = locks.begin_write(key);
                 if let Some(etag) = self.swap_manifest(window, plan, key, (seen, queued)).await? {
                     locks.note_written(key, write, etag);
@@ -582,7 +584,9 @@ impl Repository {
             match self.look_up(plan, key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
                 Some(now) if !plan.is_served_by(&now) || plan.is_conditional() => return Ok(false),
-                Some(now) if may_serve || locks.is_written_since(key, &now.etag, begun) => {
+                Some(now)
+                    if may_serve || locks.written_since(key, begun).as_ref() == Some(&now.etag) =>
+                {
                     return Ok(true);
                 }
                 Some(now) => (seen_since, may_serve) = (Some(now), true),
