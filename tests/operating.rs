@@ -309,7 +309,7 @@ fn a_traced_request_reaches_the_collector_and_a_slow_one_the_log() {
         let client = process.client();
         fill(&client).await;
         let traced = Request::new("GET", "/v2/contract/app/manifests/v1")
-            .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+            .header("traceparent", format!("00-{trace}-00f067aa0bc902b7-01"));
         assert_eq!(client.send(traced).await.status, 200);
     });
     let storage = folder.path().display().to_string();

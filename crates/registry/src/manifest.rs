@@ -28,7 +28,9 @@ use crate::attempts::SwapAttempts;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
 use crate::manifest_header::{manifest_header, referrer_entry};
-use crate::record::{ManifestHeader, ManifestRecord, PresenceMark, VersionedRecord, header_line};
+use crate::record::{
+    ManifestHeader, ManifestOrigin, ManifestRecord, PresenceMark, VersionedRecord, header_line,
+};
 use crate::rules::Rule;
 use crate::tag::{
     KnownTag, ManifestRenewal, TagChange, TagPush, TagTransition, TagVersion, TaggedManifest,
@@ -291,7 +293,8 @@ impl Repository {
         };
         let (digest, manifest) = self.core.compute.run(bytes.len(), understand).await??;
         self.core.options.check_media_type(&manifest.media_type)?;
-        let header = manifest_header(&manifest, size);
+        let origin = self.core.is_mirror.then_some(ManifestOrigin::Mirror);
+        let header = ManifestHeader { origin, ..manifest_header(&manifest, size) };
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
         let record = ManifestRecord { header, bytes };
@@ -570,7 +573,9 @@ impl Repository {
         let (mut seen_since, mut may_serve) = (None, serves_at_once);
         while attempts.try_next().await {
             let seen = seen_since.as_ref().or(seen);
-            if let Ok(_alone) = writing.try_lock() {
+            if attempts.is_retry() && locks.written_since(key, begun).is_some() {
+                // Only to be looked at.
+            } else if let Ok(_alone) = writing.try_lock() {
                 let write = locks.begin_write(key);
                 if let Some(etag) = self.swap_manifest(window, plan, key, (seen, queued)).await? {
                     locks.note_written(key, write, etag);
@@ -582,7 +587,9 @@ impl Repository {
             match self.look_up(plan, key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
                 Some(now) if !plan.is_served_by(&now) || plan.is_conditional() => return Ok(false),
-                Some(now) if may_serve || locks.is_written_since(key, &now.etag, begun) => {
+                Some(now)
+                    if may_serve || locks.written_since(key, begun).as_ref() == Some(&now.etag) =>
+                {
                     return Ok(true);
                 }
                 Some(now) => (seen_since, may_serve) = (Some(now), true),

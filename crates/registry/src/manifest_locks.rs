@@ -32,6 +32,7 @@ struct ManifestLock {
 /// A version of a manifest, and the number of the write that made it.
 #[derive(Debug)]
 struct WrittenVersion {
+    key: Key,
     write: u64,
     etag: ETag,
 }
@@ -96,14 +97,15 @@ impl ManifestLocks {
     pub(crate) fn note_written(&self, manifest: &Key, write: u64, etag: ETag) {
         let written = &self.lock_of(manifest).written;
         *written.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some(WrittenVersion { write, etag });
+            Some(WrittenVersion { key: manifest.clone(), write, etag });
     }
 
-    /// Whether a version was made by a write that began after there were `begun`.
-    pub(crate) fn is_written_since(&self, manifest: &Key, etag: &ETag, begun: u64) -> bool {
+    /// The version that a push of this process has written last, if its write began after there were `begun`.
+    pub(crate) fn written_since(&self, manifest: &Key, begun: u64) -> Option<ETag> {
         let written = self.lock_of(manifest).written.lock();
         let written = written.unwrap_or_else(PoisonError::into_inner);
-        written.as_ref().is_some_and(|last| last.etag == *etag && last.write > begun)
+        let last = written.as_ref()?;
+        (last.key == *manifest && last.write > begun).then(|| last.etag.clone())
     }
 
     /// One push writes a manifest at a time; the waiting ones need not write it any more.

@@ -248,7 +248,7 @@ mod tests {
     async fn only_sampled_requests_are_handed_over_and_never_waited_for() {
         assert!(Tracer::default().begin(None).is_none());
         let (tracer, mut queue) = Tracer::with_collector(TraceOptions::default());
-        let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0bc902b7-01";
         let wanted = tracer.begin(Some(sampled)).unwrap();
         let other = tracer.begin(None).unwrap();
         tracer.end(finished(&other, MS));

@@ -172,6 +172,24 @@ async fn sessions_are_revoked_and_the_next_login_works_at_once() {
     assert_eq!(browser.identity().await, None, "the login read that the others are over");
 }
 
+/// An instance whose clock is far ahead ended the sessions of an identity: its next sessions last as long
+/// as others.
+#[tokio::test]
+async fn a_session_lasts_no_longer_because_a_clock_was_wrong() {
+    let registry = registry().await;
+    let sessions = SessionStore::new(Arc::clone(&registry.store), registry.clock.clone());
+    sessions.end("alice", 4_000_000_000_000).await.unwrap();
+    let mut browser = logged_in(&registry, "alice", "secret").await;
+    let mut used = PASSWORD_SESSION_MAX;
+    while used > SESSION_RENEWED_AFTER {
+        registry.clock.advance(SESSION_RENEWED_AFTER);
+        used -= SESSION_RENEWED_AFTER;
+        assert_eq!(browser.identity().await.as_deref(), Some("alice"));
+    }
+    registry.clock.advance(used);
+    assert_eq!(browser.identity().await, None);
+}
+
 #[tokio::test]
 async fn a_session_that_cannot_be_verified_is_not_trusted() {
     let registry = registry().await;

@@ -380,8 +380,9 @@ async fn a_session_goes_back_to_its_provider_every_hour() {
     }
     let mut idle = browser.clone();
     registry.clock.advance(left);
-    // The cookie that it has still ends at the same time.
     assert_eq!(idle.identity().await, None);
+    let back = location(&idle.get("/ui/open/app").await).to_owned();
+    assert_eq!(back, format!("{ORIGIN}{BEGIN}?next=/ui/open/app"), "without a question");
     let mut browser = Browser::new(&registry);
     log_in(&mut browser).await;
     // A rule that denies by a claim which the session does not have: it is asked for again.

@@ -28,7 +28,7 @@ pub struct VerifiedSession {
 #[derive(Clone, Debug)]
 pub enum SessionState {
     Active {
-        session: VerifiedSession,
+        session: Box<VerifiedSession>,
         /// The cookie that replaces it, if it is due.
         renewed: Option<SessionCookie>,
     },
@@ -214,14 +214,19 @@ impl AccessGuard {
         let renewed = match is_due {
             false => None,
             true => {
-                let lifetime = SESSION_LIFETIME.min(left);
+                let lifetime = match session.issuer() {
+                    // Longer than what is left: with it the browser goes back to the provider.
+                    Some(_) => SESSION_LIFETIME,
+                    None => SESSION_LIFETIME.min(left),
+                };
                 let value = self.sign_session(&session, SessionUse::Cookie, lifetime).await;
                 // The claims are those of the cookie that it replaces, so it has room.
                 value.ok().map(|value| SessionCookie { value, lifetime })
             }
         };
         let principal = Arc::new(principal_of(&session));
-        Ok(SessionState::Active { session: VerifiedSession { session, principal }, renewed })
+        let session = Box::new(VerifiedSession { session, principal });
+        Ok(SessionState::Active { session, renewed })
     }
 
     /// The verified session of a token; `None`: it is none.

@@ -83,14 +83,14 @@ mod tests {
     #[test]
     fn a_client_decides_and_otherwise_chance() {
         let of = |header: &str, percent| TraceContext::of(Some(header), percent);
-        let on = of(&format!("00-{TRACE}-00f067aa0ba902b7-01"), 0);
+        let on = of(&format!("00-{TRACE}-00f067aa0bc902b7-01"), 0);
         assert_eq!((hex(&on.trace_id).as_str(), on.is_sampled), (TRACE, true));
-        assert_eq!(on.parent_id, Some([0, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]));
+        assert_eq!(on.parent_id, Some([0, 0xf0, 0x67, 0xaa, 0x0b, 0xc9, 0x02, 0xb7]));
         assert!(
             on.to_string().starts_with(&format!("00-{TRACE}-")) && on.to_string().ends_with("-01")
         );
-        assert!(!of(&format!("00-{TRACE}-00f067aa0ba902b7-00"), 100).is_sampled);
-        assert!(of(&format!("cc-{TRACE}-00f067aa0ba902b7-03-more"), 0).is_sampled);
+        assert!(!of(&format!("00-{TRACE}-00f067aa0bc902b7-00"), 100).is_sampled);
+        assert!(of(&format!("cc-{TRACE}-00f067aa0bc902b7-03-more"), 0).is_sampled);
         assert!(TraceContext::of(None, 100).is_sampled && !TraceContext::of(None, 0).is_sampled);
     }
 
@@ -101,13 +101,13 @@ mod tests {
             "",
             "00",
             "00---",
-            &format!("ff-{TRACE}-00f067aa0ba902b7-01"),
-            &format!("00-{TRACE}-00f067aa0ba902b7-01-more"),
-            &format!("00-{zeros}-00f067aa0ba902b7-01"),
+            &format!("ff-{TRACE}-00f067aa0bc902b7-01"),
+            &format!("00-{TRACE}-00f067aa0bc902b7-01-more"),
+            &format!("00-{zeros}-00f067aa0bc902b7-01"),
             &format!("00-{TRACE}-0000000000000000-01"),
-            &format!("00-{}-00f067aa0ba902b7-01", TRACE.to_uppercase()),
-            &format!("00-{TRACE}-00f067aa0ba902b-01"),
-            &format!("00-{TRACE}é-00f067aa0ba902b7-01"),
+            &format!("00-{}-00f067aa0bc902b7-01", TRACE.to_uppercase()),
+            &format!("00-{TRACE}-00f067aa0bc902b-01"),
+            &format!("00-{TRACE}é-00f067aa0bc902b7-01"),
         ] {
             assert_eq!(TraceContext::of(Some(header), 0).parent_id, None, "{header}");
         }

@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_request_has_its_ids_and_a_span_for_each_call() {
-        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0bc902b7-01";
         let trace = Arc::new(RequestTrace::new(TraceContext::of(Some(header), 0)));
         trace.note("get", "ok", Duration::from_millis(1));
         let finished = FinishedTrace {
