@@ -15,7 +15,7 @@ use jreg_access::{
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{AdminApi, Api, ApiContext, NoActivity, UiState};
+use jreg_http::{AdminApi, Api, ApiContext, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::activity::RegistryActivity;
 use crate::error::StartError;
 use crate::jobs::{
     self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob,
@@ -155,8 +156,9 @@ impl App {
         let (tracer, exporter) = open_tracer(&settings, &metrics)?;
         let server = server_options(&settings);
         let options = options::http(&settings);
-        let ui =
-            UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
+        let activity =
+            RegistryActivity { registry: registry.clone(), metrics: Arc::clone(&metrics) };
+        let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(activity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer).with_mirrors(mirrors),
             guard,

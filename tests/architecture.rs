@@ -171,9 +171,11 @@ const MODULES: &[(&str, &[&str])] = &[
             "support",
         ],
     ),
+    ("activity", &[]),
     (
         "app",
         &[
+            "activity",
             "error",
             "jobs",
             "lifecycle",

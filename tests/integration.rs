@@ -34,4 +34,5 @@ mod secrets;
 mod shared;
 mod soak;
 mod tls;
+mod ui;
 mod uploads;

@@ -5,6 +5,7 @@
 
 mod events;
 mod form;
+mod last_runs;
 mod mirror;
 mod process;
 mod pulls;
@@ -28,6 +29,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::logging::dropped_lines;
+
+pub use last_runs::LastRun;
 
 pub use events::{DeliveryOutcome, EventMetrics};
 pub use form::MetricsForm;
