@@ -5,21 +5,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_access::limits::ClientLimits;
+use jreg_access::limits::{ClientLimits, LimitOptions};
 use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
-    JwksFetchError, JwksFetcher, RegistryGate,
+    JwksFetchError, JwksFetcher, OperatorAccess, RegistryGate,
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{Api, ApiContext};
+use jreg_http::{Api, ApiContext, HttpOptions, Redirects};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
 use jreg_net::tls::Tls;
 use jreg_registry::Registry;
-use jreg_storage::{Clock, FS_THREADS, Store, SystemClock};
+use jreg_storage::{Clock, FS_THREADS, ReadOnlyStore, Store, SystemClock};
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
 use tokio::net::TcpListener;
@@ -35,6 +35,7 @@ use crate::jobs::{
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
+use crate::operator::OperatorHandler;
 use crate::options;
 use crate::store::{open_store, surrounded};
 
@@ -47,6 +48,8 @@ pub struct App {
     context: Arc<ApiContext>,
     jobs: Jobs,
     workshop: MaintenanceContext,
+    /// What is served over the control socket.
+    operator: OperatorHandler,
     server: ServerOptions,
     acme: Option<Arc<Acme>>,
     lifecycle: CurrentRules,
@@ -90,13 +93,21 @@ impl App {
         authorization: AuthorizationSource,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let store: Arc<dyn Store> = match settings.read_only {
+            true => Arc::new(ReadOnlyStore::new(store)),
+            false => store,
+        };
         let is_shared = !store.capabilities().is_exclusive;
         let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
         let lifecycle = open_lifecycle(&settings, &metrics).await?;
         let registry = options::registry(&settings);
         let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
-        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
+        let (opened, at) = (Arc::clone(&store), Arc::clone(&clock));
+        let registry = match settings.read_only {
+            true => Registry::open_existing(opened.clone(), at.clone(), registry).await?,
+            false => Registry::open(opened.clone(), at.clone(), registry).await?,
+        };
         let registry = registry.with_rules(rules);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
@@ -130,6 +141,9 @@ impl App {
         };
         let server = server_options(&settings);
         let options = options::http(&settings);
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let operator = operator_api(&workshop, &options, &at, (&tasks, &stopping));
+        let operator = OperatorHandler::new(operator, opened);
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer),
             guard,
@@ -140,12 +154,12 @@ impl App {
             response_memory: jreg_http::responses_budget(options.manifest_bytes_max),
             options,
             metrics,
-            tasks: TaskTracker::new(),
-            stopping: CancellationToken::new(),
+            tasks,
+            stopping,
             readiness: Default::default(),
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
-        Ok(Self { context, jobs, workshop, server, acme, lifecycle })
+        Ok(Self { context, jobs, workshop, operator, server, acme, lifecycle })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -176,7 +190,8 @@ impl App {
     /// Does what comes through `socket`, too, once it serves.
     pub fn control(&self, socket: ControlSocket) {
         let ApiContext { tasks, stopping, .. } = &*self.context;
-        socket.serve(self.workshop.clone(), tasks, stopping.clone());
+        let operator = Arc::new(self.operator.clone());
+        socket.serve(self.workshop.clone(), operator, tasks, stopping.clone());
     }
 
     /// Opens the audit log again at each SIGHUP, once it serves, if it is a file.
@@ -209,6 +224,32 @@ impl App {
         };
         Ok(serve(listener, address, parts, self.server))
     }
+}
+
+/// The API as an operator has it over the control socket: with every right, and without the limits of clients.
+/// Bytes come from this process, never from elsewhere.
+fn operator_api(
+    workshop: &MaintenanceContext,
+    options: &HttpOptions,
+    clock: &Arc<dyn Clock>,
+    (tasks, stopping): (&TaskTracker, &CancellationToken),
+) -> Api {
+    let metrics = &workshop.metrics;
+    let options = HttpOptions { redirects: Redirects::default(), ..options.clone() };
+    Api::new(Arc::new(ApiContext {
+        gate: RegistryGate::new(workshop.registry.clone(), Arc::new(OperatorAccess)),
+        guard: None,
+        tls: None,
+        audit: workshop.audit.clone(),
+        limits: ClientLimits::new(&LimitOptions::default(), Arc::clone(clock), Arc::clone(metrics)),
+        manifest_room: options.manifest_room(),
+        response_memory: jreg_http::responses_budget(options.manifest_bytes_max),
+        options,
+        metrics: Arc::clone(metrics),
+        tasks: tasks.clone(),
+        stopping: stopping.clone(),
+        readiness: Default::default(),
+    }))
 }
 
 /// What TLS is spoken with, if the settings say so.
@@ -330,9 +371,9 @@ impl JwksFetcher for NoJwksFetcher {
 }
 
 /// What goes on beside the requests.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Jobs {
-    reaper: ExpiredUploadsJob,
+    reaper: Option<ExpiredUploadsJob>,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
     fsck: Option<FsckJob>,
@@ -349,11 +390,14 @@ impl Jobs {
         audit: &AuditLog,
         is_shared: bool,
     ) -> Self {
-        let reaper = ExpiredUploadsJob {
+        if settings.read_only {
+            return Self::default();
+        }
+        let reaper = Some(ExpiredUploadsJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,
-        };
+        });
         let retention = settings.retention_interval.filter(|_| settings.lifecycle.is_some());
         let retention = retention.map(|interval| RetentionJob {
             registry: registry.clone(),
@@ -383,7 +427,9 @@ impl Jobs {
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
-        jobs::spawn(self.reaper, tasks, stopping.clone());
+        if let Some(reaper) = self.reaper {
+            jobs::spawn(reaper, tasks, stopping.clone());
+        }
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());
         }
@@ -439,7 +485,7 @@ async fn serve_until_signal(
     let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
     let store = open_store(&settings).await?;
     let app = App::build(settings.clone(), store).await?;
-    if let StorageLocation::Folder(path) = &settings.storage {
+    if let (StorageLocation::Folder(path), false) = (&settings.storage, settings.read_only) {
         match ControlSocket::open(path) {
             Ok(socket) => app.control(socket),
             // Some file systems have no sockets.

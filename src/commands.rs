@@ -1,5 +1,6 @@
 //! The subcommands of `jreg`, one file each: from the parsed command line to an exit code.
 
+pub mod backup;
 pub mod events;
 pub mod explain;
 pub mod fsck;
@@ -11,6 +12,7 @@ pub mod purge;
 pub mod serve;
 pub mod tag;
 pub mod token;
+pub mod transfer;
 pub mod upload;
 pub mod usage;
 pub mod user;

@@ -30,8 +30,10 @@ pub mod folder;
 pub mod jobs;
 pub mod lifecycle;
 pub mod maintenance;
+mod operator;
 pub mod options;
 mod store;
+pub mod transfer;
 
 #[cfg(test)]
 mod tests;

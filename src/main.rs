@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, upload,
-    usage, user, version,
+    self, backup, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, transfer,
+    upload, usage, user, version,
 };
 
 fn main() -> ExitCode {
@@ -25,6 +25,10 @@ fn main() -> ExitCode {
         CliCommand::Token(action) => token::run(action),
         CliCommand::Usage(args) => usage::run(args),
         CliCommand::Upload(action) => upload::run(action),
+        CliCommand::Backup(args) => backup::back_up(args),
+        CliCommand::Restore(args) => backup::restore(args),
+        CliCommand::Import(args) => transfer::import(args),
+        CliCommand::Export(args) => transfer::export(args),
         CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use events::{EventsReport, EventsRequest, SinkStatus};
+pub(crate) use history::rfc3339;
 pub use history::{HistoryReport, HistoryRequest};
 pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};

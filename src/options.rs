@@ -32,6 +32,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
     };
     HttpOptions {
         deletes: settings.deletes,
+        read_only: settings.read_only,
         public_url: public_url(settings).unwrap_or_default(),
         warnings: settings.warning.iter().map(warning).collect(),
         manifest_bytes_max: settings.manifest_bytes_max,

@@ -9,6 +9,7 @@
 
 mod acme;
 mod audited;
+mod backups;
 mod bucket;
 mod buffers;
 mod contract;
@@ -26,9 +27,11 @@ mod maintenance;
 mod model;
 mod process;
 mod quotas;
+mod read_only;
 mod restoring;
 mod secrets;
 mod shared;
 mod soak;
 mod tls;
+mod transfer;
 mod uploads;

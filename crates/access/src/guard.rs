@@ -477,6 +477,8 @@ impl AccessGuard {
         let mut found =
             VerifiedIdentity { principal: Principal::anonymous(), until, expires: None };
         match source {
+            // No token has it.
+            IdentitySource::Operator => return Err(not_allowed()),
             IdentitySource::Htpasswd => {
                 let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
                 let now = users.get(name).map(jreg_auth::HtpasswdEntry::fingerprint);

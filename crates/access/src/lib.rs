@@ -6,7 +6,7 @@
 //! requires one right and refuses any other.
 //!
 //! [`AccessGuard`] is the authorizer of a registry with configured identities; [`AllowAll`] grants
-//! everything.
+//! everything, and [`OperatorAccess`] does so over the control socket.
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
@@ -20,6 +20,7 @@ mod handle;
 mod issuer_keys;
 pub mod limits;
 mod login_throttle;
+mod operator;
 mod password_hasher;
 mod refused;
 mod signing_keys;
@@ -45,6 +46,7 @@ pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX, USAGE_REPO
 pub use issuer_keys::{
     HttpJwksFetcher, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetchError, JwksFetcher,
 };
+pub use operator::OperatorAccess;
 pub use refused::{CredentialState, RefusedAccess};
 pub use tokens::{IssuedToken, TokenProof, TokenRequest};
 

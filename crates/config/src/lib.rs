@@ -158,6 +158,9 @@ settings! {
             "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
         /// Allow deleting blobs, manifests and tags through the API.
         deletes: bool = true, "on or off", |_| true;
+        /// Serve without changing anything in the storage: pushes and deletes get 405, and no job
+        /// that writes runs.
+        read_only: bool = false, "on or off", |_| true;
         /// External base URL of this registry. Without it, a `Location` header is absolute only if
         /// the request makes scheme and host certain, and a path otherwise.
         public_url: Option<PublicUrl> = None,
@@ -655,6 +658,14 @@ impl Settings {
             if given && acme {
                 let why = "the certificate comes either from a file or from an ACME CA";
                 return Err(ConfigError::Contradictory { given: "acme-domains", other: name, why });
+            }
+        }
+        for (given, other, why) in [
+            (acme, "acme-domains", "certificates are kept in the storage"),
+            (!self.event_sinks.is_empty(), "events.sink", "positions of sinks are kept in the storage"),
+        ] {
+            if given && self.read_only {
+                return Err(ConfigError::Contradictory { given: "read-only", other, why });
             }
         }
         for (secret, file, given, other) in [

@@ -17,6 +17,8 @@ pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 pub struct HttpOptions {
     /// Whether content may be deleted.
     pub deletes: bool,
+    /// Whether everything that changes content is refused.
+    pub read_only: bool,
     /// What goes before the paths of Location and Link; empty, or an address without a slash at
     /// its end.
     pub public_url: String,
@@ -50,6 +52,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             deletes: true,
+            read_only: false,
             public_url: String::new(),
             warnings: Vec::new(),
             manifest_bytes_max: 4 << 20,

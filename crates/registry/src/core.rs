@@ -43,7 +43,7 @@ use crate::session_cache::SessionCache;
 use crate::size_cache::SizeCache;
 use crate::suspects::Suspects;
 use crate::window::{TOUCH_AGE, WINDOW, WriteWindow};
-use crate::{Error, RegistryOptions, Result};
+use crate::{Error, RegistryOptions, Result, TouchPolicy};
 
 /// What a client is told to retry for, of the records that list a repository's content.
 const REPOSITORY_CONTENDED: &str = "the repository is being changed by too many others";
@@ -154,6 +154,16 @@ impl Core {
             clock,
             options,
         }
+    }
+
+    /// Whether the store is only read. Then nothing is touched, and what a record names may be late.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.store.capabilities().is_read_only
+    }
+
+    /// What an existence check may touch.
+    pub(crate) fn touch_policy(&self, wanted: TouchPolicy) -> TouchPolicy {
+        if self.is_read_only() { TouchPolicy::Never } else { wanted }
     }
 
     /// Opens the window for referencing writes; to be called before the first read.

@@ -28,9 +28,11 @@
 //! - `format.rs`: the mark of a store, and what a program must know to collect in it
 //! - `delete.rs`: deletes of tags and manifests; `protect.rs`: what tags protect from a delete by digest
 //! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
+//! - `manifest_list.rs`: every manifest of a repository, for commands
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
+//! - `backup.rs`, `backup/`: copies of what tags lead to in another store, and restoring them
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
@@ -45,6 +47,7 @@
 #![allow(missing_docs, reason = "a comment that repeats a field's name is noise")]
 
 mod attempts;
+mod backup;
 mod blob;
 mod body;
 mod budget;
@@ -77,6 +80,7 @@ mod location_check;
 mod manifest;
 mod manifest_copy;
 mod manifest_header;
+mod manifest_list;
 mod manifest_locks;
 mod observer;
 mod options;
@@ -110,6 +114,11 @@ mod window;
 mod writer;
 
 pub use crate::core::MANIFEST_READS_MAX;
+pub use backup::{
+    BackupError, BackupInfo, BackupObserver, BackupOptions, BackupReport, MissingContent, PruneReport,
+    PurgedBackup, RestoreReport, back_up, list_backups, prune_backups, purge_from_backups,
+    restore_backup,
+};
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
