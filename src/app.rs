@@ -8,11 +8,11 @@ use std::time::Duration;
 use jreg_access::limits::{ClientLimits, LimitOptions};
 use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
-    JwksFetchError, JwksFetcher, OperatorAccess, RegistryGate,
+    JwksFetchError, JwksFetcher, OperatorAccess, RegistryGate, SessionStore,
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{Api, ApiContext, HttpOptions, Redirects};
+use jreg_http::{Api, ApiContext, HttpOptions, NoActivity, Redirects, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
@@ -113,13 +113,15 @@ impl App {
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
+        let sessions = Arc::new(SessionStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
         let guard = match &authorization {
             AuthorizationSource::Settings(fetch) if settings.requires_authentication() => {
                 let (options, fetch) = (options::guard(&settings), Arc::clone(fetch));
                 let (counts, tokens) = (Arc::clone(&metrics), Arc::clone(&access_tokens));
-                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens);
+                let ended = Arc::clone(&sessions);
+                let guard = AccessGuard::open(options, store, clock, counts, fetch, tokens, ended);
                 Some(Arc::new(Box::pin(guard).await?))
             }
             _ => None,
@@ -137,6 +139,7 @@ impl App {
             fsck: options::fsck(&settings),
             retention: options::retention(&settings),
             access_tokens,
+            sessions,
             audit: audit.clone(),
         };
         let server = server_options(&settings);
@@ -144,6 +147,8 @@ impl App {
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let operator = operator_api(&workshop, &options, &at, (&tasks, &stopping));
         let operator = OperatorHandler::new(operator, opened);
+        let ui =
+            UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer),
             guard,
@@ -157,6 +162,7 @@ impl App {
             tasks,
             stopping,
             readiness: Default::default(),
+            ui,
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
         Ok(Self { context, jobs, workshop, operator, server, acme, lifecycle })
@@ -235,7 +241,8 @@ fn operator_api(
     (tasks, stopping): (&TaskTracker, &CancellationToken),
 ) -> Api {
     let metrics = &workshop.metrics;
-    let options = HttpOptions { redirects: Redirects::default(), ..options.clone() };
+    let options = HttpOptions { redirects: Redirects::default(), ui: false, ..options.clone() };
+    let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
     Api::new(Arc::new(ApiContext {
         gate: RegistryGate::new(workshop.registry.clone(), Arc::new(OperatorAccess)),
         guard: None,
@@ -249,6 +256,7 @@ fn operator_api(
         tasks: tasks.clone(),
         stopping: stopping.clone(),
         readiness: Default::default(),
+        ui,
     }))
 }
 
@@ -428,6 +436,11 @@ impl Jobs {
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
         if let Some(reaper) = self.reaper {
+            let (registry, stopped) = (reaper.registry.clone(), stopping.clone());
+            tasks.spawn(async move {
+                stopped.cancelled().await;
+                registry.stop_uploads().await;
+            });
             jobs::spawn(reaper, tasks, stopping.clone());
         }
         if let Some(collector) = self.collector {

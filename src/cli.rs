@@ -25,7 +25,7 @@ use jreg_registry::ExplainRequest;
 use crate::maintenance::print::Shown;
 use crate::maintenance::{ExplainTagRequest, FsckRequest, GcRequest, MaintenanceCommand};
 
-pub use access::{PolicyAction, PolicyQuestion, TokenAction, UserAction};
+pub use access::{PolicyAction, PolicyQuestion, SessionAction, TokenAction, UserAction};
 pub use backup::{BackupArgs, RestoreArgs};
 pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
@@ -159,6 +159,9 @@ pub enum CliCommand {
     /// Manage access tokens for automation, which are kept in the storage.
     #[command(subcommand)]
     Token(TokenAction),
+    /// End the logins of an identity in browsers.
+    #[command(subcommand)]
+    Session(SessionAction),
     /// Show how many bytes repositories hold.
     ///
     /// Unique bytes of the manifests of each repository, tagged or not, and of the blobs that they reference;

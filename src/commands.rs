@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod policy;
 pub mod purge;
 pub mod serve;
+pub mod session;
 pub mod tag;
 pub mod token;
 pub mod transfer;

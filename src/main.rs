@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, backup, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, tag, token, transfer,
-    upload, usage, user, version,
+    self, backup, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, session, tag,
+    token, transfer, upload, usage, user, version,
 };
 
 fn main() -> ExitCode {
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         CliCommand::Manifest(action) => manifest::run(action),
         CliCommand::Purge(args) => purge::run(args),
         CliCommand::Token(action) => token::run(action),
+        CliCommand::Session(action) => session::run(action),
         CliCommand::Usage(args) => usage::run(args),
         CliCommand::Upload(action) => upload::run(action),
         CliCommand::Backup(args) => backup::back_up(args),

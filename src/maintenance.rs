@@ -10,6 +10,7 @@ mod events;
 mod history;
 pub mod print;
 mod retention;
+mod session;
 pub mod socket;
 mod token;
 mod upload;
@@ -32,11 +33,12 @@ pub use events::{EventsReport, EventsRequest, SinkStatus};
 pub(crate) use history::rfc3339;
 pub use history::{HistoryReport, HistoryRequest};
 pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};
+pub use session::{SessionReport, SessionRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
 pub use upload::{UploadReport, UploadRequest};
 pub use usage::{UsageReport, UsageRequest};
 
-use jreg_access::AccessTokenStore;
+use jreg_access::{AccessTokenStore, SessionStore};
 use jreg_storage::error_chain;
 use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
 use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
@@ -63,6 +65,8 @@ pub enum MaintenanceCommand {
     Retention(RetentionRequest),
     /// Create, list or revoke access tokens.
     Token(AccessTokenRequest),
+    /// End the logins of an identity.
+    Session(SessionRequest),
     /// List or cancel unfinished uploads.
     Upload(UploadRequest),
     /// Count what repositories hold.
@@ -162,6 +166,7 @@ pub enum MaintenanceReport {
     ExplainTag(ExplainTagReport),
     Retention(RetentionReport),
     Token(AccessTokenReport),
+    Session(SessionReport),
     Upload(UploadReport),
     Usage(UsageReport),
     Events(EventsReport),
@@ -180,6 +185,7 @@ pub struct MaintenanceContext {
     /// Defaults of retention.
     pub retention: RetentionOptions,
     pub(crate) access_tokens: Arc<AccessTokenStore>,
+    pub(crate) sessions: Arc<SessionStore>,
     /// Where commands are recorded.
     pub audit: AuditLog,
 }
@@ -321,6 +327,10 @@ impl MaintenanceContext {
                 }
                 done.map(MaintenanceReport::Token).map_err(|error| error_chain(&error))
             }
+            MaintenanceCommand::Session(request) => {
+                let done = session::run(&self.sessions, request).await;
+                done.map(MaintenanceReport::Session).map_err(|error| error_chain(&error))
+            }
             MaintenanceCommand::Upload(request) => {
                 let done = Box::pin(upload::run(&self.registry, request)).await;
                 done.map(MaintenanceReport::Upload)
@@ -374,6 +384,7 @@ impl MaintenanceCommand {
             | Self::Usage(_) => None,
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
+            Self::Session(SessionRequest::Revoke { .. }) => Some("session_revoke"),
             Self::Events(EventsRequest::Status) => None,
             Self::Events(EventsRequest::Replay { .. }) => Some("events_replay"),
             Self::History(request) => request.audited(),
@@ -450,6 +461,7 @@ impl fmt::Display for MaintenanceCommand {
             Self::Explain(_) | Self::ExplainTag(_) => "explain",
             Self::Retention(_) => "retention",
             Self::Token(_) => "token",
+            Self::Session(_) => "session",
             Self::Upload(_) => "upload",
             Self::Usage(_) => "usage",
             Self::Events(_) => "events",

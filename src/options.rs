@@ -33,6 +33,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
     HttpOptions {
         deletes: settings.deletes,
         read_only: settings.read_only,
+        ui: settings.ui,
         public_url: public_url(settings).unwrap_or_default(),
         warnings: settings.warning.iter().map(warning).collect(),
         manifest_bytes_max: settings.manifest_bytes_max,
@@ -51,6 +52,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
             agents_except: settings.redirect_agents_except.clone(),
             expiry: settings.redirect_expiry,
         },
+        listens_on_loopback: settings.listen.ip().to_canonical().is_loopback(),
         proxies: Proxies {
             trusted: settings.trusted_proxies.clone(),
             header: settings.forwarded_header,
@@ -135,6 +137,8 @@ pub fn guard(settings: &Settings) -> AccessGuardOptions {
         htpasswd: settings.htpasswd.as_ref().map(PathBuf::from),
         policy: settings.policy.as_ref().map(PathBuf::from),
         anonymous_pull: settings.anonymous_pull,
+        admins: settings.admins.clone(),
+        login_clients: settings.login_clients.clone(),
         token_service: settings.token_service,
         token_realm: realm.map(PublicUrl::as_str).map(str::to_owned),
         token_audience: settings.token_audience.clone(),

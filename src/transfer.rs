@@ -14,6 +14,7 @@ pub mod import;
 mod place;
 pub mod progress;
 mod registry_source;
+mod remote_source;
 pub mod source;
 
 pub use access::{LocalRegistry, RegistryAccess, TransferError};

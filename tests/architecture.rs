@@ -66,6 +66,11 @@ fn lifecycle_rules_are_values_without_io() {
 }
 
 #[test]
+fn pages_are_values_without_io() {
+    depends_on_none_of("ui", &IO);
+}
+
+#[test]
 fn stores_know_nothing_of_registries() {
     depends_on_none_of(
         "storage",
@@ -107,13 +112,15 @@ fn manifests() -> Vec<PathBuf> {
 }
 
 /// Which crates of the workspace a crate may use. What is not among them it does not know.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
     ("archive", &["oci", "storage"]),
     ("auth", &["oci"]),
+    ("client", &["auth", "oci"]),
     ("lifecycle", &["oci", "units"]),
+    ("ui", &["oci"]),
     ("registry", &["lifecycle", "oci", "storage"]),
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
@@ -121,7 +128,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
     ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry"]),
+    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry", "ui"]),
 ];
 
 #[test]
@@ -136,7 +143,7 @@ fn crates_know_only_those_below_them() {
 }
 
 /// Which modules of the root crate a module may use, so that they have no circles.
-const MODULES: [(&str, &[&str]); 13] = [
+const MODULES: &[(&str, &[&str])] = &[
     ("bucket", &[]),
     ("folder", &[]),
     ("error", &["bucket", "folder"]),
@@ -165,7 +172,7 @@ const MODULES: [(&str, &[&str]); 13] = [
 ];
 
 /// The same of the modules of crates/http.
-const HTTP_MODULES: [(&str, &[&str]); 37] = [
+const HTTP_MODULES: &[(&str, &[&str])] = &[
     ("headers", &[]),
     ("outcome", &[]),
     ("proxies", &[]),
@@ -185,7 +192,8 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("options", &["proxies", "redirect"]),
     ("body", &["observed", "options"]),
     ("call", &["body"]),
-    ("context", &["options", "page", "readiness", "record"]),
+    ("ui_state", &[]),
+    ("context", &["options", "page", "readiness", "record", "ui_state"]),
     ("base", &["headers"]),
     ("extensions", &["headers"]),
     ("history", &["call", "error", "headers", "page"]),
@@ -200,7 +208,6 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
     ("tags", &["call", "error", "headers", "page"]),
     ("token", &["error", "headers", "memory", "observed", "record"]),
     ("uploads", &["body", "call", "error", "headers", "options", "outcome"]),
-    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token"]),
     (
         "api",
         &[
@@ -229,16 +236,26 @@ const HTTP_MODULES: [(&str, &[&str]); 37] = [
             "uploads",
         ],
     ),
+    ("cookies", &["options", "proxies"]),
+    (
+        "ui",
+        &[
+            "api", "body", "context", "cookies", "error", "headers", "memory", "observed",
+            "record", "ui_state",
+        ],
+    ),
+    ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
 ];
 
 /// The same of the modules of crates/registry.
-const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
+const REGISTRY_MODULES: &[(&str, &[&str])] = &[
     ("change", &[]),
     ("event", &["change"]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
+    ("unrecorded", &["error", "upload_id"]),
     ("attempts", &["error"]),
     ("content", &["error"]),
     ("options", &["error"]),
@@ -252,6 +269,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
     ("fingerprint", &[]),
     ("manifest_locks", &[]),
     ("page", &[]),
+    ("name_lists", &[]),
     ("part_buffer", &[]),
     ("referrer_cache", &["content"]),
     ("rules", &[]),
@@ -273,6 +291,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "fingerprint",
             "format",
             "manifest_locks",
+            "name_lists",
             "options",
             "page",
             "part_buffer",
@@ -283,6 +302,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "session_cache",
             "size_cache",
             "suspects",
+            "unrecorded",
             "window",
         ],
     ),
@@ -351,6 +371,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "record",
             "rules",
             "session",
+            "unrecorded",
             "upload_bytes",
             "upload_id",
             "window",
@@ -386,6 +407,7 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "registry",
             "rules",
             "session",
+            "unrecorded",
             "upload",
             "upload_body",
             "upload_id",
@@ -616,6 +638,22 @@ const REGISTRY_MODULES: [(&str, &[&str]); 64] = [
             "tag_record",
         ],
     ),
+    (
+        "browse",
+        &[
+            "change",
+            "content",
+            "error",
+            "explain",
+            "gc",
+            "keys",
+            "name_lists",
+            "page",
+            "registry",
+            "retention",
+            "tag_record",
+        ],
+    ),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there
@@ -719,7 +757,7 @@ fn modules_of_http_know_only_those_below_them() {
 /// Only the wiring and the command line know the settings: components have options.
 #[test]
 fn components_know_no_settings() {
-    for krate in ["telemetry", "reload", "events", "net", "access", "http"] {
+    for krate in ["client", "telemetry", "reload", "events", "net", "access", "http"] {
         depends_on_none_of(krate, &["jreg-config", "toml"]);
     }
 }

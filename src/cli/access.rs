@@ -6,12 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use jreg_auth::{AccessAction, AccessTokenId, AccessTokenPermission, parse_permissions};
+use jreg_auth::{
+    AccessAction, AccessTokenId, AccessTokenPermission, ClientCertificate, PolicyTest,
+    parse_permissions,
+};
 use jreg_config::{ConfigError, Settings};
 use jreg_oci::{RepositoryName, Tag};
 
 use super::{Flags, Maintenance, ServeArgs, StoreArgs, duration};
-use crate::maintenance::{AccessTokenRequest, MaintenanceCommand};
+use crate::maintenance::{AccessTokenRequest, MaintenanceCommand, SessionRequest};
 
 /// Subcommands of `jreg user`.
 #[derive(Debug, Subcommand)]
@@ -141,6 +144,39 @@ impl TokenAction {
     }
 }
 
+/// Subcommands of `jreg session`.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
+pub enum SessionAction {
+    /// End all logins of an identity in browsers, and the tokens made in them, in all instances within a
+    /// minute
+    ///
+    /// To keep a user out, also change the password, or remove the user, or let the issuer refuse the
+    /// next login.
+    Revoke {
+        /// Identity: a user, or a name made of an issuer's claims, such as company:alice
+        identity: String,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+impl SessionAction {
+    /// Adds the settings of the file and the environment.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`].
+    pub fn resolve(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        let Self::Revoke { identity, store } = self;
+        let request = SessionRequest::Revoke { identity };
+        store.resolve(MaintenanceCommand::Session(request), true, environment)
+    }
+}
+
 /// Subcommands of `jreg policy`.
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
@@ -215,21 +251,9 @@ pub struct PolicyQuestion {
     pub file: Option<PathBuf>,
     /// Whether anonymous clients may pull.
     pub anonymous_pull: bool,
-    /// The identity; `None`: anonymous.
-    pub who: Option<String>,
-    pub groups: Vec<String>,
-    /// Claims of an issuer's token.
-    pub claims: Vec<(String, String)>,
-    /// Common name of the client certificate.
-    pub common_name: Option<String>,
-    /// URIs of the client certificate.
-    pub uris: Vec<String>,
-    /// The action; `None`: all actions.
-    pub action: Option<AccessAction>,
-    pub repository: Option<RepositoryName>,
-    pub tag: Option<Tag>,
-    /// The client address.
-    pub address: Option<IpAddr>,
+    /// Identities that may administer the registry.
+    pub admins: Vec<String>,
+    pub test: PolicyTest,
 }
 
 impl PolicyAction {
@@ -247,18 +271,25 @@ impl PolicyAction {
             Self::Explain { asked } => (None, asked),
         };
         let settings = settings(asked.config, environment)?;
+        let has_certificate = asked.certificate_cn.is_some() || !asked.certificate_uri.is_empty();
+        let certificate = has_certificate.then_some(ClientCertificate {
+            common_name: asked.certificate_cn,
+            uris: asked.certificate_uri,
+        });
         Ok(PolicyQuestion {
             file: asked.file.or(settings.policy.map(PathBuf::from)),
             anonymous_pull: settings.anonymous_pull,
-            who: asked.who,
-            groups: asked.group,
-            claims: asked.claim,
-            common_name: asked.certificate_cn,
-            uris: asked.certificate_uri,
-            action,
-            repository: asked.repository,
-            tag: asked.tag,
-            address: asked.address,
+            admins: settings.admins,
+            test: PolicyTest {
+                identity: asked.who,
+                groups: asked.group,
+                claims: asked.claim,
+                certificate,
+                action,
+                repository: asked.repository,
+                tag: asked.tag,
+                address: asked.address,
+            },
         })
     }
 }

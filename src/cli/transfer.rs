@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use jreg_archive::Spool;
+use jreg_client::CredentialSource;
 use jreg_config::{ConfigError, Settings};
 use jreg_oci::RepositoryName;
 
@@ -17,8 +18,8 @@ use crate::transfer::source::SourceSpec;
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// Folder or tar archive (plain, gzip or zstd) of an OCI image layout or of docker save; storage of
-    /// distribution, Harbor, zot or another jreg: a folder or s3://BUCKET[/PREFIX]; - reads an archive from
-    /// standard input
+    /// distribution, Harbor, zot or another jreg: a folder or s3://BUCKET[/PREFIX]; another registry:
+    /// https://HOST[/NAME[:TAG|@DIGEST]]; - reads an archive from standard input
     #[arg(value_name = "SOURCE")]
     source: String,
     /// Put this before the names of the source's repositories; of a source that does not name its images,
@@ -28,6 +29,10 @@ pub struct ImportArgs {
     /// File with a line NAME:TAG DIGEST for each tag, of Harbor, which keeps tags in its database
     #[arg(long, value_name = "FILE")]
     tags: Option<PathBuf>,
+    /// Credentials for another registry: anonymous, docker-config:FILE, helper:NAME, ecr, gcp or acr [default:
+    /// docker's configuration, if there is one]
+    #[arg(long, value_name = "SOURCE")]
+    credentials: Option<CredentialSource>,
     /// Show what would be copied, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -76,11 +81,13 @@ impl ImportArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(SourceSpec, ImportOptions, ResolvedSettings), ConfigError> {
-        let Self { source, into, tags, dry_run, jobs, spool, spool_max, store } = self;
+        let Self { source, into, tags, credentials, dry_run, jobs, spool, spool_max, store } = self;
+        let environment: Vec<_> = environment.into_iter().collect();
+        let credentials = credentials.unwrap_or_else(|| docker_credentials(&environment));
         let (json, resolved) = store.resolve_settings(environment)?;
         let folder = spool.unwrap_or_else(|| Spool::default().folder);
         let spool = Spool { folder, bytes_max: spool_max };
-        let spec = SourceSpec { place: source, tags, spool };
+        let spec = SourceSpec { place: source, credentials, tags, spool };
         Ok((spec, ImportOptions { into, dry_run, jobs, json }, resolved))
     }
 }
@@ -107,6 +114,21 @@ impl ExportArgs {
             host: host(&resolved.settings),
         };
         Ok((options, resolved))
+    }
+}
+
+/// docker's own configuration, if there is one.
+fn docker_credentials(environment: &[(OsString, OsString)]) -> CredentialSource {
+    let get = |name: &str| environment.iter().find(|(of, _)| of == name).map(|(_, value)| value);
+    let folder = match (get("DOCKER_CONFIG"), get("HOME")) {
+        (Some(folder), _) => PathBuf::from(folder),
+        (None, Some(home)) => PathBuf::from(home).join(".docker"),
+        (None, None) => return CredentialSource::Anonymous,
+    };
+    let file = folder.join("config.json");
+    match file.is_file() {
+        true => CredentialSource::DockerConfig(file),
+        false => CredentialSource::Anonymous,
     }
 }
 

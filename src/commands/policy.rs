@@ -4,10 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::time::SystemTime;
 
-use jreg_auth::{
-    AccessAction, ClientCertificate, CredentialGrants, Identity, IdentitySource, NamedIdentity,
-    Policy, PolicyQuery, QueryTag,
-};
+use jreg_auth::Policy;
 
 use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
@@ -41,27 +38,10 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
     if question.anonymous_pull {
         policy = policy.with_anonymous_pull();
     }
-    let identity = identity(question);
-    let certificate = (question.common_name.is_some() || !question.uris.is_empty()).then(|| {
-        ClientCertificate { common_name: question.common_name.clone(), uris: question.uris.clone() }
-    });
-    let actions: Vec<AccessAction> = match question.action {
-        Some(action) => vec![action],
-        None => AccessAction::ALL.into(),
-    };
+    policy = policy.with_admins(&question.admins);
     let mut text = String::new();
     let mut allowed = true;
-    for action in actions {
-        let query = PolicyQuery {
-            identity: &identity,
-            certificate: certificate.as_ref(),
-            action,
-            repository: question.repository.as_ref().filter(|_| action.has_repository()),
-            tag: question.tag.as_ref().map_or(QueryTag::No, |tag| QueryTag::Is(tag.as_str())),
-            address: question.address,
-            now: SystemTime::now(),
-        };
-        let decision = policy.decide(&query, CredentialGrants::None);
+    for (action, decision) in question.test.decide(&policy, SystemTime::now()) {
         allowed &= decision.allowed;
         let word = if decision.allowed { "allowed" } else { "denied" };
         // Writing to a string cannot fail.
@@ -70,24 +50,11 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
     Ok((allowed, text))
 }
 
-/// A name has its source as a prefix: `access-token:ci`, `github:acme/app`; a user has none.
-fn identity(question: &PolicyQuestion) -> Identity {
-    let Some(name) = &question.who else { return Identity::Anonymous };
-    let source = match name.split_once(':') {
-        None => IdentitySource::Htpasswd,
-        Some(("access-token", id)) => IdentitySource::AccessToken(id.to_owned()),
-        Some(("certificate", _)) => IdentitySource::Certificate,
-        Some((issuer, _)) => IdentitySource::Issuer(issuer.to_owned()),
-    };
-    let claims = question.claims.iter();
-    let claims = claims.map(|(name, value)| (name.clone(), value.as_str().into())).collect();
-    let groups = question.groups.iter().cloned().collect();
-    Identity::Named(Box::new(NamedIdentity { name: name.clone(), groups, claims, source }))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use jreg_auth::{AccessAction, PolicyTest};
+
     use super::*;
 
     #[test]
@@ -103,27 +70,31 @@ mod tests {
         let mut question = PolicyQuestion {
             file: Some(file),
             anonymous_pull: false,
-            who: Some("alice".to_owned()),
-            groups: Vec::new(),
-            claims: Vec::new(),
-            common_name: None,
-            uris: Vec::new(),
-            action: Some(AccessAction::Push),
-            repository: "team/app".parse().ok(),
-            tag: "v1".parse().ok(),
-            address: None,
+            admins: vec!["alice".to_owned()],
+            test: PolicyTest {
+                identity: Some("alice".to_owned()),
+                action: Some(AccessAction::Push),
+                repository: "team/app".parse().ok(),
+                tag: "v1".parse().ok(),
+                ..PolicyTest::default()
+            },
         };
         let yes = (true, "push: allowed: rule 1 (dev)\n".to_owned());
         assert_eq!(policy(&question).unwrap(), yes);
-        question.tag = "latest".parse().ok();
+        question.test.tag = "latest".parse().ok();
         let no = (false, "push: denied: no rule allows it\n".to_owned());
         assert_eq!(policy(&question).unwrap(), no);
-        question.who = None;
-        question.action = None;
+        question.test.identity = None;
+        question.test.action = None;
         let (_, text) = policy(&question).unwrap();
         assert_eq!(text.lines().count(), AccessAction::ALL.len());
         question.file = None;
-        question.who = Some("anybody".to_owned());
-        assert!(policy(&question).unwrap().0);
+        question.test.identity = Some("anybody".to_owned());
+        let (allowed, text) = policy(&question).unwrap();
+        assert!(!allowed && text.ends_with("admin: denied: no rule allows it\n"), "{text}");
+        assert_eq!(text.matches("allowed").count(), AccessAction::ALL.len() - 1, "{text}");
+        question.test.identity = Some("alice".to_owned());
+        let (allowed, text) = policy(&question).unwrap();
+        assert!(allowed && text.ends_with("admin: allowed: admins\n"), "{text}");
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_access::AccessTokenStore;
+use jreg_access::{AccessTokenStore, SessionStore};
 use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
 use jreg_storage::{FsOpenError, FsOptions, FsStore, SystemClock};
@@ -164,6 +164,7 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         MaintenanceReport::Upload(report) => report.failed == 0,
         MaintenanceReport::Gc(_)
         | MaintenanceReport::Token(_)
+        | MaintenanceReport::Session(_)
         | MaintenanceReport::Usage(_)
         | MaintenanceReport::Events(_)
         | MaintenanceReport::History(_) => true,
@@ -185,9 +186,9 @@ async fn find(
         StorageLocation::Memory => Err(MaintenanceError::Memory),
         StorageLocation::Bucket(url) => {
             let access = match command {
-                MaintenanceCommand::Gc(_) | MaintenanceCommand::Token(_) => {
-                    bucket::BucketAccess::Collect
-                }
+                MaintenanceCommand::Gc(_)
+                | MaintenanceCommand::Token(_)
+                | MaintenanceCommand::Session(_) => bucket::BucketAccess::Collect,
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
                 }
@@ -283,6 +284,7 @@ async fn workshop(
     let options = options::registry(&settings);
     let clock = Arc::new(SystemClock::new());
     let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), clock.clone()));
+    let sessions = Arc::new(SessionStore::new(Arc::clone(&store), clock.clone()));
     let registry = match may_create {
         true => Registry::open(store, clock, options).await,
         false => Registry::open_existing(store, clock, options).await,
@@ -305,6 +307,7 @@ async fn workshop(
         fsck,
         retention: options::retention(&settings),
         access_tokens,
+        sessions,
         audit,
     })))
 }

@@ -14,7 +14,7 @@ use jreg_registry::{
 use tokio::sync::mpsc;
 
 use super::{
-    MaintenanceEvent, MaintenanceReport, events, history, retention, token, upload, usage,
+    MaintenanceEvent, MaintenanceReport, events, history, retention, session, token, upload, usage,
 };
 
 /// Refresh interval of the progress line.
@@ -161,6 +161,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::ExplainTag(report) => retention::explained_tag(report),
             MaintenanceReport::Retention(done) => retention::retained(done),
             MaintenanceReport::Token(report) => token::plain(report),
+            MaintenanceReport::Session(report) => session::plain(report),
             MaintenanceReport::Usage(report) => usage::plain(report),
             MaintenanceReport::Upload(report) => upload::plain(report),
             MaintenanceReport::Events(report) => events::plain(report),

@@ -82,15 +82,10 @@ impl AccessTokenReport {
 
 impl AccessTokenInfo {
     fn of(id: AccessTokenId, access_token: &AccessToken) -> Self {
-        let allow: Vec<String> = access_token
-            .permissions
-            .iter()
-            .map(|permission| format!("{}:{}", permission.actions, permission.repositories))
-            .collect();
         Self {
             id,
             name: access_token.name.clone(),
-            allow: allow.join(" "),
+            allow: access_token.allowed(),
             created: access_token.created,
             expires: access_token.expires,
             revoked: access_token.revoked,

@@ -1,4 +1,4 @@
-//! Opens what `jreg import` reads: a folder, an archive, standard input, or a bucket.
+//! Opens what `jreg import` reads: a folder, an archive, standard input, a bucket, or another registry.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,7 @@ use jreg_archive::{
     ArchiveError, DistributionSource, ImageSource, LayoutSource, SourceKind, SourceTree, Spool,
     StoreTree, TagList, detect, open_archive, spool_stream,
 };
+use jreg_client::CredentialSource;
 use jreg_config::{Settings, StorageLocation, Value};
 use jreg_registry::Registry;
 use jreg_storage::{FsOptions, FsStore, Store, SystemClock};
@@ -15,6 +16,7 @@ use jreg_storage::{FsOptions, FsStore, Store, SystemClock};
 use super::access::LocalRegistry;
 use super::control::ControlClient;
 use super::registry_source::RegistrySource;
+use super::remote_source::{RemotePlace, RemoteSource};
 use crate::bucket::{self, BucketAccess};
 use crate::error::StartError;
 use crate::options;
@@ -40,6 +42,8 @@ pub enum SourceError {
 pub struct SourceSpec {
     /// As the operator wrote it.
     pub place: String,
+    /// How to log in to a registry.
+    pub credentials: CredentialSource,
     /// A list of tags that the source does not have.
     pub tags: Option<PathBuf>,
     pub spool: Spool,
@@ -63,9 +67,14 @@ impl SourceSpec {
             let store = opened.map_err(StartError::from)?;
             return of_store(settings, store, &self.place, tags).await;
         }
+        if let Some(remote) = RemotePlace::parse(&self.place) {
+            let remote = remote.map_err(SourceError::Unsupported)?;
+            let failed = |source| SourceError::Io { place: self.place.clone(), source };
+            return Ok(Box::new(RemoteSource::new(remote, self.credentials).map_err(failed)?));
+        }
         if self.place.contains("://") {
             let message = format!(
-                "{} is no source of images: it must be a folder, an archive, - or an s3:// address",
+                "{} is no source of images: it must be a folder, an archive, -, or an s3:// or https:// address",
                 self.place
             );
             return Err(SourceError::Unsupported(message));

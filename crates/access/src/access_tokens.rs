@@ -140,6 +140,31 @@ impl AccessTokenStore {
         Ok(listed)
     }
 
+    /// Tokens after an id, at most `limit`, and whether there are more. Those of earlier versions are not
+    /// among them.
+    pub(super) async fn list_page(
+        &self,
+        after: Option<&AccessTokenId>,
+        limit: usize,
+    ) -> Result<(Vec<(AccessTokenId, AccessToken)>, bool), AccessTokenStoreError> {
+        let mut request = ListRequest::below(ACCESS_TOKENS);
+        request.start_after = after.map(|id| format!("{ACCESS_TOKENS}{id}"));
+        request.limit = limit.saturating_add(1);
+        let page = self.store.list(&request).await?;
+        let id =
+            |key: &Key| key.as_str().strip_prefix(ACCESS_TOKENS)?.parse::<AccessTokenId>().ok();
+        let mut ids: Vec<_> = page.entries.iter().filter_map(|entry| id(&entry.key)).collect();
+        let more = page.next.is_some() || ids.len() > limit;
+        ids.truncate(limit);
+        let reads = ids.into_iter().map(async |id| {
+            let found = self.read(&id).await?;
+            Ok::<_, AccessTokenStoreError>(found.map(|stored| (id, stored.access_token)))
+        });
+        let read = futures::future::join_all(reads).await;
+        let tokens = read.into_iter().filter_map(Result::transpose);
+        Ok((tokens.collect::<Result<_, _>>()?, more))
+    }
+
     async fn list_below(
         &self,
         prefix: &str,

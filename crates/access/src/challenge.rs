@@ -85,7 +85,8 @@ fn scope_of(right: &Right) -> Option<String> {
     let repository =
         |name: &RepositoryName, actions: &str| Some(format!("repository:{name}:{actions}"));
     match right {
-        Right::Enter => None,
+        // No token is for administering.
+        Right::Enter | Right::Admin => None,
         Right::List => Some("registry:catalog:*".to_owned()),
         Right::See(name) | Right::Pull(name) | Right::Mount(name) => repository(name, "pull"),
         Right::Push(name) => repository(name, "pull,push"),

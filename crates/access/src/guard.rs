@@ -5,37 +5,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use http::header;
 use jreg_auth::{
-    AccessAction, AccessToken, AccessTokenText, CONDITIONS_EVALUATED_MAX, CredentialGrants,
-    Credentials, DecisionReason, Fingerprints, Htpasswd, Identity, IdentitySource, IssuerAccess,
-    NamedIdentity, Network, Policy, PolicyDecision, PolicyEvaluation, PolicyQuery, QueryTag,
-    Secret, TokenClaims, TokenKind, TokenScope, UnverifiedToken,
+    AccessToken, AccessTokenText, Credentials, Fingerprints, Htpasswd, Identity, IdentitySource,
+    IssuerAccess, LoginClient, NamedIdentity, Network, Policy, Secret, TokenClaims, TokenKind,
+    TokenScope, UnverifiedToken, is_login_token,
 };
-use jreg_oci::{RepositoryName, Tag};
 use jreg_reload::{FileError, FileReload, ReloadedFiles};
 use jreg_storage::{Clock, Store, error_chain};
 use jreg_telemetry::metrics::Metrics;
 
 use super::access_tokens::AccessTokenStore;
-use super::challenge::{Scheme, TokenFault};
+use super::browser::{BrowserLogins, LOGIN_TOKEN_LIFETIME_MAX};
+use super::challenge::Scheme;
 use super::credential_cache::{CachedPrincipal, ConnectionEntry, CredentialCache, TRUST_MAX};
 use super::credential_kind::{is_like_jwt, kind_of, throttled_name};
 use super::cursor::CatalogCursors;
 use super::issuer_keys::{IssuerKeys, JwksFetcher};
 use super::login_throttle::{FailedLogin, LoginThrottle, LoginThrottled};
 use super::password_hasher::PasswordHasher;
-use super::signing_keys::{SigningError, SigningKeys};
-use super::{
-    AuthContext, AuthError, Authorizer, CredentialState, Principal, PrincipalGrants, RefusedAccess,
-    RequestInfo, Right,
-};
+use super::session_store::SessionStore;
+use super::signing_keys::{SharedSigningKeys, SigningError, SigningKeys};
+use super::{AuthError, Principal, PrincipalGrants, RequestInfo};
 
 /// Interval between checks for changed files.
 pub const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
-/// Number of policy decisions in a listing before the task yields.
-const DECISIONS_PER_TURN: usize = 8;
 /// The name under which unknown access tokens are counted. No user can have it.
 const UNKNOWN_TOKENS: &str = "\0access token";
 /// The issuer of this registry's own tokens.
@@ -50,6 +43,10 @@ pub struct AccessGuardOptions {
     pub policy: Option<PathBuf>,
     /// Whether anonymous clients may pull.
     pub anonymous_pull: bool,
+    /// Identities that may administer the registry, besides those that the policy names.
+    pub admins: Vec<String>,
+    /// OpenID providers that users of a browser can log in at.
+    pub login_clients: Vec<LoginClient>,
     /// Whether this registry issues tokens.
     pub token_service: bool,
     /// URL of an external token service.
@@ -76,15 +73,17 @@ pub struct AccessGuard {
     pub(super) service: String,
     pub(super) lifetime: Duration,
     pub(super) refresh_lifetime: Duration,
-    users: Option<ReloadedFiles<Htpasswd>>,
+    pub(super) users: Option<ReloadedFiles<Htpasswd>>,
     policy: PolicySource,
-    access_tokens: Arc<AccessTokenStore>,
+    pub(super) access_tokens: Arc<AccessTokenStore>,
     pub(super) signing_keys: Option<Arc<SigningKeys>>,
-    cursors: CatalogCursors,
-    issuer_keys: IssuerKeys,
-    credentials: CredentialCache,
+    shared_keys: Arc<SharedSigningKeys>,
+    pub(super) cursors: CatalogCursors,
+    pub(super) browser: BrowserLogins,
+    pub(super) issuer_keys: IssuerKeys,
+    pub(super) credentials: CredentialCache,
     password_hasher: PasswordHasher,
-    login_throttle: LoginThrottle,
+    pub(super) login_throttle: LoginThrottle,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -138,6 +137,7 @@ impl AccessGuard {
         metrics: Arc<Metrics>,
         fetch: Arc<dyn JwksFetcher>,
         access_tokens: Arc<AccessTokenStore>,
+        sessions: Arc<SessionStore>,
     ) -> Result<Self, AccessGuardError> {
         let files = options.clone();
         let opening = tokio::task::spawn_blocking(move || (users(&files), policy(&files)));
@@ -145,6 +145,7 @@ impl AccessGuard {
             opening.await.map_err(|error| AccessGuardError::Task(error.into()))?;
         let issues = options.token_service && options.token_realm.is_none();
         let lifetime = options.token_lifetime.max(options.refresh_lifetime);
+        let lifetime = lifetime.max(LOGIN_TOKEN_LIFETIME_MAX);
         let signing_keys = match issues {
             true => {
                 let (store, clock) = (Arc::clone(&store), Arc::clone(&clock));
@@ -154,15 +155,25 @@ impl AccessGuard {
             }
             false => None,
         };
-        let cursors = CatalogCursors::new(
+        let shared_keys = Arc::new(SharedSigningKeys::new(
             signing_keys.clone(),
             Arc::clone(&store),
             Arc::clone(&clock),
             options.key_rotation,
             lifetime,
+        ));
+        let browser = BrowserLogins::new(
+            Arc::clone(&shared_keys),
+            sessions,
+            options.login_clients.clone(),
+            Arc::clone(&fetch),
+            Arc::clone(&clock),
+            options.public_url.clone(),
         );
         Ok(Self {
-            cursors,
+            cursors: CatalogCursors(Arc::clone(&shared_keys)),
+            shared_keys,
+            browser,
             scheme: scheme(&options),
             service: options.token_audience.clone(),
             lifetime: options.token_lifetime,
@@ -201,10 +212,9 @@ impl AccessGuard {
         self.metrics.count_auth_reload(reload.file, outcome);
     }
 
-    /// Reloads the keys of tokens and catalog cursors, and rotates the signing key when due.
+    /// Reloads the keys of tokens, sessions and catalog cursors, and rotates the signing key when due.
     pub async fn refresh_keys(&self) {
-        // The token service and the cursors share the keys.
-        if let Err(error) = self.cursors.refresh_keys().await {
+        if let Err(error) = self.shared_keys.refresh().await {
             let error = error_chain(&error);
             tracing::warn!(error, "cannot read the token signing keys; retrying later");
         }
@@ -244,7 +254,7 @@ impl AccessGuard {
     }
 
     /// Authenticates an `Authorization` header. The connection remembers the last one.
-    async fn verified(
+    pub(super) async fn verified(
         &self,
         header: &[u8],
         request_info: &RequestInfo,
@@ -363,6 +373,7 @@ impl AccessGuard {
             _ if AccessTokenText::is_like(secret.reveal()) => {
                 self.of_access_token(secret, from, fingerprint).await
             }
+            _ if is_login_token(secret.reveal()) => self.of_login_token(secret).await,
             Credentials::Basic { user, password } => self.of_password(user, password, known).await,
             Credentials::Bearer(token) => self.of_token(token).await,
         };
@@ -480,9 +491,7 @@ impl AccessGuard {
             // No token has it.
             IdentitySource::Operator => return Err(not_allowed()),
             IdentitySource::Htpasswd => {
-                let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
-                let now = users.get(name).map(jreg_auth::HtpasswdEntry::fingerprint);
-                if now.is_none() || now != claims.password {
+                if !self.is_current_password(name, claims.password.as_deref()) {
                     return Err(not_allowed());
                 }
             }
@@ -511,10 +520,22 @@ impl AccessGuard {
             }
             IdentitySource::Certificate => {}
         }
-        let password = claims.password;
+        if let Some(auth_time_ms) = claims.session_ms {
+            let until = self.session_until(name, auth_time_ms).await?;
+            found.until = found.until.min(until.ok_or_else(not_allowed)?);
+        }
+        let (password, session_ms) = (claims.password, claims.session_ms);
         let identity = Identity::Named(Box::new(named));
-        found.principal = Principal { identity, shown: true, password, ..found.principal };
+        found.principal =
+            Principal { identity, shown: true, password, session_ms, ..found.principal };
         Ok(found)
+    }
+
+    /// Whether a user has the password with this fingerprint.
+    pub(super) fn is_current_password(&self, user: &str, fingerprint: Option<&str>) -> bool {
+        let users = self.users.as_ref().map(ReloadedFiles::get).unwrap_or_default();
+        let now = users.get(user).map(jreg_auth::HtpasswdEntry::fingerprint);
+        now.is_some() && now.as_deref() == fingerprint
     }
 
     async fn of_issuer(&self, token: &Secret) -> Result<VerifiedIdentity, AuthError> {
@@ -541,274 +562,6 @@ impl AccessGuard {
     fn trusted_until(&self) -> Duration {
         self.clock.monotonic() + TRUST_MAX
     }
-
-    /// The policy query for an identity.
-    fn query<'a>(
-        &self,
-        auth: &'a AuthContext,
-        action: AccessAction,
-        repository: Option<&'a RepositoryName>,
-        tag: QueryTag<'a>,
-    ) -> PolicyQuery<'a> {
-        let AuthContext { principal, request_info } = auth;
-        PolicyQuery {
-            identity: &principal.identity,
-            certificate: request_info.certificate.as_deref(),
-            action,
-            repository,
-            tag,
-            address: request_info.peer.map(|peer| peer.ip().to_canonical()),
-            now: self.clock.now(),
-        }
-    }
-
-    /// The policy evaluation for a principal, including the grants of its credentials.
-    fn evaluation<'a>(&self, policy: &'a Policy, auth: &'a AuthContext) -> PolicyEvaluation<'a> {
-        let grants = match &auth.principal.grants {
-            PrincipalGrants::Nothing => CredentialGrants::None,
-            PrincipalGrants::AccessToken(access_token) => {
-                CredentialGrants::AccessToken(access_token)
-            }
-            PrincipalGrants::Access(scope) => CredentialGrants::Access(scope),
-        };
-        let query = self.query(auth, AccessAction::Pull, None, QueryTag::No);
-        PolicyEvaluation::new(policy, query, grants)
-    }
-
-    fn decide(
-        &self,
-        auth: &AuthContext,
-        action: AccessAction,
-        repository: Option<&RepositoryName>,
-        tag: QueryTag<'_>,
-    ) -> PolicyDecision {
-        self.evaluation(&self.policy(), auth).decide(action, repository, tag)
-    }
-
-    /// Decides for every tag that the request names: all must be allowed.
-    fn decide_all(
-        &self,
-        auth: &AuthContext,
-        action: AccessAction,
-        repository: Option<&RepositoryName>,
-    ) -> PolicyDecision {
-        let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, auth);
-        let mut last = None;
-        for tag in &auth.request_info.tags {
-            let decision = evaluation.decide(action, repository, QueryTag::Is(tag.as_str()));
-            if !decision.allowed {
-                return decision;
-            }
-            last = Some(decision);
-        }
-        last.unwrap_or_else(|| evaluation.decide(action, repository, QueryTag::No))
-    }
-
-    /// The part of `scope` that the policy allows, regardless of tags. Yields between decisions.
-    pub(super) async fn narrowed(&self, auth: &AuthContext, scope: &TokenScope) -> TokenScope {
-        let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, auth);
-        let mut narrow = TokenScope::default();
-        for (action, repository) in scope.wanted() {
-            if evaluation.allows(action, repository, QueryTag::Unknown) {
-                narrow.grant(action, repository);
-            }
-            tokio::task::yield_now().await;
-        }
-        narrow
-    }
-
-    fn deny(&self, auth: &AuthContext, right: &Right, reason: &DecisionReason) -> AuthError {
-        let reason = reason.to_string();
-        let Principal { identity, shown, .. } = &*auth.principal;
-        if *identity == Identity::Anonymous {
-            let (fault, by) = match shown {
-                true => (TokenFault::Scope, CredentialState::as_identity(identity)),
-                false => (TokenFault::Missing, CredentialState::No),
-            };
-            return self.challenged(&auth.request_info, right, fault, by, reason);
-        }
-        let access = RefusedAccess::new(CredentialState::as_identity(identity), right);
-        match right {
-            Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
-                AuthError::Hidden { name: name.clone(), access, reason }
-            }
-            Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) => {
-                AuthError::Forbidden { access, reason }
-            }
-        }
-    }
-
-    /// An authentication challenge, for missing or for insufficient credentials.
-    fn challenged(
-        &self,
-        request_info: &RequestInfo,
-        right: &Right,
-        fault: TokenFault,
-        by: CredentialState,
-        reason: String,
-    ) -> AuthError {
-        let access = RefusedAccess::new(by, right);
-        let challenge = self.scheme.challenge(request_info, right, fault, &access.to_string());
-        AuthError::Unauthenticated { challenge: Some(challenge), access, reason }
-    }
-}
-
-#[async_trait]
-impl Authorizer for AccessGuard {
-    async fn identify(
-        &self,
-        request_info: RequestInfo,
-        right: &Right,
-    ) -> Result<AuthContext, AuthError> {
-        let mut headers = request_info.headers.get_all(header::AUTHORIZATION).iter();
-        let verified = match (headers.next(), headers.next()) {
-            (None, _) => {
-                let identity = request_info.certificate.as_ref().and_then(|of| of.identity());
-                Ok(Arc::new(identity.map_or_else(Principal::anonymous, Principal::from_identity)))
-            }
-            (Some(header), None) => self.verified(header.as_bytes(), &request_info).await,
-            (Some(_), Some(_)) => {
-                Err(AuthError::invalid("there are several Authorization headers"))
-            }
-        };
-        match verified.and_then(|principal| with_certificate(principal, &request_info)) {
-            Ok(principal) => Ok(AuthContext::new(principal, request_info)),
-            Err(error) => Err(error.needed_for(|reason| {
-                let (fault, by) = (TokenFault::Invalid, CredentialState::Invalid);
-                self.challenged(&request_info, right, fault, by, reason)
-            })),
-        }
-    }
-
-    async fn catalog_cursor(&self, name: &RepositoryName) -> Result<String, AuthError> {
-        self.cursors.encrypt(name).await
-    }
-
-    async fn open_catalog_cursor(&self, cursor: &str) -> Result<Option<RepositoryName>, AuthError> {
-        self.cursors.decrypt(cursor).await
-    }
-
-    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
-        let Some((action, name)) = action_of(right) else {
-            // Also with anonymous pull: a client learns only here that it can log in.
-            return match auth.principal.shown {
-                true => Ok(DecisionReason::Credentials("credentials were shown".to_owned())),
-                false => Err(self.deny(auth, right, &DecisionReason::NoRule)),
-            };
-        };
-        let decision = match right {
-            // The tags of the request belong to another repository.
-            Right::See(_) | Right::Mount(_) => self.decide(auth, action, name, QueryTag::No),
-            _ => self.decide_all(auth, action, name),
-        };
-        self.settle(auth, right, decision)
-    }
-
-    fn grant_tag(
-        &self,
-        auth: &AuthContext,
-        right: &Right,
-        tag: &Tag,
-    ) -> Result<DecisionReason, AuthError> {
-        let Some((action, name)) = action_of(right) else { return self.grant(auth, right) };
-        let decision = self.decide(auth, action, name, QueryTag::Is(tag.as_str()));
-        self.settle(auth, right, decision)
-    }
-
-    async fn denied_tags(
-        &self,
-        auth: &AuthContext,
-        right: &Right,
-        tags: Vec<Tag>,
-    ) -> Option<Vec<Tag>> {
-        let (Some((action, name)), true) = (action_of(right), is_within_scope(auth, right)) else {
-            return Some(tags);
-        };
-        let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, auth);
-        let mut allowed = Vec::with_capacity(tags.len());
-        for (index, tag) in tags.iter().enumerate() {
-            allowed.push(evaluation.allows(action, name, QueryTag::Is(tag.as_str())));
-            if evaluation.evaluated() >= CONDITIONS_EVALUATED_MAX {
-                return None;
-            }
-            if index % DECISIONS_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        Some(tags.into_iter().zip(allowed).filter_map(|(tag, may)| (!may).then_some(tag)).collect())
-    }
-
-    async fn visible(&self, auth: &AuthContext, names: Vec<RepositoryName>) -> Vec<RepositoryName> {
-        // A token for the catalog shows every repository that its principal may pull.
-        let scope = auth.principal.scope.as_ref();
-        if scope.is_some_and(|scope| !scope.allows(AccessAction::List, None)) {
-            return Vec::new();
-        }
-        let policy = self.policy();
-        let mut evaluation = self.evaluation(&policy, auth);
-        let mut visible = Vec::with_capacity(names.len());
-        for (index, name) in names.iter().enumerate() {
-            evaluation.renew_budget();
-            visible.push(evaluation.allows(AccessAction::Pull, Some(name), QueryTag::No));
-            if index % DECISIONS_PER_TURN == 0 {
-                tokio::task::yield_now().await;
-            }
-        }
-        names.into_iter().zip(visible).filter_map(|(name, seen)| seen.then_some(name)).collect()
-    }
-
-    fn depends_on_tag(&self, auth: &AuthContext, right: &Right) -> bool {
-        action_of(right).is_some_and(|(action, name)| {
-            self.policy().depends_on_tag(&self.query(auth, action, name, QueryTag::No))
-        })
-    }
-}
-
-impl AccessGuard {
-    /// Combines a policy decision with the scope of the credentials.
-    fn settle(
-        &self,
-        auth: &AuthContext,
-        right: &Right,
-        decision: PolicyDecision,
-    ) -> Result<DecisionReason, AuthError> {
-        if !decision.allowed {
-            return Err(self.deny(auth, right, &decision.reason));
-        }
-        if is_within_scope(auth, right) {
-            return Ok(decision.reason);
-        }
-        let by = CredentialState::Narrowed(auth.principal.identity.to_string());
-        let reason = DecisionReason::TokenScope.to_string();
-        Err(self.challenged(&auth.request_info, right, TokenFault::Scope, by, reason))
-    }
-}
-
-/// Whether the scope of the credentials covers a right.
-fn is_within_scope(auth: &AuthContext, right: &Right) -> bool {
-    match (&auth.principal.scope, right) {
-        (None, _) => true,
-        // A token for the catalog shows every repository that its principal may pull.
-        (Some(scope), Right::See(_)) => scope.allows(AccessAction::List, None),
-        (Some(scope), _) => {
-            action_of(right).is_some_and(|(action, name)| scope.allows(action, name))
-        }
-    }
-}
-
-/// The policy action of a right; `None`: [`Right::Enter`], to which no rule applies.
-fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
-    match right {
-        Right::Enter => None,
-        Right::List => Some((AccessAction::List, None)),
-        Right::See(name) | Right::Pull(name) => Some((AccessAction::Pull, Some(name))),
-        Right::Mount(name) => Some((AccessAction::Mount, Some(name))),
-        Right::Push(name) => Some((AccessAction::Push, Some(name))),
-        Right::Delete(name) => Some((AccessAction::Delete, Some(name))),
-    }
 }
 
 fn users(options: &AccessGuardOptions) -> Result<Option<ReloadedFiles<Htpasswd>>, FileError> {
@@ -818,16 +571,16 @@ fn users(options: &AccessGuardOptions) -> Result<Option<ReloadedFiles<Htpasswd>>
 }
 
 fn policy(options: &AccessGuardOptions) -> Result<PolicySource, FileError> {
-    let anonymous = options.anonymous_pull;
+    let (anonymous, admins) = (options.anonymous_pull, options.admins.clone());
     let completed = move |policy: Policy| match anonymous {
-        true => policy.with_anonymous_pull(),
-        false => policy,
+        true => policy.with_anonymous_pull().with_admins(&admins),
+        false => policy.with_admins(&admins),
     };
     let Some(path) = &options.policy else {
         return Ok(PolicySource::Fixed(Arc::new(completed(Policy::of_users()))));
     };
     let parse =
-        move |text: &str| Policy::parse(text).map(completed).map_err(|error| error.to_string());
+        move |text: &str| Policy::parse(text).map(&completed).map_err(|error| error.to_string());
     Ok(PolicySource::File(ReloadedFiles::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
 }
 
@@ -842,24 +595,8 @@ fn scheme(options: &AccessGuardOptions) -> Scheme {
 }
 
 /// A point in time; `None`: beyond the representable range.
-fn moment(seconds: u64) -> Option<SystemTime> {
+pub(super) fn moment(seconds: u64) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-}
-
-/// A token issued for a client certificate is valid only on connections whose certificate has the
-/// same name, whatever the policy says.
-fn with_certificate(
-    principal: Arc<Principal>,
-    request_info: &RequestInfo,
-) -> Result<Arc<Principal>, AuthError> {
-    let is_certificates = matches!(&principal.identity,
-        Identity::Named(named) if named.source == IdentitySource::Certificate);
-    let shown = request_info.certificate.as_ref().and_then(|of| of.identity());
-    if is_certificates && shown.as_ref().and_then(Identity::name) != principal.identity.name() {
-        let reason = "the token was issued for a client certificate that the connection lacks";
-        return Err(AuthError::invalid(reason));
-    }
-    Ok(principal)
 }
 
 fn wrong_password() -> AuthError {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, LIST_KEYS_MAX,
-    ManifestPush, MaySetTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest,
-    PushedManifest, ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest,
-    ResultPage, StoredManifest, TagHistoryEntry, TagTransition, TouchPolicy, UploadChunk, UploadId,
-    UploadProgress, list_requests_max,
+    Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, ExplainReport,
+    GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush, MaySetTag,
+    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
+    ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
+    RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
+    TagHistoryEntry, TagList, TagTransition, TouchPolicy, UploadChunk, UploadId, UploadProgress,
+    list_requests_max,
 };
 
 use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate, Right};
@@ -20,6 +22,28 @@ pub const CATALOG_NAMES_EXAMINED_MAX: usize = 1000;
 
 /// Maximum number of repositories whose bytes one request counts.
 pub const USAGE_REPOSITORIES_MAX: usize = 100;
+
+/// Maximum number of names that one search examines: policy conditions cost CPU time.
+pub const SEARCH_NAMES_EXAMINED_MAX: usize = 2000;
+/// Names of a search that are examined before it looks whether it has enough.
+const SEARCH_NAMES_AT_ONCE: usize = 100;
+/// Maximum number of similar names that a search suggests if it finds fewer.
+const SUGGESTIONS_MAX: usize = 8;
+/// Maximum number of unfinished uploads that one request shows.
+const UPLOADS_SHOWN_MAX: usize = 200;
+
+/// What a search finds among the repositories that the identity may pull.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RepositorySearch {
+    /// The best first.
+    pub found: Vec<RepositoryName>,
+    /// Whether there may be more of them.
+    pub has_more: bool,
+    /// Similar names, if few were found.
+    pub suggestions: Vec<RepositoryName>,
+    /// Whether all repositories were looked at.
+    pub is_whole: bool,
+}
 
 /// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +106,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Push(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -95,7 +120,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Delete(_) => Err(self.forbidden()),
+            | Right::Delete(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -108,7 +134,8 @@ impl Authorized {
             | Right::See(_)
             | Right::Mount(_)
             | Right::Pull(_)
-            | Right::Push(_) => Err(self.forbidden()),
+            | Right::Push(_)
+            | Right::Admin => Err(self.forbidden()),
         }
     }
 
@@ -190,6 +217,47 @@ impl Authorized {
         Ok(ResultPage { items, next })
     }
 
+    /// Searches the names of the repositories that the identity may pull; requires [`Right::List`]. It finds at
+    /// most `limit`, and examines at most [`SEARCH_NAMES_EXAMINED_MAX`] names.
+    pub async fn search(&self, query: &str, limit: usize) -> Result<RepositorySearch> {
+        if self.right != Right::List {
+            return Err(self.forbidden());
+        }
+        let matches = self.gate.registry.search_catalog(query, SEARCH_NAMES_EXAMINED_MAX).await?;
+        let mut left = SEARCH_NAMES_EXAMINED_MAX;
+        let mut search = RepositorySearch { is_whole: matches.is_whole, ..Default::default() };
+        (search.found, search.has_more) = self.first_visible(matches.found, limit, &mut left).await;
+        if search.found.len() < SUGGESTIONS_MAX {
+            let suggestions = self.first_visible(matches.similar, SUGGESTIONS_MAX, &mut left);
+            search.suggestions = suggestions.await.0;
+        }
+        Ok(search)
+    }
+
+    /// The first names that the identity sees, and whether others were not examined.
+    async fn first_visible(
+        &self,
+        names: Vec<RepositoryName>,
+        limit: usize,
+        left: &mut usize,
+    ) -> (Vec<RepositoryName>, bool) {
+        let mut seen = Vec::new();
+        let mut has_more = false;
+        for chunk in names.chunks(SEARCH_NAMES_AT_ONCE) {
+            let examined = chunk.len().min(*left);
+            if examined == 0 || seen.len() >= limit {
+                has_more = true;
+                break;
+            }
+            *left -= examined;
+            let chunk = chunk.iter().take(examined).cloned().collect();
+            seen.extend(self.gate.authorizer.visible(&self.auth, chunk).await);
+        }
+        has_more |= seen.len() > limit;
+        seen.truncate(limit);
+        (seen, has_more)
+    }
+
     /// A catalog page whose next page begins after `place`.
     async fn cut(
         &self,
@@ -219,6 +287,82 @@ impl Authorized {
     /// [`Repository::tags`]; requires [`Right::Pull`].
     pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
         Ok(self.pull()?.tags(page).await?)
+    }
+
+    /// [`Repository::tag_details`]; requires [`Right::Pull`].
+    pub async fn tag_details(&self, tags: Vec<Tag>) -> Result<Vec<TagDetails>> {
+        Ok(self.pull()?.tag_details(tags).await?)
+    }
+
+    /// [`Repository::tag_list`]; requires [`Right::Pull`].
+    pub async fn tag_list(&self) -> Result<Arc<TagList>> {
+        Ok(self.pull()?.tag_list().await?)
+    }
+
+    /// [`Repository::tags_of_manifest`]; requires [`Right::Pull`].
+    pub async fn tags_of_manifest(
+        &self,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<(Vec<Tag>, bool)> {
+        Ok(self.pull()?.tags_of_manifest(digest, limit).await?)
+    }
+
+    /// [`Repository::manifests`]; requires [`Right::Pull`].
+    pub async fn manifests(
+        &self,
+        page: &PageRequest,
+        tags_max: usize,
+    ) -> Result<ResultPage<ManifestDetails>> {
+        Ok(self.pull()?.manifests(page, tags_max).await?)
+    }
+
+    /// [`Repository::explain_here`]; requires [`Right::Pull`].
+    pub async fn explain(
+        &self,
+        digest: &Digest,
+        options: &GcOptions,
+    ) -> Result<Option<ExplainReport>> {
+        Ok(self.pull()?.explain_here(digest, options).await?)
+    }
+
+    /// [`Repository::preview_retention`]; requires [`Right::Pull`].
+    pub async fn preview_retention(&self, options: &RetentionOptions) -> Result<RetentionPreview> {
+        match self.pull()?.preview_retention(options).await {
+            Ok(preview) => Ok(preview),
+            Err(RetentionError::Registry(error)) => Err(error.into()),
+            // Only of plans.
+            Err(_) => Ok(RetentionPreview::default()),
+        }
+    }
+
+    /// [`Repository::manifest_in_memory`]; `None` also without [`Right::Pull`].
+    pub fn cached_manifest(&self, digest: &Digest) -> Option<Arc<StoredManifest>> {
+        self.pull().ok()?.manifest_in_memory(digest)
+    }
+
+    /// What the repository holds ([`Repository::storage_usage`]), counted by reading, for few requests at the same
+    /// time; requires [`Right::Pull`].
+    pub async fn repository_usage(&self) -> Result<RepositoryUsage> {
+        let repository = self.pull()?;
+        let _slot = self.gate.registry.usage_slot()?;
+        let uploads = self.gate.registry.open_uploads().await?;
+        Ok(repository.storage_usage(&uploads).await?)
+    }
+
+    /// The unfinished uploads of the repositories that the identity may pull; requires [`Right::List`].
+    pub async fn uploads(&self) -> Result<Vec<ListedUpload>> {
+        if self.right != Right::List {
+            return Err(self.forbidden());
+        }
+        let _slot = self.gate.registry.usage_slot()?;
+        let listed = self.gate.registry.list_uploads().await?.uploads;
+        let sees = |upload: &ListedUpload| {
+            let name = upload.repository.as_ref();
+            name.is_some_and(|name| self.may(&Right::See(name.clone())))
+        };
+        let listed = listed.into_iter().filter(sees);
+        Ok(listed.take(UPLOADS_SHOWN_MAX).collect())
     }
 
     /// [`Repository::referrers`]; requires [`Right::Pull`].
@@ -434,6 +578,11 @@ impl Authorized {
         let by = CredentialState::as_identity(self.identity());
         let access = RefusedAccess::new(by, &self.right).because(cause.clone());
         AccessError::Denied(AuthError::Forbidden { access, reason: cause })
+    }
+
+    /// The registry, for its events; requires [`Right::Admin`].
+    pub(super) fn administered_registry(&self) -> Result<&jreg_registry::Registry> {
+        if self.right == Right::Admin { Ok(&self.gate.registry) } else { Err(self.forbidden()) }
     }
 
     fn forbidden(&self) -> AccessError {

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jreg_auth::{Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
+use http::HeaderValue;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use jreg_auth::{CodeRequest, Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
 use jreg_storage::{Clock, error_chain};
 use jreg_telemetry::metrics::Metrics;
 use tokio::sync::OwnedMutexGuard;
@@ -19,6 +21,8 @@ pub const JWKS_AGE_MAX: Duration = Duration::from_secs(3600);
 pub const JWKS_OUTAGE_MAX: Duration = Duration::from_secs(24 * 3600);
 /// Minimum time between two fetches: tokens with invented key ids must not cause a fetch each.
 pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(10);
+/// Maximum bytes of a response of a token endpoint.
+pub const TOKEN_RESPONSE_BYTES_MAX: usize = 64 * 1024;
 /// Timeout of a fetch.
 const FETCH_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -39,6 +43,9 @@ pub enum JwksFetchError {
     /// A recent attempt failed.
     #[error("fetching the keys failed a moment ago")]
     TooSoon,
+    /// This fetcher sends no forms.
+    #[error("the request cannot be sent")]
+    Unsupported,
     /// The fetch task was cancelled.
     #[error("the fetch of the keys was stopped")]
     Task(#[from] JoinError),
@@ -49,6 +56,12 @@ pub enum JwksFetchError {
 pub trait JwksFetcher: Debug + Send + Sync + 'static {
     /// At most [`JwkSet::BYTES_MAX`] bytes from a URL.
     async fn fetch(&self, url: &str) -> Result<Vec<u8>, JwksFetchError>;
+
+    /// Exchanges the code of a login: the status code and the body of the response, of at most
+    /// [`TOKEN_RESPONSE_BYTES_MAX`] bytes.
+    async fn post_form(&self, _request: &CodeRequest) -> Result<(u16, Vec<u8>), JwksFetchError> {
+        Err(JwksFetchError::Unsupported)
+    }
 }
 
 /// Fetches over HTTP without following redirects.
@@ -76,19 +89,41 @@ impl HttpJwksFetcher {
 #[async_trait]
 impl JwksFetcher for HttpJwksFetcher {
     async fn fetch(&self, url: &str) -> Result<Vec<u8>, JwksFetchError> {
-        let mut response = self.0.get(url).send().await?;
+        let response = self.0.get(url).send().await?;
         if response.status() != reqwest::StatusCode::OK {
             return Err(JwksFetchError::Status(response.status().as_u16()));
         }
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await? {
-            if bytes.len() + chunk.len() > JwkSet::BYTES_MAX {
-                return Err(JwksError::TooLarge.into());
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(bytes)
+        body_of(response, JwkSet::BYTES_MAX).await
     }
+
+    async fn post_form(&self, request: &CodeRequest) -> Result<(u16, Vec<u8>), JwksFetchError> {
+        let mut post = self.0.post(&request.url);
+        if let Some(authorization) = &request.authorization {
+            let mut value = HeaderValue::from_str(authorization.reveal())
+                .map_err(|_| JwksFetchError::Unsupported)?;
+            value.set_sensitive(true);
+            post = post.header(AUTHORIZATION, value);
+        }
+        let post = post
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(ACCEPT, "application/json");
+        let response = post.body(request.form.reveal().to_owned()).send().await;
+        // The URL may have a query of the provider's own.
+        let response = response.map_err(reqwest::Error::without_url)?;
+        let status = response.status().as_u16();
+        Ok((status, body_of(response, TOKEN_RESPONSE_BYTES_MAX).await?))
+    }
+}
+
+async fn body_of(mut response: reqwest::Response, max: usize) -> Result<Vec<u8>, JwksFetchError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        if bytes.len() + chunk.len() > max {
+            return Err(JwksError::TooLarge.into());
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
 }
 
 /// JWK sets by source.

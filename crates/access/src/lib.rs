@@ -11,6 +11,9 @@
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 mod access_tokens;
+mod administration;
+mod authorization;
+mod browser;
 mod challenge;
 mod credential_cache;
 mod credential_kind;
@@ -23,6 +26,7 @@ mod login_throttle;
 mod operator;
 mod password_hasher;
 mod refused;
+mod session_store;
 mod signing_keys;
 mod tokens;
 
@@ -39,15 +43,26 @@ use jreg_registry::{Registry, RegistryUsage};
 use jreg_storage::error_chain;
 
 pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
+pub use administration::Administration;
+pub use browser::{
+    LOGIN_TOKEN_LIFETIME_MAX, LoginChoice, LoginError, LoginRedirect, LoginToken, NewSession,
+    PASSWORD_SESSION_MAX, PROVIDER_SESSION_MAX, SESSION_LIFETIME, SESSION_RENEWED_AFTER,
+    SessionCookie, SessionState, VerifiedSession, pending_login_id,
+};
 pub use challenge::BASIC as BASIC_CHALLENGE;
 pub use credential_cache::{ConnectionCredentials, TRUST_MAX};
 pub use guard::{AccessGuard, AccessGuardError, AccessGuardOptions, RELOAD_INTERVAL};
-pub use handle::{AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX, USAGE_REPOSITORIES_MAX};
+pub use handle::{
+    AccessError, Authorized, CATALOG_NAMES_EXAMINED_MAX, RepositorySearch,
+    SEARCH_NAMES_EXAMINED_MAX, USAGE_REPOSITORIES_MAX,
+};
 pub use issuer_keys::{
     HttpJwksFetcher, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetchError, JwksFetcher,
+    TOKEN_RESPONSE_BYTES_MAX,
 };
 pub use operator::OperatorAccess;
 pub use refused::{CredentialState, RefusedAccess};
+pub use session_store::{SessionStore, SessionStoreError};
 pub use tokens::{IssuedToken, TokenProof, TokenRequest};
 
 /// A right to perform an operation.
@@ -67,6 +82,8 @@ pub enum Right {
     Push(RepositoryName),
     /// Delete from a repository.
     Delete(RepositoryName),
+    /// Administer the registry: list, create and revoke access tokens, test the policy.
+    Admin,
 }
 
 /// The right that an operation requires.
@@ -141,6 +158,8 @@ pub struct RequestInfo {
     /// The id of the request, which the changes that it makes carry.
     pub request_id: Option<String>,
     pub headers: HeaderMap,
+    /// Where the credentials are.
+    pub credentials: RequestCredentials,
     /// The host that the client addressed: `Host`, `:authority`, or the header of a trusted proxy.
     pub host: Option<String>,
     /// The client's address: the peer, or the client that a trusted proxy names.
@@ -153,6 +172,17 @@ pub struct RequestInfo {
     pub tags: Vec<Tag>,
     /// What the connection remembers of the credentials of its requests.
     pub connection: Option<Arc<ConnectionCredentials>>,
+}
+
+/// Where the credentials of a request are.
+#[derive(Clone, Debug, Default)]
+pub enum RequestCredentials {
+    /// In the header `Authorization`.
+    #[default]
+    Header,
+    /// In the cookie of a page, which has been verified. `None`: it has none that is valid. The header
+    /// `Authorization` is ignored.
+    Page(Option<VerifiedSession>),
 }
 
 /// The authorization state of one request.
@@ -174,6 +204,9 @@ pub struct Principal {
     pub shown: bool,
     /// Fingerprint of the password, if one was sent.
     pub password: Option<String>,
+    /// When the login in a browser took place that the credentials come from, in milliseconds of the Unix
+    /// epoch.
+    pub session_ms: Option<u64>,
 }
 
 /// Grants that credentials carry themselves.
@@ -198,8 +231,8 @@ impl RequestInfo {
 impl Principal {
     /// A principal that only the policy limits.
     pub fn from_identity(identity: Identity) -> Self {
-        let (grants, scope, password) = Default::default();
-        Self { identity, grants, scope, shown: true, password }
+        let (grants, scope, password, session_ms) = Default::default();
+        Self { identity, grants, scope, shown: true, password, session_ms }
     }
 
     /// A request without credentials.
@@ -415,10 +448,42 @@ impl RegistryGate {
         request_info: RequestInfo,
         endpoint: &Endpoint,
     ) -> Result<Authorized, RefusedRequest> {
-        let right = right_of(endpoint);
         let request_info = RequestInfo { tags: tags_of(endpoint), ..request_info };
+        let right = right_of(endpoint);
         let identified = self.authorizer.identify(request_info, &right).await;
         let auth = identified.map_err(|error| RefusedRequest { error, auth: None })?;
+        self.grant(auth, right)
+    }
+
+    /// Authenticates a request that may need several rights, one after the other
+    /// ([`RegistryGate::admit_identified`]).
+    pub async fn identify(&self, request_info: RequestInfo) -> Result<AuthContext, RefusedRequest> {
+        let identified = self.authorizer.identify(request_info, &Right::Enter).await;
+        identified.map_err(|error| RefusedRequest { error, auth: None })
+    }
+
+    /// Grants an authenticated request a right that no endpoint requires.
+    pub fn admit_right(
+        &self,
+        auth: &AuthContext,
+        right: Right,
+    ) -> Result<Authorized, RefusedRequest> {
+        self.grant(auth.clone(), right)
+    }
+
+    /// Grants an authenticated request the right that `endpoint` requires.
+    pub fn admit_identified(
+        &self,
+        auth: &AuthContext,
+        endpoint: &Endpoint,
+    ) -> Result<Authorized, RefusedRequest> {
+        let (principal, info) =
+            (Arc::clone(&auth.principal), RequestInfo::clone(&auth.request_info));
+        let auth = AuthContext::new(principal, RequestInfo { tags: tags_of(endpoint), ..info });
+        self.grant(auth, right_of(endpoint))
+    }
+
+    fn grant(&self, auth: AuthContext, right: Right) -> Result<Authorized, RefusedRequest> {
         match self.authorizer.grant(&auth, &right) {
             Ok(reason) => Ok(Authorized::new(self.clone(), auth, right, reason)),
             Err(error) => Err(RefusedRequest { error, auth: Some(auth) }),

@@ -61,6 +61,7 @@ impl RefusedAccess {
             Right::Mount(name) => Some(of(AccessAction::Mount, Some(name))),
             Right::Push(name) => Some(of(AccessAction::Push, Some(name))),
             Right::Delete(name) => Some(of(AccessAction::Delete, Some(name))),
+            Right::Admin => Some(of(AccessAction::Admin, None)),
         };
         Self { by, actions: action.into_iter().collect(), cause: None }
     }
@@ -138,7 +139,7 @@ const fn verb(action: AccessAction) -> &'static str {
         AccessAction::Delete => "delete from",
         AccessAction::List => "list the repositories",
         AccessAction::Mount => "mount from",
-        AccessAction::Admin => "administer",
+        AccessAction::Admin => "administer the registry",
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use jreg_auth::{Keyring, KeyringError};
 use jreg_registry::{add_record_checksum, signing_keys, verify_record_checksum};
 use jreg_storage::{Clock, Key, PutMode, Store, SwapRetries};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
+
+use super::AuthError;
 
 /// Minimum time between reads that an unknown key id causes: tokens with invented key ids must not
 /// cause a read each. A new key signs only minutes after it was stored, so a key that other
@@ -133,6 +135,51 @@ impl SigningKeys {
             }
         }
         Err(SigningError::Contended)
+    }
+}
+
+/// The keys for everything that is signed or encrypted. Unless the token service has them from the start,
+/// they are read, or created, on first use.
+#[derive(Debug)]
+pub(super) struct SharedSigningKeys {
+    keys: OnceCell<Arc<SigningKeys>>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    rotation: Duration,
+    lifetime: Duration,
+}
+
+impl SharedSigningKeys {
+    /// Uses the keys of the token service, or those in `store` if there is none. They are rotated alike.
+    pub(super) fn new(
+        signing_keys: Option<Arc<SigningKeys>>,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        rotation: Duration,
+        lifetime: Duration,
+    ) -> Self {
+        Self { keys: OnceCell::new_with(signing_keys), store, clock, rotation, lifetime }
+    }
+
+    /// Reloads the keys, if they are loaded, and rotates them when due.
+    pub(super) async fn refresh(&self) -> Result<(), SigningError> {
+        match self.keys.get() {
+            Some(keys) => keys.refresh().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The keys, reloaded if none has this id.
+    pub(super) async fn keyring(&self, kid: Option<&str>) -> Result<Arc<Keyring>, AuthError> {
+        let unavailable = |error| AuthError::unavailable(&error);
+        let open = || {
+            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
+            async {
+                SigningKeys::open(store, clock, self.rotation, self.lifetime).await.map(Arc::new)
+            }
+        };
+        let keys = self.keys.get_or_try_init(open).await.map_err(unavailable)?;
+        keys.with(kid).await.map_err(unavailable)
     }
 }
 

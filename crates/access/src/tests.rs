@@ -31,6 +31,7 @@ async fn handles() -> Vec<(Right, Authorized)> {
         Right::Pull(name("a")),
         Right::Push(name("a")),
         Right::Delete(name("a")),
+        Right::Admin,
     ];
     let handle = |right: Right| {
         let auth = AuthContext::new(Principal::anonymous(), RequestInfo::default());

@@ -108,7 +108,7 @@ impl AccessGuard {
         let access = self.sign(TokenKind::Access, &auth.principal, &narrow, now, left)?;
         let refresh = match refresh {
             Some(old) => Some(old),
-            None if offline && is_refreshable(&auth.principal.identity) => Some(self.sign(
+            None if offline && is_refreshable(&auth.principal) => Some(self.sign(
                 TokenKind::Refresh,
                 &auth.principal,
                 &TokenScope::default(),
@@ -196,6 +196,7 @@ impl AccessGuard {
         let mut claims = TokenClaims::new(&self.service, named, now, lifetime, id);
         claims.access = scope.entries();
         claims.password = principal.password.clone();
+        claims.session_ms = principal.session_ms;
         let key = signing_keys.current().signing_key(now);
         let token = key.and_then(|key| key.sign(kind, &claims));
         let token = token.ok_or_else(|| unavailable("the signing key cannot be used"))?;
@@ -207,12 +208,13 @@ impl AccessGuard {
     }
 }
 
-/// Users and access tokens can be verified again later; an issuer's token cannot.
-fn is_refreshable(identity: &Identity) -> bool {
-    match identity {
-        Identity::Named(named) => {
+/// Users and access tokens can be verified again later; an issuer's token cannot, and the token of a login
+/// in a browser is not to last longer than it does.
+fn is_refreshable(principal: &Principal) -> bool {
+    match &principal.identity {
+        Identity::Named(named) if principal.session_ms.is_none() => {
             matches!(named.source, IdentitySource::Htpasswd | IdentitySource::AccessToken(_))
         }
-        Identity::Anonymous => false,
+        Identity::Named(_) | Identity::Anonymous => false,
     }
 }

@@ -214,6 +214,12 @@ impl AccessToken {
         same(&sha256_hex(token.secret.reveal().as_bytes()), &self.hash)
     }
 
+    /// The permissions as text: `pull,push:team/**`, separated by spaces.
+    pub fn allowed(&self) -> String {
+        let text = |of: &AccessTokenPermission| format!("{}:{}", of.actions, of.repositories);
+        self.permissions.iter().map(text).collect::<Vec<_>>().join(" ")
+    }
+
     /// Whether it is neither revoked nor expired.
     pub fn is_valid(&self, now: SystemTime) -> bool {
         self.revoked.is_none() && self.expires.is_none_or(|expires| seconds(now) < expires)

@@ -17,6 +17,7 @@ use serde_json::Value as Json;
 
 use crate::expression::ExpressionContents;
 use crate::policy::PolicyQuery;
+use crate::tested::TestedClaims;
 use crate::{AccessAction, Identity, IdentitySource};
 
 /// Maximum length of a condition, in bytes.
@@ -40,6 +41,7 @@ pub(crate) struct PolicyCondition {
     source: String,
     program: Program,
     needs: ConditionInputs,
+    tested: TestedClaims,
 }
 
 /// The variables of a condition that differ between decisions.
@@ -88,7 +90,13 @@ impl PolicyCondition {
             action: references.has_variable("action"),
             tag: references.has_variable("tag"),
         };
-        Ok(Self { source: source.to_owned(), program, needs })
+        let tested = contents.tested;
+        Ok(Self { source: source.to_owned(), program, needs, tested })
+    }
+
+    /// The claims and groups that it reads.
+    pub(crate) fn tested(&self) -> &TestedClaims {
+        &self.tested
     }
 
     /// Whether it depends on the tag.

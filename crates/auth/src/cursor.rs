@@ -1,13 +1,10 @@
 //! Encrypted cursors of the catalog: a repository name, encrypted with a key that is derived
 //! from one of a [`Keyring`], and padded to hide its length.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jreg_oci::RepositoryName;
-use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::Keyring;
+use crate::sealed::{ADDED_BYTES, seal, unseal};
 
 /// No repository name begins with it.
 const MARK: char = '_';
@@ -15,7 +12,7 @@ const PURPOSE: &str = "catalog cursor 1";
 /// The length that a name is padded to: the longest has 255 bytes.
 const PADDED_BYTES: usize = 256;
 /// The length of the base64 of the nonce, the encrypted name and the tag.
-const SEALED_CHARS: usize = ((NONCE_LEN + PADDED_BYTES + 16) * 4).div_ceil(3);
+const SEALED_CHARS: usize = ((ADDED_BYTES + PADDED_BYTES) * 4).div_ceil(3);
 
 /// The id of the key of a cursor; `None` if the text is no cursor.
 pub fn cursor_key_id(cursor: &str) -> Option<&str> {
@@ -28,34 +25,19 @@ fn parts(cursor: &str) -> Option<(&str, &str)> {
     (sealed.len() == SEALED_CHARS).then_some((kid, sealed))
 }
 
-fn key(keyring: &Keyring, kid: Option<&str>) -> Option<(String, LessSafeKey)> {
-    let (kid, secret) = keyring.derived(kid, PURPOSE)?;
-    Some((kid, LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &secret).ok()?)))
-}
-
 /// The cursor of a repository; `None` if there are no random numbers.
 pub fn encrypt_cursor(keyring: &Keyring, name: &RepositoryName) -> Option<String> {
-    let (kid, key) = key(keyring, None)?;
-    let mut nonce = [0; NONCE_LEN];
-    SystemRandom::new().fill(&mut nonce).ok()?;
     let mut bytes = name.as_str().as_bytes().to_vec();
     bytes.resize(PADDED_BYTES.max(bytes.len()), 0);
-    let aad = Aad::from(kid.as_bytes());
-    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut bytes).ok()?;
-    let sealed = URL_SAFE_NO_PAD.encode([&nonce[..], &bytes].concat());
+    let (kid, sealed) = seal(keyring, PURPOSE, &bytes)?;
     Some(format!("{MARK}{kid}.{sealed}"))
 }
 
 /// The repository of a cursor; `None` if it is none of this keyring's.
 pub fn decrypt_cursor(keyring: &Keyring, cursor: &str) -> Option<RepositoryName> {
     let (kid, sealed) = parts(cursor)?;
-    let (kid, key) = key(keyring, Some(kid))?;
-    let sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-    let (nonce, bytes) = sealed.split_first_chunk::<NONCE_LEN>()?;
-    let mut bytes = bytes.to_vec();
-    let aad = Aad::from(kid.as_bytes());
-    let opened = key.open_in_place(Nonce::assume_unique_for_key(*nonce), aad, &mut bytes).ok()?;
-    std::str::from_utf8(opened).ok()?.trim_end_matches('\0').parse().ok()
+    let opened = unseal(keyring, PURPOSE, kid, sealed)?;
+    std::str::from_utf8(&opened).ok()?.trim_end_matches('\0').parse().ok()
 }
 
 #[cfg(test)]

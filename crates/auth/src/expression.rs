@@ -1,9 +1,15 @@
-//! What a parsed CEL expression contains: its free variables and its loops.
+//! What a parsed CEL expression contains: its free variables, its loops, and what it reads of an identity.
 
 use std::collections::BTreeSet;
 
-use cel::common::ast::{ComprehensionExpr, EntryExpr, Expr};
+use cel::common::ast::operators::{IN, INDEX};
+use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue};
 use cel::parser::Expression;
+
+use crate::tested::TestedClaims;
+
+/// The variable with the claims and groups of an identity.
+const IDENTITY: &str = "identity";
 
 /// The contents of one expression.
 #[derive(Debug, Default)]
@@ -12,6 +18,8 @@ pub(crate) struct ExpressionContents<'a> {
     pub(crate) free_variables: BTreeSet<&'a str>,
     /// The macros that run over a list or map, nested ones included.
     pub(crate) loops: usize,
+    /// The claims and groups that it reads.
+    pub(crate) tested: TestedClaims,
     bound: Vec<&'a str>,
 }
 
@@ -29,7 +37,13 @@ impl<'a> ExpressionContents<'a> {
                 if !self.bound.contains(&name.as_str()) {
                     self.free_variables.insert(name);
                 }
+                if name == IDENTITY {
+                    self.tested.add_all_claims();
+                    self.tested.add_all_groups();
+                }
             }
+            Expr::Call(call) if self.visit_lookup(call) => {}
+            Expr::Select(_) if self.visit_identity(&expression.expr) => {}
             Expr::Call(call) => {
                 call.target.iter().for_each(|target| self.visit(target));
                 call.args.iter().for_each(|argument| self.visit(argument));
@@ -42,6 +56,38 @@ impl<'a> ExpressionContents<'a> {
                 fields.entries.iter().for_each(|entry| self.visit_entry(&entry.expr));
             }
         }
+    }
+
+    /// `identity.claims.NAME`, and other fields of the identity.
+    fn visit_identity(&mut self, expression: &'a Expr) -> bool {
+        let Expr::Select(select) = expression else { return false };
+        match (field_of_identity(&select.operand.expr), field_of_identity(expression)) {
+            (Some("claims"), _) => self.tested.add_claim(&select.field),
+            (_, Some("claims")) => self.tested.add_all_claims(),
+            (_, Some("groups")) => self.tested.add_all_groups(),
+            (_, Some(_)) => {}
+            (_, None) => return false,
+        }
+        self.free_variables.insert(IDENTITY);
+        true
+    }
+
+    /// `identity.claims["NAME"]`, `"NAME" in identity.claims` and `"NAME" in identity.groups`.
+    fn visit_lookup(&mut self, call: &'a CallExpr) -> bool {
+        let [first, second] = &call.args[..] else { return false };
+        let (container, name) = match call.func_name.as_str() {
+            INDEX => (first, second),
+            IN => (second, first),
+            _ => return false,
+        };
+        let Expr::Literal(LiteralValue::String(name)) = &name.expr else { return false };
+        match field_of_identity(&container.expr) {
+            Some("claims") => self.tested.add_claim(name.inner()),
+            Some("groups") if call.func_name == IN => self.tested.add_group(name.inner()),
+            _ => return false,
+        }
+        self.free_variables.insert(IDENTITY);
+        true
     }
 
     fn visit_entry(&mut self, entry: &'a EntryExpr) {
@@ -67,5 +113,14 @@ impl<'a> ExpressionContents<'a> {
         self.visit(&comprehension.loop_cond);
         self.visit(&comprehension.loop_step);
         self.bound.truncate(outer);
+    }
+}
+
+/// The name of a field of the identity, if an expression is one.
+fn field_of_identity(expression: &Expr) -> Option<&str> {
+    let Expr::Select(select) = expression else { return None };
+    match &select.operand.expr {
+        Expr::Ident(name) if name == IDENTITY => Some(&select.field),
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::jws::{Jwk, JwsError, UnverifiedToken, VerifyingKey};
 use crate::outbound::checked_url;
+use crate::random::same;
 use crate::token::seconds;
 use crate::{Identity, IdentityClaims, IdentitySource, NamedIdentity, ScopeEntry, TokenScope};
 
@@ -22,6 +23,9 @@ const JWKS_KEYS_MAX: usize = 64;
 const CLAIMS_BYTES_MAX: usize = 6 * 1024;
 /// Maximum length of an identity name, in bytes.
 const NAME_BYTES_MAX: usize = 500;
+/// Maximum age of the ID token of a login, which is fetched as soon as the issuer makes it.
+const ID_TOKEN_AGE_MAX_S: u64 = 10 * 60;
+const EMAIL: &str = "email";
 /// Maximum groups of a token.
 const GROUPS_MAX: usize = 128;
 
@@ -100,6 +104,10 @@ pub enum IssuerTokenError {
     Expired,
     #[error("the token is not valid yet")]
     NotYet,
+    #[error("the token was issued for another login")]
+    Nonce,
+    #[error("the token's e-mail address, which would make an identity, is not verified")]
+    UnverifiedEmail,
     #[error("the token lacks the claims that make an identity, or they are too long")]
     Claims,
 }
@@ -184,6 +192,13 @@ struct RegisteredClaims {
     exp: f64,
     #[serde(default)]
     nbf: Option<f64>,
+    // Of any type, as only ID tokens need to have them.
+    #[serde(default)]
+    iat: Value,
+    #[serde(default)]
+    nonce: Value,
+    #[serde(default)]
+    azp: Option<Value>,
     #[serde(default)]
     access: Vec<ScopeEntry>,
 }
@@ -195,9 +210,32 @@ enum AudienceClaim {
     Several(Vec<String>),
 }
 
+impl AudienceClaim {
+    fn contains(&self, audience: &str) -> bool {
+        match self {
+            Self::One(one) => one == audience,
+            Self::Several(several) => several.iter().any(|one| one == audience),
+        }
+    }
+
+    fn is_single(&self) -> bool {
+        match self {
+            Self::One(_) => true,
+            Self::Several(several) => several.len() == 1,
+        }
+    }
+}
+
 /// Whether a time is before a limit with a fraction.
 fn is_before(now: u64, limit: f64) -> bool {
     u32::try_from(now).map_or(u32::MAX.into(), f64::from) < limit
+}
+
+/// What the ID token of a login must be for.
+#[derive(Clone, Copy, Debug)]
+pub struct IdTokenRequest<'a> {
+    pub client_id: &'a str,
+    pub nonce: &'a str,
 }
 
 /// A verified token of an issuer.
@@ -244,6 +282,11 @@ impl Issuer {
         self.spec.access
     }
 
+    /// The `iss` of its tokens, which is a URL of an OpenID provider.
+    pub fn url(&self) -> &str {
+        &self.spec.issuer
+    }
+
     /// Whether a token claims to be from this issuer.
     pub fn is_issuer_of(&self, token: &UnverifiedToken<'_>) -> bool {
         token.issuer().is_some_and(|issuer| issuer == self.spec.issuer)
@@ -260,28 +303,9 @@ impl Issuer {
         keys: &JwkSet,
         now: SystemTime,
     ) -> Result<VerifiedIssuerToken, IssuerTokenError> {
-        let payload = keys.verify(token)?;
-        let malformed = |_| IssuerTokenError::Jws(JwsError::Malformed);
-        let registered: RegisteredClaims = serde_json::from_slice(payload).map_err(malformed)?;
-        if registered.iss != self.spec.issuer {
-            return Err(IssuerTokenError::Issuer);
-        }
-        let is_ours = match &registered.aud {
-            AudienceClaim::One(audience) => *audience == self.spec.audience,
-            AudienceClaim::Several(audiences) => audiences.contains(&self.spec.audience),
-        };
-        if !is_ours {
-            return Err(IssuerTokenError::Audience);
-        }
+        let (payload, registered) = self.registered(token, keys, &self.spec.audience, now)?;
         let now = seconds(now);
-        if !is_before(now.saturating_sub(LEEWAY_S), registered.exp) {
-            return Err(IssuerTokenError::Expired);
-        }
-        if registered.nbf.is_some_and(|nbf| is_before(now.saturating_add(LEEWAY_S), nbf)) {
-            return Err(IssuerTokenError::NotYet);
-        }
-        let claims: IdentityClaims = serde_json::from_slice(payload).map_err(malformed)?;
-        let identity = self.identity(claims)?;
+        let identity = self.identity(claims_of(payload)?)?;
         let access = match self.spec.access {
             IssuerAccess::Rules => None,
             IssuerAccess::Claim => Some(TokenScope::of_entries(&registered.access)),
@@ -292,6 +316,68 @@ impl Issuer {
         Ok((identity, access, now.saturating_add(left.next().unwrap_or_default())))
     }
 
+    /// Verifies the ID token of a login (OpenID Connect Core section 3.1.3.7).
+    ///
+    /// # Errors
+    ///
+    /// [`IssuerTokenError`].
+    pub fn verify_id_token(
+        &self,
+        token: &UnverifiedToken<'_>,
+        keys: &JwkSet,
+        login: IdTokenRequest<'_>,
+        now: SystemTime,
+    ) -> Result<Identity, IssuerTokenError> {
+        let IdTokenRequest { client_id, nonce } = login;
+        let (payload, registered) = self.registered(token, keys, client_id, now)?;
+        // A token for several clients says which of them it was issued to.
+        let is_party = match &registered.azp {
+            Some(party) => party.as_str() == Some(client_id),
+            None => registered.aud.is_single(),
+        };
+        if !is_party {
+            return Err(IssuerTokenError::Audience);
+        }
+        if !registered.nonce.as_str().is_some_and(|found| same(found, nonce)) {
+            return Err(IssuerTokenError::Nonce);
+        }
+        let now = seconds(now);
+        let issued = registered.iat.as_f64().ok_or(IssuerTokenError::Claims)?;
+        if is_before(now.saturating_add(LEEWAY_S), issued) {
+            return Err(IssuerTokenError::NotYet);
+        }
+        if !is_before(now.saturating_sub(ID_TOKEN_AGE_MAX_S), issued) {
+            return Err(IssuerTokenError::Expired);
+        }
+        self.identity(claims_of(payload)?)
+    }
+
+    /// The payload of a token that this issuer signed for an audience, within its times.
+    fn registered<'t>(
+        &self,
+        token: &'t UnverifiedToken<'_>,
+        keys: &JwkSet,
+        audience: &str,
+        now: SystemTime,
+    ) -> Result<(&'t [u8], RegisteredClaims), IssuerTokenError> {
+        let payload = keys.verify(token)?;
+        let registered: RegisteredClaims = serde_json::from_slice(payload).map_err(malformed)?;
+        if registered.iss != self.spec.issuer {
+            return Err(IssuerTokenError::Issuer);
+        }
+        if !registered.aud.contains(audience) {
+            return Err(IssuerTokenError::Audience);
+        }
+        let now = seconds(now);
+        if !is_before(now.saturating_sub(LEEWAY_S), registered.exp) {
+            return Err(IssuerTokenError::Expired);
+        }
+        if registered.nbf.is_some_and(|nbf| is_before(now.saturating_add(LEEWAY_S), nbf)) {
+            return Err(IssuerTokenError::NotYet);
+        }
+        Ok((payload, registered))
+    }
+
     fn identity(&self, mut claims: IdentityClaims) -> Result<Identity, IssuerTokenError> {
         for passing in ["exp", "iat", "nbf", "jti", "access"] {
             claims.remove(passing);
@@ -299,6 +385,10 @@ impl Issuer {
         let bytes = serde_json::to_vec(&claims).map_err(|_| IssuerTokenError::Claims)?;
         if bytes.len() > CLAIMS_BYTES_MAX {
             return Err(IssuerTokenError::Claims);
+        }
+        // An address that the issuer has not verified may be anybody's.
+        if !is_email_verified(&claims) && claims.remove(EMAIL).is_some() && self.names_by(EMAIL) {
+            return Err(IssuerTokenError::UnverifiedEmail);
         }
         let mut name = format!("{}:", self.spec.name);
         for piece in &self.template {
@@ -319,6 +409,11 @@ impl Issuer {
         Ok(Identity::Named(Box::new(NamedIdentity { name, groups, claims, source })))
     }
 
+    /// Whether the identity is made of a claim.
+    fn names_by(&self, claim: &str) -> bool {
+        self.template.iter().any(|piece| matches!(piece, TemplatePiece::Claim(of) if of == claim))
+    }
+
     fn groups(
         &self,
         claims: &BTreeMap<String, Value>,
@@ -335,6 +430,23 @@ impl Issuer {
             return Err(IssuerTokenError::Claims);
         }
         Ok(listed.into_iter().map(|group| format!("{}:{group}", self.spec.name)).collect())
+    }
+}
+
+fn malformed(_: serde_json::Error) -> IssuerTokenError {
+    IssuerTokenError::Jws(JwsError::Malformed)
+}
+
+fn claims_of(payload: &[u8]) -> Result<IdentityClaims, IssuerTokenError> {
+    serde_json::from_slice(payload).map_err(malformed)
+}
+
+/// A boolean by OpenID Connect Core section 5.1; some providers send it as a text.
+fn is_email_verified(claims: &IdentityClaims) -> bool {
+    match claims.get("email_verified") {
+        Some(Value::Bool(is_verified)) => *is_verified,
+        Some(Value::String(text)) => text == "true",
+        _ => false,
     }
 }
 

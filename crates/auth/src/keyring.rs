@@ -187,12 +187,7 @@ impl Keyring {
         service: &str,
         now: SystemTime,
     ) -> Result<TokenClaims, JwsError> {
-        if token.kind() != Some(kind.as_str()) {
-            return Err(JwsError::Malformed);
-        }
-        let key = self.keys.iter().find(|key| Some(key.kid.as_str()) == token.kid());
-        let key = key.and_then(StoredKey::verifying_key).ok_or(JwsError::KeyId)?;
-        let payload = token.verify(&key)?;
+        let payload = self.verified_payload(token, kind.as_str())?;
         let claims: TokenClaims =
             serde_json::from_slice(payload).map_err(|_| JwsError::Malformed)?;
         // No source can impersonate another, even with a stolen or confused key.
@@ -200,9 +195,27 @@ impl Keyring {
         if claims.iss != OURSELVES || claims.aud != service || !is_possible {
             return Err(JwsError::Malformed);
         }
+        Self::is_current(claims.nbf, claims.exp, now).then_some(claims).ok_or(JwsError::Signature)
+    }
+
+    /// The payload of a token of this type in its header that one of these keys signed.
+    pub(crate) fn verified_payload<'t>(
+        &self,
+        token: &'t UnverifiedToken<'_>,
+        kind: &str,
+    ) -> Result<&'t [u8], JwsError> {
+        if token.kind() != Some(kind) {
+            return Err(JwsError::Malformed);
+        }
+        let key = self.keys.iter().find(|key| Some(key.kid.as_str()) == token.kid());
+        let key = key.and_then(StoredKey::verifying_key).ok_or(JwsError::KeyId)?;
+        token.verify(&key)
+    }
+
+    /// Whether a time is from `begin` on, as far as clocks may differ, and before `end`.
+    pub(crate) fn is_current(begin: u64, end: u64, now: SystemTime) -> bool {
         let now = seconds(now);
-        let is_current = claims.nbf <= now.saturating_add(LEEWAY_S) && now < claims.exp;
-        is_current.then_some(claims).ok_or(JwsError::Signature)
+        begin <= now.saturating_add(LEEWAY_S) && now < end
     }
 }
 
@@ -229,7 +242,12 @@ fn nonce() -> Result<String, KeyringError> {
 impl SigningKey {
     /// A token of this kind; `None` only if the claims cannot be written.
     pub fn sign(&self, kind: TokenKind, claims: &TokenClaims) -> Option<String> {
-        sign_ed25519(&self.pair, &self.kid, kind.as_str(), claims)
+        self.sign_claims(kind.as_str(), claims)
+    }
+
+    /// A token with this type in its header.
+    pub(crate) fn sign_claims(&self, kind: &str, claims: &impl Serialize) -> Option<String> {
+        sign_ed25519(&self.pair, &self.kid, kind, claims)
     }
 }
 

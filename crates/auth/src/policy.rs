@@ -20,6 +20,7 @@ use crate::credentials::USER_BYTES_MAX;
 use crate::evaluation::PolicyEvaluation;
 use crate::issuer::{Issuer, IssuerSpec};
 use crate::scope::AccessActions;
+use crate::tested::TestedClaims;
 use crate::{AccessAction, AccessToken, ClientCertificate, Identity, IdentitySource, TokenScope};
 
 /// Maximum size of a policy file, in bytes.
@@ -35,11 +36,16 @@ pub struct Policy {
     groups: BTreeMap<String, BTreeSet<String>>,
     rules: Vec<PolicyRule>,
     issuers: Vec<Issuer>,
+    /// All claims and groups that rules test.
+    tested: TestedClaims,
+    /// Those whose absence may allow something: of deny rules and of conditions.
+    decisive: TestedClaims,
 }
 
 #[derive(Debug)]
 pub(crate) struct PolicyRule {
     pub(crate) name: String,
+    is_built_in: bool,
     subjects: Vec<RuleSubject>,
     claims: BTreeMap<String, String>,
     repositories: Vec<RepositoryPattern>,
@@ -241,12 +247,31 @@ impl Policy {
             let name = rule.name.clone().unwrap_or_else(|| "without a name".to_owned());
             let rule = policy.rule(rule, &name);
             let rule = rule.map_err(|why| PolicyError::Rule { number, name, why })?;
+            policy.note_tested(&rule);
             policy.rules.push(rule);
         }
         Ok(policy)
     }
 
-    /// The policy without a file: every user of a htpasswd file may do everything.
+    fn note_tested(&mut self, rule: &PolicyRule) {
+        let mut tested = TestedClaims::default();
+        rule.claims.keys().for_each(|claim| tested.add_claim(claim));
+        for subject in &rule.subjects {
+            if let RuleSubject::Group(group) = subject {
+                tested.add_group(group);
+            }
+        }
+        if rule.denies {
+            self.decisive.extend(&tested);
+        }
+        if let Some(condition) = &rule.condition {
+            tested.extend(condition.tested());
+            self.decisive.extend(condition.tested());
+        }
+        self.tested.extend(&tested);
+    }
+
+    /// The policy without a file: every user of a htpasswd file may do everything but administer the registry.
     pub fn of_users() -> Self {
         let all = [
             AccessAction::Pull,
@@ -254,17 +279,27 @@ impl Policy {
             AccessAction::Delete,
             AccessAction::List,
             AccessAction::Mount,
-            AccessAction::Admin,
         ];
-        let rule = built_in("users may do everything (no policy file)", RuleSubject::Users, &all);
+        let name = "users may use all repositories (no policy file)";
+        let rule = built_in(name, vec![RuleSubject::Users], &all);
         Self { rules: vec![rule], ..Self::default() }
+    }
+
+    /// Adds a rule: these identities may administer the registry.
+    #[must_use]
+    pub fn with_admins(mut self, names: &[String]) -> Self {
+        if !names.is_empty() {
+            let subjects = names.iter().cloned().map(RuleSubject::User).collect();
+            self.rules.push(built_in("admins", subjects, &[AccessAction::Admin]));
+        }
+        self
     }
 
     /// Adds a rule: every client may pull, and list the repositories.
     #[must_use]
     pub fn with_anonymous_pull(mut self) -> Self {
         let actions = [AccessAction::Pull, AccessAction::List, AccessAction::Mount];
-        self.rules.push(built_in("anonymous-pull", RuleSubject::Everyone, &actions));
+        self.rules.push(built_in("anonymous-pull", vec![RuleSubject::Everyone], &actions));
         self
     }
 
@@ -275,6 +310,17 @@ impl Policy {
     /// The trusted issuers.
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
+    }
+
+    /// The claims and groups that rules test: all that a browser session needs to have.
+    pub fn tested_claims(&self) -> &TestedClaims {
+        &self.tested
+    }
+
+    /// Changes with the claims and groups whose absence may allow something. A session that began
+    /// before such a change must not be used.
+    pub fn decisive_claims(&self) -> String {
+        self.decisive.fingerprint()
     }
 
     /// Whether anonymous clients may do anything.
@@ -382,6 +428,7 @@ impl Policy {
         let name = name.to_owned();
         Ok(PolicyRule {
             name,
+            is_built_in: false,
             subjects,
             claims: spec.claims,
             repositories,
@@ -434,11 +481,12 @@ fn unknown_action(word: &str) -> String {
     format!("action {word:?} is none of {}", known.join(", "))
 }
 
-fn built_in(name: &str, subject: RuleSubject, actions: &[AccessAction]) -> PolicyRule {
+fn built_in(name: &str, subjects: Vec<RuleSubject>, actions: &[AccessAction]) -> PolicyRule {
     let everywhere = "**".parse().into_iter().collect();
     PolicyRule {
         name: name.to_owned(),
-        subjects: vec![subject],
+        is_built_in: true,
+        subjects,
         claims: BTreeMap::new(),
         repositories: everywhere,
         actions: AccessActions::of(actions),
@@ -493,8 +541,7 @@ impl PolicyRule {
     }
 
     pub(crate) fn reason(&self, index: usize) -> DecisionReason {
-        let is_built_in = self.name == "anonymous-pull" || self.name.ends_with("(no policy file)");
-        let number = (!is_built_in).then_some(index + 1);
+        let number = (!self.is_built_in).then_some(index + 1);
         DecisionReason::Rule { number, name: self.name.clone() }
     }
 }

@@ -48,6 +48,9 @@ pub struct TokenClaims {
     /// The fingerprint of the password, so that a changed password invalidates the token.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "jreg_password")]
     pub password: Option<String>,
+    /// When the login in a browser took place that the token comes from, in milliseconds of the Unix epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "jreg_session_ms")]
+    pub session_ms: Option<u64>,
 }
 
 /// The issuer of the registry's own tokens.
@@ -74,6 +77,7 @@ impl TokenClaims {
             access: Vec::new(),
             identity,
             password: None,
+            session_ms: None,
         }
     }
 }

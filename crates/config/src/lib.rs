@@ -7,6 +7,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod login;
 mod sinks;
 mod value;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use jreg_auth::LoginClient;
 use jreg_events::SinkOptions;
 use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
@@ -107,11 +109,13 @@ macro_rules! settings {
         )+)+
             /// The sinks of events, which only the file can set: `[[events.sink]]`.
             pub event_sinks: Vec<SinkOptions>,
+            /// OpenID providers for logins in a browser, which only the file can set: `[[login.client]]`.
+            pub login_clients: Vec<LoginClient>,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { event_sinks: Vec::new(), $($($field: $default,)+)+ }
+                Self { event_sinks: Vec::new(), login_clients: Vec::new(), $($($field: $default,)+)+ }
             }
         }
 
@@ -161,6 +165,8 @@ settings! {
         /// Serve without changing anything in the storage: pushes and deletes get 405, and no job
         /// that writes runs.
         read_only: bool = false, "on or off", |_| true;
+        /// Serve the web UI below /ui/, and redirect browsers there from /.
+        ui: bool = true, "on or off", |_| true;
         /// External base URL of this registry. Without it, a `Location` header is absolute only if
         /// the request makes scheme and host certain, and a path otherwise.
         public_url: Option<PublicUrl> = None,
@@ -192,6 +198,11 @@ settings! {
         authentication: bool = false, "on or off", |_| true;
         /// Allow anonymous clients to pull and to list.
         anonymous_pull: bool = false, "on or off", |_| true;
+        /// Identity that may administer the registry, besides those that the policy allows the action
+        /// admin; repeatable. Without a policy nobody else may.
+        admins: Vec<String> = Vec::new(),
+            "an identity: a user, or a name made of an issuer's claims, such as company:alice",
+            |names| names.iter().all(|name| is_identity(name));
         /// Allow listening on a non-loopback address without authentication. Every client that
         /// reaches it may pull, push and delete.
         insecure_open: bool = false, "on or off", |_| true;
@@ -492,6 +503,10 @@ impl Settings {
     }
 }
 
+fn is_identity(name: &str) -> bool {
+    (1..=512).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 fn is_audience(name: &str) -> bool {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"._:/-".contains(&b);
     (1..=255).contains(&name.len()) && name.bytes().all(is_allowed)
@@ -628,6 +643,13 @@ pub enum ConfigError {
         place: String,
         why: String,
     },
+    /// An OpenID provider is wrong. Its values are not shown: they may be secrets.
+    #[error("{place}: {why}")]
+    LoginClient {
+        /// The file and key.
+        place: String,
+        why: String,
+    },
     /// The setting does not take this value.
     #[error("{place} cannot be {value:?}: {why}")]
     NotAllowed {
@@ -695,6 +717,13 @@ impl Settings {
             (self.acme_contact.is_some(), "acme-contact", acme, "acme-domains"),
             (self.acme_ca_file.is_some(), "acme-ca-file", acme, "acme-domains"),
             (self.tls_client_cert_required, "tls-client-cert-required", client_ca, "tls-client-ca"),
+            (
+                !self.login_clients.is_empty(),
+                login::CLIENTS,
+                self.public_url.is_some(),
+                "public-url",
+            ),
+            (!self.login_clients.is_empty(), login::CLIENTS, self.policy.is_some(), "policy"),
         ] {
             if given && !other {
                 return Err(ConfigError::Incomplete { given: name, missing });
@@ -716,6 +745,10 @@ impl Settings {
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
         if assignment.name == sinks::SINKS {
             self.event_sinks = sinks::parse(assignment)?;
+            return Ok(());
+        }
+        if assignment.name == login::CLIENTS {
+            self.login_clients = login::parse(assignment)?;
             return Ok(());
         }
         let Some(key) = KEYS.iter().find(|key| key.name() == assignment.name) else {
@@ -801,6 +834,9 @@ fn file_assignment(
 ) -> Result<Assignment, ConfigError> {
     if name == "events" {
         return sinks::assignment(path, value);
+    }
+    if name == "login" {
+        return login::assignment(path, value);
     }
     let origin = Origin::File(path.to_owned());
     if let Some(values) = texts(value) {

@@ -82,7 +82,7 @@ fn sink_error(path: &std::path::Path, key: &str, why: &str) -> ConfigError {
 }
 
 /// A key, and what is wrong with its value, which is not repeated: it may be a secret.
-type SinkFault = (Option<&'static str>, String);
+pub(crate) type SinkFault = (Option<&'static str>, String);
 
 fn sink(table: &Table) -> Result<SinkOptions, SinkFault> {
     if let Some(unknown) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -153,11 +153,11 @@ fn secrets(table: &Table) -> Result<Vec<SecretSource>, SinkFault> {
     }
 }
 
-fn required(table: &Table, key: &'static str) -> Result<String, SinkFault> {
+pub(crate) fn required(table: &Table, key: &'static str) -> Result<String, SinkFault> {
     text(table, key)?.ok_or_else(|| (Some(key), "it is missing".to_owned()))
 }
 
-fn text(table: &Table, key: &'static str) -> Result<Option<String>, SinkFault> {
+pub(crate) fn text(table: &Table, key: &'static str) -> Result<Option<String>, SinkFault> {
     match table.get(key) {
         None => Ok(None),
         Some(TomlValue::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
@@ -166,7 +166,7 @@ fn text(table: &Table, key: &'static str) -> Result<Option<String>, SinkFault> {
 }
 
 /// One text, or a list of texts.
-fn texts(table: &Table, key: &'static str) -> Result<Option<Vec<String>>, SinkFault> {
+pub(crate) fn texts(table: &Table, key: &'static str) -> Result<Option<Vec<String>>, SinkFault> {
     let wrong = || (Some(key), "it must be a text or a list of texts".to_owned());
     match table.get(key) {
         None => Ok(None),

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use jreg_auth::ClientSecret;
 use jreg_events::{SecretSource, SinkFormat};
 
 use super::*;
@@ -416,6 +417,57 @@ fn a_wrong_sink_is_an_error_that_names_the_key_and_no_value() {
         (&format!("{SINK}{SINK}"), "there are two sinks with the name a"),
         ("events = 1", "`events`: it must have only [[events.sink]] tables"),
         ("[events]\nx = 1", "`events`: it must have only [[events.sink]] tables"),
+    ] {
+        let error = from_file(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+    }
+}
+
+const CLIENT: &str = "[[login.client]]\nissuer = 'company'\nclient-id = 'jreg'\n";
+
+/// What a provider needs besides its table.
+const LOGIN: &str = "public-url = 'https://r.example'\npolicy = 'policy.toml'\n";
+
+#[test]
+fn a_provider_has_defaults_and_all_its_keys() {
+    let clients = from_file(&format!("{LOGIN}{CLIENT}")).unwrap().login_clients;
+    let [client] = &clients[..] else { panic!("{clients:?}") };
+    assert_eq!((client.label.as_str(), client.scope().as_str()), ("company", "openid"));
+    assert_eq!(client.secret, None);
+    let text = format!(
+        "{LOGIN}{CLIENT}secret = 'not to be told'\nlabel = 'Company'\n\
+         scopes = ['openid', 'groups']\n[[login.client]]\nissuer = 'b'\nclient-id = 'jreg'\n\
+         secret-file = '/secret'\n"
+    );
+    let settings = from_file(&text).unwrap();
+    let [a, b] = &settings.login_clients[..] else { panic!("{settings:?}") };
+    assert_eq!((a.label.as_str(), a.scope().as_str()), ("Company", "openid groups"));
+    assert_eq!(b.secret, Some(ClientSecret::File("/secret".into())));
+    assert!(!format!("{settings:?}").contains("to be told"));
+}
+
+#[test]
+fn a_wrong_provider_is_an_error_that_names_the_key_and_no_value() {
+    for (more, expected) in [
+        ("secrets = 'HUSH'", "`login.client`: unknown key `secrets`, did you mean `secret`?"),
+        ("secret = 1", "`login.client: secret`: it must be a text"),
+        ("secret = 'HUSH'\nsecret-file = '/x'", "`login.client: secret-file`: set the secret"),
+        ("scopes = ['HUSH HUSH']", "`login.client: scopes`: it must be at most 16 texts"),
+        ("label = \"HU\\tSH\"", "`login.client: label`: it must be 1 to 255 characters"),
+    ] {
+        let error = from_file(&format!("{LOGIN}{CLIENT}{more}")).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("HUSH"), "{more}: {error}");
+    }
+    for (text, expected) in [
+        ("[[login.client]]\nissuer = 'a'", "`login.client: client-id`: it is missing"),
+        (&*format!("{CLIENT}{CLIENT}"), "there are two clients of the issuer company"),
+        ("login = 1", "`login`: it must have only [[login.client]] tables"),
+        ("[login]\nx = 1", "`login`: it must have only [[login.client]] tables"),
+        (CLIENT, "`login.client` requires `public-url`"),
+        (
+            &format!("public-url = 'https://r.example'\n{CLIENT}"),
+            "`login.client` requires `policy`",
+        ),
     ] {
         let error = from_file(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");

@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use http::Method;
-use jreg_access::RefusedRequest;
+use http::request::Parts;
 use jreg_access::limits::{ByteAccount, CountedUpload};
+use jreg_access::{AuthContext, Authorized, RefusedRequest};
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::Endpoint;
@@ -47,19 +48,71 @@ pub(crate) async fn respond(
     let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     observed.set_endpoint(&endpoint);
-    let changes = changes(&endpoint);
-    let sink = context.audit_sink();
-    let record = PendingAuditRecord::of(sink, observed, &endpoint, &parts.headers, changes);
+    let record = audit_record(context, observed, &endpoint, &parts);
     let access = match context.gate.admit(observed.request_info(&parts), &endpoint).await {
         Ok(access) => access,
         Err(refused) => return refuse(context, observed, record, refused).await,
     };
-    let resources = parts.extensions.get::<Arc<ConnectionResources>>().cloned();
-    if let Some(resources) = &resources {
+    if let Some(resources) = parts.extensions.get::<Arc<ConnectionResources>>() {
         resources.authorized.set();
     }
+    context.limits.count_identity(access.identity(), observed.network())?;
+    perform_admitted(context, observed, AdmittedRequest { parts, body, endpoint, access, record })
+        .await
+}
+
+/// An operation of a page, as which the request was authenticated.
+pub(crate) struct PageOperation {
+    /// Of the request, with the headers of the operation.
+    pub(crate) parts: Parts,
+    pub(crate) body: ClientBody,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) auth: AuthContext,
+}
+
+/// Performs an operation for a page, with its audit record.
+pub(crate) async fn perform(
+    context: &Arc<ApiContext>,
+    observed: &Arc<ObservedRequest>,
+    operation: PageOperation,
+) -> Result<Response, ApiError> {
+    let PageOperation { parts, body, endpoint, auth } = operation;
+    let record = audit_record(context, observed, &endpoint, &parts);
+    let access = match context.gate.admit_identified(&auth, &endpoint) {
+        Ok(access) => access,
+        Err(refused) => return refuse(context, observed, record, refused).await,
+    };
+    perform_admitted(context, observed, AdmittedRequest { parts, body, endpoint, access, record })
+        .await
+}
+
+fn audit_record(
+    context: &ApiContext,
+    observed: &ObservedRequest,
+    endpoint: &Endpoint,
+    parts: &Parts,
+) -> Option<PendingAuditRecord> {
+    let (sink, changes) = (context.audit_sink(), changes(endpoint));
+    PendingAuditRecord::of(sink, observed, endpoint, &parts.headers, changes)
+}
+
+/// A request that was admitted to an operation.
+struct AdmittedRequest {
+    parts: Parts,
+    body: ClientBody,
+    endpoint: Endpoint,
+    access: Authorized,
+    record: Option<PendingAuditRecord>,
+}
+
+async fn perform_admitted(
+    context: &Arc<ApiContext>,
+    observed: &Arc<ObservedRequest>,
+    request: AdmittedRequest,
+) -> Result<Response, ApiError> {
+    let AdmittedRequest { parts, body, endpoint, access, record } = request;
+    let resources = parts.extensions.get::<Arc<ConnectionResources>>().cloned();
     let (limits, network) = (&context.limits, observed.network());
-    limits.count_identity(access.identity(), network)?;
     let upload = match has_blob_bytes(&endpoint) {
         true => Some(UploadInProgress {
             _limit: limits.begin_upload(access.identity(), network)?,
@@ -74,12 +127,13 @@ pub(crate) async fn respond(
     let record = record.map(|record| (record.by(access.identity()), access.reason().to_string()));
     let files = parts.extensions.get::<Arc<FileQueue>>().cloned();
     let base_url = base_url(&context.options, observed);
+    let is_head = parts.method == Method::HEAD;
     let (headers, peer) = (parts.headers, observed.client().address);
     let call = ApiCall { access, headers, peer, base_url, files, resources, body };
-    match changes {
+    match changes(&endpoint) {
         true => write(context, observed, call, endpoint, (record, upload)).await,
         false => {
-            let account = account.filter(|_| parts.method != Method::HEAD);
+            let account = account.filter(|_| !is_head);
             read(context, observed, call, endpoint, record, account).await
         }
     }

@@ -16,6 +16,7 @@ use crate::options::HttpOptions;
 use crate::page::PageOptions;
 use crate::readiness::Readiness;
 use crate::record::AuditSink;
+use crate::ui_state::UiState;
 
 /// State that all requests share. Handlers get the parts that they need.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ pub struct ApiContext {
     /// The budget that all in-memory responses share.
     pub response_memory: Arc<AddressBudget>,
     pub readiness: Readiness,
+    pub ui: UiState,
 }
 
 impl ApiContext {

@@ -101,6 +101,11 @@ impl ApiError {
         self.status
     }
 
+    /// Whether what the request names is not there, or may not be seen.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
     /// Why authentication or authorization failed, if it did.
     pub(crate) fn denied(&self) -> Option<&str> {
         match self.why.as_deref() {
@@ -269,6 +274,17 @@ impl ApiError {
     }
 
     /// Logs why authentication or authorization failed.
+    /// Replaces the message that is shown.
+    pub(crate) fn with_message(self, message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..self }
+    }
+
+    /// A form of a person who is not logged in any more.
+    pub(crate) fn session_over() -> Self {
+        let message = "you are not logged in any more: log in, and send the form again";
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
     pub(crate) fn with_denied(mut self, reason: String) -> Self {
         self.why = Some(Box::new(RefusalReason::Denied(reason)));
         self
@@ -281,24 +297,16 @@ impl ApiError {
 
     /// Creates the response, and logs it if it is a 5xx.
     pub(crate) fn render(self, observed: &ObservedRequest, retry_after: Duration) -> Response {
-        observed.set_error_code(self.code);
-        match self.why.map(|why| *why) {
-            Some(RefusalReason::Denied(reason)) => observed.set_denied(reason),
-            Some(RefusalReason::Limited(limit)) => observed.set_limited(limit),
-            None => {}
-        }
         let request_id = &observed.request_id;
-        if let Some(log) = &self.log {
-            tracing::error!(%request_id, code = self.code.as_str(), error = log, "request failed");
-        }
-        let server_error = self.status.is_server_error();
-        let detail = if server_error {
-            Some(json!({ "requestId": request_id.to_string() }))
-        } else {
-            self.detail
-        };
+        let code = self.code;
         let description = self.oauth.map(|error| (error.as_str(), self.message.clone()));
-        let body = ErrorBody::new(self.code, self.message, detail);
+        let ReportedError { status, message, detail, headers, retry_after_s } =
+            self.report(observed, retry_after);
+        let detail = match status.is_server_error() {
+            true => Some(json!({ "requestId": request_id.to_string() })),
+            false => detail,
+        };
+        let body = ErrorBody::new(code, message, detail);
         let body = match description {
             None => headers::to_json(&body),
             Some((error, description)) => headers::to_json(&json!({
@@ -308,20 +316,46 @@ impl ApiError {
             })),
         };
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = self.status;
-        response.headers_mut().extend(self.headers);
+        *response.status_mut() = status;
+        response.headers_mut().extend(headers);
         response.headers_mut().insert(header::CONTENT_TYPE, headers::JSON);
+        if let Some(after_s) = retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, after_s.into());
+        }
+        response
+    }
+
+    /// Logs the error if it is a 5xx, and returns what a response says of it.
+    pub(crate) fn report(self, observed: &ObservedRequest, retry_after: Duration) -> ReportedError {
+        observed.set_error_code(self.code);
+        match self.why.map(|why| *why) {
+            Some(RefusalReason::Denied(reason)) => observed.set_denied(reason),
+            Some(RefusalReason::Limited(limit)) => observed.set_limited(limit),
+            None => {}
+        }
+        if let Some(log) = &self.log {
+            let request_id = &observed.request_id;
+            tracing::error!(%request_id, code = self.code.as_str(), error = log, "request failed");
+        }
         let after = match self.retry {
             Retry::Never => None,
             Retry::Usual => Some(retry_after),
             Retry::After(wait) => Some(wait),
         };
-        if let Some(after) = after {
-            let after_s = HeaderValue::from(whole_seconds(after));
-            response.headers_mut().insert(header::RETRY_AFTER, after_s);
-        }
-        response
+        let Self { status, message, detail, headers, .. } = self;
+        let retry_after_s = after.map(whole_seconds);
+        ReportedError { status, message, detail, headers, retry_after_s }
     }
+}
+
+/// What a response says of an error.
+#[derive(Debug)]
+pub(crate) struct ReportedError {
+    pub(crate) status: StatusCode,
+    pub(crate) message: String,
+    detail: Option<Value>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) retry_after_s: Option<u64>,
 }
 
 fn is_read(method: &Method) -> bool {

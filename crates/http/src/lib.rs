@@ -3,7 +3,7 @@
 //! Health, metrics and documents are fixed paths (`routes`, `service`); every other path becomes
 //! an [`Endpoint`](jreg_oci::Endpoint), which `api` dispatches to the file of its noun (`blobs`,
 //! `uploads`, `manifests`, `tags`, `referrers`, `catalog`, `history`, `oci_history`, `deleted`,
-//! `restores`, `extensions`, `base`). A handler gets its
+//! `restores`, `extensions`, `base`); below `/ui/` are the pages of `ui`. A handler gets its
 //! `ApiCall` and the options that it needs, and returns a response or an
 //! `ApiError`. `exchange` observes all requests, and is the one place where an error becomes a
 //! response. `tests/architecture.rs` lists which module may use which.
@@ -19,6 +19,7 @@ mod call;
 mod catalog;
 mod conditional;
 mod context;
+mod cookies;
 mod deleted;
 mod error;
 mod exchange;
@@ -45,6 +46,8 @@ mod routes;
 mod service;
 mod tags;
 mod token;
+mod ui;
+mod ui_state;
 mod uploads;
 mod usage;
 
@@ -59,12 +62,14 @@ use error::ApiError;
 use observed::ObservedRequest;
 
 pub use context::ApiContext;
+pub use jreg_ui::{ActivityRow, ActivitySection, ActivityState, ServiceActivity};
 pub use memory::responses_budget;
 pub use options::{CHUNK_BYTES_MIN, HttpOptions};
 pub use proxies::Proxies;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use routes::ROUTES as SERVICE_ROUTES;
+pub use ui_state::{ActivitySource, NoActivity, UiState};
 
 /// Everything that is served, from a request to its response: the server and every test use this.
 #[derive(Clone, Debug)]
@@ -114,6 +119,9 @@ async fn route(
 ) -> Result<Response, ApiError> {
     match routes::find(request.uri().path()) {
         Some(route) => Box::pin(service::respond(route, context, observed, request)).await,
+        None if ui::is_ui(context, request.uri().path()) => {
+            Box::pin(ui::respond(context, observed, request)).await
+        }
         None => api::respond(context, observed, request).await,
     }
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{Method, header};
 use jreg_access::limits::BytesInFlight;
-use jreg_access::{ConnectionCredentials, RequestInfo};
+use jreg_access::{ConnectionCredentials, RequestCredentials, RequestInfo};
 use jreg_auth::Network;
 use jreg_net::server::Request;
-use jreg_oci::{Endpoint, ErrorCode};
+use jreg_oci::{Endpoint, ErrorCode, RepositoryName};
 use jreg_telemetry::logging::shortened;
 use tracing::Level;
 
@@ -100,11 +100,19 @@ impl ObservedRequest {
         let _ = self.subject.set(RequestSubject::of(endpoint));
     }
 
-    /// The tag or digest, and the id of the upload.
-    pub(crate) fn reference_and_upload(&self) -> (Option<&String>, Option<&String>) {
-        let subject = self.subject.get();
-        let reference = subject.and_then(|subject| subject.reference.as_ref());
-        (reference, subject.and_then(|subject| subject.upload.as_ref()))
+    /// Records a page of the UI.
+    pub(crate) fn set_page(
+        &self,
+        id: &'static str,
+        repository: Option<&RepositoryName>,
+        reference: Option<String>,
+    ) {
+        let _ = self.subject.set(RequestSubject {
+            endpoint: id,
+            repository: repository.map(ToString::to_string),
+            reference,
+            upload: None,
+        });
     }
 
     /// Records the error code of the response.
@@ -142,6 +150,7 @@ impl ObservedRequest {
         RequestInfo {
             request_id: Some(self.request_id.to_string()),
             headers: parts.headers.clone(),
+            credentials: RequestCredentials::Header,
             host: forwarded.or(authority).or(host).map(str::to_owned),
             peer: self.client.address,
             secure: self.client.secure,
@@ -211,6 +220,12 @@ impl ObservedRequest {
             None => routes::endpoint_id(&self.path).unwrap_or("unknown"),
         }
     }
+}
+
+/// The tag or digest that an operation names, and the id of the upload.
+pub(crate) fn reference_and_upload(endpoint: &Endpoint) -> (Option<String>, Option<String>) {
+    let RequestSubject { reference, upload, .. } = RequestSubject::of(endpoint);
+    (reference, upload)
 }
 
 impl RequestSubject {

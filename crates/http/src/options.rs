@@ -19,6 +19,8 @@ pub struct HttpOptions {
     pub deletes: bool,
     /// Whether everything that changes content is refused.
     pub read_only: bool,
+    /// Whether the web UI is served.
+    pub ui: bool,
     /// What goes before the paths of Location and Link; empty, or an address without a slash at
     /// its end.
     pub public_url: String,
@@ -44,6 +46,8 @@ pub struct HttpOptions {
     pub retry_after: Duration,
     /// Which blobs are redirected to the store, and for which clients.
     pub redirects: Redirects,
+    /// Whether the listener is on a loopback address: pages have cookies without TLS then.
+    pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
 }
@@ -53,6 +57,7 @@ impl Default for HttpOptions {
         Self {
             deletes: true,
             read_only: false,
+            ui: true,
             public_url: String::new(),
             warnings: Vec::new(),
             manifest_bytes_max: 4 << 20,
@@ -65,6 +70,7 @@ impl Default for HttpOptions {
             drain_bytes_max: 8 << 20,
             retry_after: Duration::from_secs(5),
             redirects: Redirects::default(),
+            listens_on_loopback: true,
             proxies: Proxies::default(),
         }
     }

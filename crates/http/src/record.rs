@@ -4,7 +4,7 @@
 //! no record: each is written by a task of its own, or by the task of the operation.
 
 use chrono::{SecondsFormat, Utc};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jreg_access::{Right, right_of, tags_of};
 use jreg_auth::{AccessTokenText, Credentials, Identity, IdentitySource};
 use jreg_net::server::Response;
@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ApiError;
 use crate::headers;
-use crate::observed::ObservedRequest;
+use crate::observed::{ObservedRequest, reference_and_upload};
 use crate::outcome::AuditOutcome;
 
 /// Replaces a name that is a secret.
@@ -56,16 +56,11 @@ impl PendingAuditRecord {
         let entry = &mut record.entry;
         entry.operation = endpoint.id();
         entry.repository = endpoint.name().map(ToString::to_string);
-        (entry.event, entry.action) = match right_of(endpoint) {
-            Right::Enter if matches!(endpoint, Endpoint::Ping) => ("login", "login"),
-            Right::Enter => ("access", "login"),
-            Right::List => ("access", "list"),
-            Right::Push(_) => ("access", "push"),
-            Right::Delete(_) => ("access", "delete"),
-            Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
+        (entry.event, entry.action) = match endpoint {
+            Endpoint::Ping => ("login", "login"),
+            endpoint => action_of(&right_of(endpoint)),
         };
-        let (reference, upload) = observed.reference_and_upload();
-        (entry.reference, entry.upload) = (reference.cloned(), upload.cloned());
+        (entry.reference, entry.upload) = reference_and_upload(endpoint);
         if let Endpoint::ManifestPut { tags, .. } = endpoint
             && !tags.is_empty()
         {
@@ -75,6 +70,42 @@ impl PendingAuditRecord {
             entry.mount_from = Some(name.to_string());
         }
         Some(record)
+    }
+
+    /// The record of a right that no endpoint of the API needs.
+    pub(crate) fn of_right(
+        sink: AuditSink<'_>,
+        observed: &ObservedRequest,
+        headers: &HeaderMap,
+        right: &Right,
+        operation: &'static str,
+    ) -> Option<Self> {
+        let mut record = Self::new(sink, observed, headers)?;
+        record.entry.operation = operation;
+        (record.entry.event, record.entry.action) = action_of(right);
+        Some(record)
+    }
+
+    /// The record of a login in a browser, its end, or a token that is made in it: always written.
+    pub(crate) fn of_page_login(
+        sink: AuditSink<'_>,
+        observed: &ObservedRequest,
+        headers: &HeaderMap,
+        operation: &'static str,
+    ) -> Option<Self> {
+        let mut record = Self::new(sink, observed, headers)?;
+        let entry = &mut record.entry;
+        (entry.event, entry.operation, entry.action) = ("login", operation, "login");
+        (record.changes, record.is_shown) = (true, true);
+        Some(record)
+    }
+
+    /// The same of a request that changes something.
+    pub(crate) fn changing(mut self, about: Option<&str>) -> Self {
+        if let Some(about) = about {
+            (self.changes, self.entry.reference) = (true, Some(about.to_owned()));
+        }
+        self
     }
 
     /// The record of a token request.
@@ -160,28 +191,26 @@ impl PendingAuditRecord {
         }
     }
 
+    /// Writes the record of something that a page shows, if it is due.
+    pub(crate) async fn settle_page(self, rule: Option<String>, refusal: Option<&ApiError>) {
+        let tasks = self.tasks.clone();
+        let status = refusal.map_or(StatusCode::OK, ApiError::status);
+        let denied = refusal.and_then(ApiError::denied);
+        let Some((audit, mut entry)) = self.decided(rule, denied, refusal.is_none()) else {
+            return;
+        };
+        entry.status = status.as_u16();
+        // The panic hook reports a panic of the task.
+        let _ = tasks.spawn(async move { audit.record(&entry).await }).await;
+    }
+
     fn settled(
         self,
         rule: Option<String>,
         result: &Result<Response, ApiError>,
     ) -> Option<(AuditLog, AuditRecord)> {
-        let Self { audit, tasks: _, mut entry, changes, is_shown } = self;
         let denied = result.as_ref().err().and_then(ApiError::denied);
-        let is_login = entry.event == "login";
-        // A 401 that asks for a login is no denial, and an anonymous read is no login.
-        let is_token = entry.operation == "token";
-        let counts = match denied {
-            Some(_) => !is_login || is_shown || is_token,
-            // A malformed token request is no decision.
-            None if is_token => result.is_ok(),
-            None => changes || (is_login && is_shown),
-        };
-        if !counts && !audit.takes_reads() {
-            return None;
-        }
-        entry.time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
-        entry.allowed = denied.is_none();
-        entry.rule = denied.map(str::to_owned).or(rule);
+        let (audit, mut entry) = self.decided(rule, denied, result.is_ok())?;
         entry.status = match result {
             Ok(response) => response.status().as_u16(),
             Err(error) => error.status().as_u16(),
@@ -191,6 +220,44 @@ impl PendingAuditRecord {
         }
         learn_outcome(&mut entry, outcome_of(result));
         Some((audit, entry))
+    }
+
+    /// The record with the decision, if it is due.
+    fn decided(
+        self,
+        rule: Option<String>,
+        denied: Option<&str>,
+        is_ok: bool,
+    ) -> Option<(AuditLog, AuditRecord)> {
+        let Self { audit, tasks: _, mut entry, changes, is_shown } = self;
+        let is_login = entry.event == "login";
+        // A 401 that asks for a login is no denial, and an anonymous read is no login.
+        let is_token = entry.operation == "token";
+        let counts = match denied {
+            Some(_) => !is_login || is_shown || is_token,
+            // A malformed token request is no decision.
+            None if is_token => is_ok,
+            None => changes || (is_login && is_shown),
+        };
+        if !counts && !audit.takes_reads() {
+            return None;
+        }
+        entry.time = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+        entry.allowed = denied.is_none();
+        entry.rule = denied.map(str::to_owned).or(rule);
+        Some((audit, entry))
+    }
+}
+
+/// The event and the action of a right.
+fn action_of(right: &Right) -> (&'static str, &'static str) {
+    match right {
+        Right::Enter => ("access", "login"),
+        Right::List => ("access", "list"),
+        Right::Push(_) => ("access", "push"),
+        Right::Delete(_) => ("access", "delete"),
+        Right::Admin => ("access", "admin"),
+        Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::ApiError;
 use crate::observed::ObservedRequest;
 use crate::routes::{Document, Route};
 use crate::token::{self, TokenEndpoint};
-use crate::{headers, memory};
+use crate::{headers, memory, ui};
 
 /// Responds to a request for a fixed path.
 pub(crate) async fn respond(
@@ -28,13 +28,23 @@ pub(crate) async fn respond(
         return Err(ApiError::method_not_allowed(&allowed.join(", ")));
     }
     match route.document {
-        Document::Root => Ok(text("text/plain; charset=utf-8", ROOT)),
+        Document::Root => Ok(root(context, request.headers())),
         Document::Live => Ok(live()),
         Document::Ready => ready(context).await,
         Document::Metrics => metrics(context, observed, request.headers()),
         Document::Token => token::respond(token_endpoint(context), observed, request).await,
         Document::OpenApi => Ok(text("application/yaml", OPENAPI)),
     }
+}
+
+/// A browser opens the UI; other clients get text.
+fn root(context: &ApiContext, headers: &HeaderMap) -> Response {
+    if context.options.ui && ui::wants_page(headers) {
+        return ui::redirect_home(context);
+    }
+    let mut response = text("text/plain; charset=utf-8", ROOT);
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 fn token_endpoint(context: &ApiContext) -> TokenEndpoint<'_> {
@@ -58,6 +68,7 @@ const ROOT: &str = concat!(
   docker pull <this address>/<name>:<tag>
 
 /v2/            the registry's API
+/ui/            the web UI, if it is on
 /token          tokens for those who log in, if that is on
 /openapi.yaml   the API's OpenAPI document
 /livez /readyz  health

@@ -50,6 +50,7 @@ pub use manifest::{
 pub use media_type::{InvalidMediaType, MEDIA_TYPE_BYTES_MAX, MediaType};
 pub use media_type_pattern::MediaTypePattern;
 pub use name::{InvalidName, NAME_CHARS_MAX, RepositoryName};
+pub use percent::decode as percent_decode;
 pub use range::{ContentRange, InvalidContentRange, RANGES_MAX, RangeHeader, Ranges};
 pub use reference::{InvalidReference, Reference};
 pub use repository_pattern::{InvalidRepositoryPattern, RepositoryPattern};

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 ///
 /// `None` if a `%` is not followed by two hexadecimal digits, if the result is not UTF-8 (overlong
 /// forms are not), or if it contains a control character.
-pub(crate) fn decode(encoded: &str) -> Option<Cow<'_, str>> {
+pub fn decode(encoded: &str) -> Option<Cow<'_, str>> {
     // Nearly always nothing is encoded, and every byte stands for itself. Without a way out
     // half-way that is found out many bytes at a time.
     let is_itself = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'%');

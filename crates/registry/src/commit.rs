@@ -9,6 +9,7 @@
 //! link references them or a complete copy of them, and a link whose bytes are missing is swapped
 //! to the bytes that were just pushed.
 
+use std::any::Any;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join;
@@ -20,6 +21,7 @@ use crate::reaper::CLOSED_USE_MAX;
 use crate::record::{Location, StoredRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::session::{AbandonedBytes, ClosedUpload, REPLAY_MAX, SessionState, UploadSession};
+use crate::unrecorded::WriterGuard;
 use crate::upload::{check_offset, unknown};
 use crate::upload_body::{EarlyBody, UploadBody};
 use crate::window::WriteWindow;
@@ -120,10 +122,13 @@ impl Repository {
         if self.can_take_early(range) && !body.is_empty() {
             return self.finish_first(id, digest, range, body).await;
         }
-        if body.is_empty()
-            && let Some(finished) = self.finish_remembered(id, digest).await?
-        {
-            return Ok(finished);
+        if body.is_empty() {
+            if let Some(finished) = self.finish_unrecorded(id, digest).await? {
+                return Ok(finished);
+            }
+            if let Some(finished) = self.finish_remembered(id, digest).await? {
+                return Ok(finished);
+            }
         }
         let window = self.core.open_window();
         match self.read_session(id).await? {
@@ -137,6 +142,42 @@ impl Repository {
                 self.finish_session(id, digest, session, closing).await
             }
         }
+    }
+
+    /// Finishes an upload whose bytes have all arrived, if it has no record yet, or had none when it was
+    /// closed. `None`: nothing was done.
+    async fn finish_unrecorded(&self, id: &UploadId, digest: &Digest) -> Result<Option<Blob>> {
+        self.check_age(id)?;
+        let unrecorded = &self.core.unrecorded;
+        // Held to the end: a retry of this request waits for its outcome.
+        let mut held = unrecorded.lock(id).await;
+        if let Some(writer) = held.as_mut().and_then(|held| self.take_for(digest, held)) {
+            let mut nothing = UploadBody::new(UploadChunk::empty())?;
+            let finished = self.finish_open(id, *writer, digest, &mut nothing).await;
+            unrecorded.end(id, finished.is_ok().then_some(digest));
+            if !matches!(finished, Ok(_) | Err(Error::DigestMismatch { .. })) {
+                // Its bytes are gone: a retry must not begin an empty upload. If this fails, it does.
+                self.upload_cancel(id).await.ok();
+            }
+            return finished.map(Some);
+        }
+        match unrecorded.closed_with(id) {
+            Some(closed) if closed == *digest => {
+                self.find_linked_blob(id, self.core.open_window(), digest).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The writer of this repository's upload, if it hashes with the digest's algorithm.
+    fn take_for(&self, digest: &Digest, held: &mut WriterGuard) -> Option<Box<UploadWriter>> {
+        let taken: Box<dyn Any> = held.take_if(|writer| {
+            let writer: &dyn Any = &**writer;
+            writer.downcast_ref::<UploadWriter>().is_some_and(|writer| {
+                *writer.repository() == self.name && writer.algorithm() == digest.algorithm()
+            })
+        })?;
+        taken.downcast().ok()
     }
 
     /// Finishes an upload whose bytes have all arrived, if this process has its current session
@@ -454,6 +495,10 @@ impl Repository {
         match store.head(&closed.location.key).await {
             Ok(stat) if stat.size_bytes == closed.location.size_bytes => Ok(()),
             Ok(_) => Err(damaged(&closed.location)),
+            // Without a session there is nothing to cancel.
+            Err(error) if error.is_not_found() && role == CommitRole::Sessionless => {
+                Err(unknown(id))
+            }
             Err(error) if error.is_not_found() => self.cancel_spoiled(id, closed).await,
             Err(error) => Err(error.into()),
         }

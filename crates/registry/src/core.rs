@@ -33,6 +33,7 @@ use crate::event::EventOutbox;
 use crate::fingerprint::ListedVersion;
 use crate::format::{FormatMarker, RequiredFeatures};
 use crate::manifest_locks::ManifestLocks;
+use crate::name_lists::NameLists;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
 use crate::quota_ledger::QuotaLedger;
@@ -42,6 +43,7 @@ use crate::rules::{Rule, Rules};
 use crate::session_cache::SessionCache;
 use crate::size_cache::SizeCache;
 use crate::suspects::Suspects;
+use crate::unrecorded::UnrecordedUploads;
 use crate::window::{TOUCH_AGE, WINDOW, WriteWindow};
 use crate::{Error, RegistryOptions, Result, TouchPolicy};
 
@@ -76,6 +78,7 @@ pub(crate) struct Core {
     pub(crate) cache: Arc<ContentCache>,
     pub(crate) referrers: Arc<ReferrerCache>,
     pub(crate) sessions: Arc<SessionCache>,
+    pub(crate) unrecorded: Arc<UnrecordedUploads>,
     pub(crate) suspects: Arc<Suspects>,
     pub(crate) damage: Arc<DamageCounter>,
     /// Whether events are written.
@@ -104,6 +107,8 @@ pub(crate) struct Core {
     pub(crate) sizes: Arc<SizeCache>,
     /// What the pools of quotas hold.
     pub(crate) quotas: Arc<QuotaLedger>,
+    /// Names that people look through.
+    pub(crate) name_lists: Arc<NameLists>,
     /// A permit for each request that counts.
     pub(crate) usage_counts: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
@@ -131,6 +136,7 @@ impl Core {
             cache: Arc::new(ContentCache::new(store.capabilities().is_exclusive, &options)),
             referrers: Arc::new(ReferrerCache::new(options.cache_bytes)),
             sessions: Arc::new(SessionCache::new()),
+            unrecorded: Arc::new(UnrecordedUploads::new()),
             suspects: Arc::new(Suspects::new()),
             damage: Arc::default(),
             events: EventOutbox::default(),
@@ -148,6 +154,7 @@ impl Core {
             referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             sizes: Arc::new(SizeCache::new()),
             quotas: Arc::default(),
+            name_lists: Arc::default(),
             usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),
             store,

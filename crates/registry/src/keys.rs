@@ -24,6 +24,7 @@
 //! auth/keys                                            the keys that sign access tokens
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
+//! auth/sessions/<hex>                                  when the logins of an identity ended (SHA-256 of its name)
 //! auth/acme/<what>                                     the certificate of TLS, and how it is got
 //! quarantine/<ulid>/<key>                              what fsck quarantined
 //! ```
@@ -32,7 +33,7 @@
 //! whole name as one component: `-`, `.` and `/` are written `!`, `-` and `.`, which keeps its
 //! length and, among names, the byte order.
 
-use jreg_oci::{Digest, RepositoryName, Tag};
+use jreg_oci::{Algorithm, Digest, RepositoryName, Tag};
 use jreg_storage::Key;
 use ulid::Ulid;
 
@@ -246,7 +247,7 @@ pub(crate) enum ParsedKey {
     Note,
     /// What fsck quarantined.
     Quarantined,
-    /// Signing keys, an access token, or a record of the TLS certificate.
+    /// Signing keys, an access token, the end of sessions, or a record of the TLS certificate.
     Auth,
     /// An event, or what is known of sending events.
     Event(EventKey),
@@ -282,6 +283,7 @@ impl ParsedKey {
             ["auth", "access-tokens" | "robots", id] => {
                 is_access_token_id(id).then_some(Self::Auth)
             }
+            ["auth", "sessions", hex] => digest("sha256", hex).map(|_| Self::Auth),
             ["auth", "acme", "account" | "certificate" | "order"] => Some(Self::Auth),
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
@@ -347,6 +349,14 @@ pub fn access_token_key(id: &str) -> Option<Key> {
 /// The same in stores of earlier versions, which is read and revoked, but not created any more.
 pub fn legacy_access_token_key(id: &str) -> Option<Key> {
     is_access_token_id(id).then(|| key(format!("{LEGACY_ACCESS_TOKENS}{id}")))
+}
+
+/// When logins ended.
+pub(crate) const SESSIONS: &str = "auth/sessions/";
+
+/// The record of when the logins of an identity ended. Its name may be any text.
+pub fn session_key(identity: &str) -> Key {
+    key(format!("{SESSIONS}{}", Digest::of(Algorithm::Sha256, identity.as_bytes()).hex()))
 }
 
 /// The account at an authority that issues certificates (RFC 8555).

@@ -31,6 +31,7 @@
 //! - `manifest_list.rs`: every manifest of a repository, for commands
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
+//! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
 //! - `backup.rs`, `backup/`: copies of what tags lead to in another store, and restoring them
 //! - `immutable.rs`: changes that the rules file forbids
@@ -50,6 +51,7 @@ mod attempts;
 mod backup;
 mod blob;
 mod body;
+mod browse;
 mod budget;
 mod cache;
 mod change;
@@ -82,6 +84,7 @@ mod manifest_copy;
 mod manifest_header;
 mod manifest_list;
 mod manifest_locks;
+mod name_lists;
 mod observer;
 mod options;
 mod pace;
@@ -105,6 +108,7 @@ mod storage_usage;
 mod suspects;
 mod tag;
 mod tag_record;
+mod unrecorded;
 mod upload;
 mod upload_body;
 mod upload_bytes;
@@ -121,6 +125,10 @@ pub use backup::{
 };
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
+pub use browse::{
+    CatalogMatches, EXPLAINED_MANIFESTS_MAX, ManifestDetails, NameMatch, PREVIEWED_TAGS_MAX,
+    RetentionPreview, TagDetails, search_names,
+};
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
@@ -145,11 +153,15 @@ pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;
 pub use keys::{
     ACCESS_TOKENS, LEGACY_ACCESS_TOKENS, SECRET_FOLDERS, access_token_key, acme_account,
-    acme_certificate, acme_order, legacy_access_token_key, may_come_back, signing_keys,
+    acme_certificate, acme_order, legacy_access_token_key, may_come_back, session_key,
+    signing_keys,
 };
 pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
 pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
+pub use name_lists::{
+    CATALOG_LIST_MAX, CatalogList, LIST_AGE_MAX, ListedTag, TAG_LIST_MAX, TagList,
+};
 pub use observer::NoObserver;
 pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{

@@ -296,7 +296,11 @@ impl Repository {
         Ok(Some(manifest))
     }
 
-    fn cached_manifest(&self, digest: &Digest, touch: TouchPolicy) -> Option<Arc<StoredManifest>> {
+    pub(crate) fn cached_manifest(
+        &self,
+        digest: &Digest,
+        touch: TouchPolicy,
+    ) -> Option<Arc<StoredManifest>> {
         let core = &self.core;
         let seen = core.cache.manifest(core.clock.monotonic(), &self.name, digest)?;
         let is_good = touch == TouchPolicy::Never || seen.is_young(core.clock.now());

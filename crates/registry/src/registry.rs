@@ -117,6 +117,12 @@ impl Registry {
         Ok(Self { core: Arc::new(Core::new(store, clock, options, &marker)) })
     }
 
+    /// Records what uploads there are in memory alone: to be called when the process stops. Later ones
+    /// are recorded before they are acknowledged.
+    pub async fn stop_uploads(&self) {
+        self.core.unrecorded.stop().await;
+    }
+
     /// Opens a store that has a registry, and writes nothing.
     ///
     /// # Errors

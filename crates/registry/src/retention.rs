@@ -155,6 +155,18 @@ impl Registry {
         let found = verdicts.into_iter().find(|(_, verdict)| verdict.tag == *tag);
         Ok(found.map(|(index, verdict)| pass.shown(&judged, index, verdict)))
     }
+
+    /// What retention does with each tag of a repository.
+    pub(crate) async fn judge_repository(
+        &self,
+        name: &RepositoryName,
+        options: &RetentionOptions,
+    ) -> Result<Vec<RetentionVerdict>, RetentionError> {
+        let pass = RetentionPass::begin(self.core(), options, &crate::NoObserver).await?;
+        let judged = pass.judge(name).await?;
+        let verdicts = judged.judgement.verdicts.iter().enumerate();
+        Ok(verdicts.map(|(index, verdict)| pass.shown(&judged, index, verdict)).collect())
+    }
 }
 
 /// One run, or a preview.

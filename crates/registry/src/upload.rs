@@ -71,11 +71,38 @@ impl Repository {
         match self.read_session(id).await? {
             None => {
                 check_offset(range, 0)?;
-                let mut writer = self.new_appender(id, body.left());
-                append(&mut writer, body).await
+                let writer = self.new_appender(id, body.left());
+                match range {
+                    None => self.append_stream(id, writer, body).await,
+                    Some(_) => append(writer, body).await,
+                }
             }
             Some(session) => self.append_to_session(id, session, range, body).await,
         }
+    }
+
+    /// Takes in a stream that is mostly the whole blob. Where only this process can serve the next request,
+    /// the upload may stay without a record until then ([`UnrecordedUploads`](crate::unrecorded)).
+    async fn append_stream(
+        &self,
+        id: &UploadId,
+        mut writer: UploadWriter,
+        mut body: UploadBody,
+    ) -> Result<UploadProgress> {
+        if !self.core.store.capabilities().drops_unrecorded_uploads {
+            return append(writer, body).await;
+        }
+        let appended = body.append_to(&mut writer).await;
+        let offset = writer.offset();
+        if appended.is_ok() && offset > 0 && !writer.is_recorded() {
+            writer.set_acknowledged(true);
+            match self.core.unrecorded.keep(id, Box::new(writer)) {
+                None => return Ok(UploadProgress { offset }),
+                Some(returned) => writer = *returned,
+            }
+            writer.set_acknowledged(false);
+        }
+        keep(&mut writer, appended).await
     }
 
     /// Appends a chunk that may be the first.
@@ -101,7 +128,7 @@ impl Repository {
                 // It was begun so long ago that the session was deleted.
                 Err(unknown(id))
             }
-            EarlyBody::Begins(mut writer, body) => append(&mut writer, *body).await,
+            EarlyBody::Begins(writer, body) => append(*writer, *body).await,
             EarlyBody::Continues(session, body) => {
                 self.append_to_session(id, *session, range, *body).await
             }
@@ -189,6 +216,10 @@ impl Repository {
         id: &UploadId,
     ) -> Result<Option<VersionedRecord<UploadSession>>> {
         self.check_age(id)?;
+        self.core.unrecorded.record(id).await?;
+        if self.core.unrecorded.closed_with(id).is_some() {
+            return Err(unknown(id));
+        }
         let session = self.core.read::<UploadSession>(&keys::upload(id)).await?;
         match session {
             Some(session) if session.value.repository != self.name => Err(unknown(id)),
@@ -235,9 +266,9 @@ impl Repository {
 }
 
 /// Appends a body to an upload that has no session yet.
-async fn append(writer: &mut UploadWriter, mut body: UploadBody) -> Result<UploadProgress> {
-    let appended = body.append_to(writer).await;
-    keep(writer, appended).await
+async fn append(mut writer: UploadWriter, mut body: UploadBody) -> Result<UploadProgress> {
+    let appended = body.append_to(&mut writer).await;
+    keep(&mut writer, appended).await
 }
 
 /// Records the received bytes, also if the client disconnected.

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use futures::stream::TryStreamExt;
 use jreg_oci::{Algorithm, Digest, Hasher, RepositoryName};
 use jreg_storage::{ByteRange, ETag, Key, Multipart, Put, PutMode};
@@ -28,6 +29,7 @@ use crate::core::Core;
 use crate::keys;
 use crate::record::Location;
 use crate::session::OpenUpload;
+use crate::unrecorded::WaitingWriter;
 use crate::{Error, Result, UploadId};
 use part_memory::check_size;
 use part_pipeline::{PartPipeline, StoredBytes};
@@ -166,6 +168,21 @@ impl UploadWriter {
     /// Whether there is a session record, by which others know of the upload.
     pub(crate) fn is_recorded(&self) -> bool {
         self.record.is_recorded()
+    }
+
+    /// The repository of the upload.
+    pub(crate) fn repository(&self) -> &RepositoryName {
+        self.record.repository()
+    }
+
+    /// Notes whether the bytes are acknowledged before they are recorded.
+    pub(crate) fn set_acknowledged(&mut self, is_acknowledged: bool) {
+        self.record.set_acknowledged(is_acknowledged);
+    }
+
+    /// What its bytes are hashed with.
+    pub(crate) fn algorithm(&self) -> Algorithm {
+        self.hasher.algorithm()
     }
 
     /// How many bytes have come so far, over all requests of the upload.
@@ -472,6 +489,19 @@ impl UploadWriter {
             WritePurpose::Whole(digest) => keys::new_blob(digest),
             WritePurpose::Append | WritePurpose::Last => keys::new_blob_without_digest(),
         }
+    }
+}
+
+impl WaitingWriter for UploadWriter {
+    fn record(&mut self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(async move {
+            let recorded = self.checkpoint().await;
+            match &recorded {
+                Ok(()) => self.remember(),
+                Err(error) => self.free_after(error).await,
+            }
+            recorded
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What jreg's tests share: content made to order from a seed, a client that checks on every
 //! response what must always hold, scenarios written as rows of data, the whole server as a value
 //! that stops when it is dropped, an S3 server that keeps a journal, fails where it is told to, and
-//! can lie, and an authority that issues certificates.
+//! can lie, an authority that issues certificates, and a registry to pull from that misbehaves by script.
 //!
 //! Nothing here uses jreg's own parsers or hashes: what the tests expect is computed apart from the
 //! code under test. A check that fails panics with the request and the response in full.
@@ -23,6 +23,7 @@ mod scenario;
 mod server;
 mod small_pages;
 mod tls;
+pub mod upstream;
 mod wire;
 
 pub use check::violations;

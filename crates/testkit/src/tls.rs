@@ -93,18 +93,24 @@ impl TestCa {
 
     /// What a server needs to show that it is `host`, a name or an address.
     pub(crate) fn acceptor(&self, host: &str) -> TlsAcceptor {
+        self.acceptor_of(&[host.to_owned()], &[])
+    }
+
+    /// The same for several hosts, which speaks these protocols (RFC 7301).
+    pub(crate) fn acceptor_of(&self, hosts: &[String], protocols: &[&str]) -> TlsAcceptor {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([host.to_owned()]).unwrap();
+        let params = CertificateParams::new(hosts).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let chain = vec![CertificateDer::from(certificate)];
         let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(ring)
+        let mut config = ServerConfig::builder_with_provider(ring)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
             .with_single_cert(chain, key)
             .unwrap();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 }

@@ -207,3 +207,110 @@ fn errors_of_an_issuer_name_the_problem() {
     let access_token = base.replace("'x'", "'access-token'") + "jwks-url = 'https://h/k'";
     assert!(wrong(&access_token).contains("must not be access-token"));
 }
+
+fn login_claims(change: impl FnOnce(&mut Value)) -> Value {
+    let mut claims = json!({
+        "iss": "https://ci", "aud": "client", "exp": NOW_S + 300, "iat": NOW_S, "sub": "u-1",
+        "nonce": "n", "repository": "alice", "teams": ["core"],
+    });
+    change(&mut claims);
+    claims
+}
+
+fn verify_login(claims: &Value) -> Result<Identity, IssuerTokenError> {
+    let issuer = TestIssuer::new();
+    let token = issuer.sign("k1", claims);
+    let login = IdTokenRequest { client_id: "client", nonce: "n" };
+    github("").verify_id_token(
+        &UnverifiedToken::parse(&token)?,
+        &set(&[issuer.jwk("k1")]),
+        login,
+        now(),
+    )
+}
+
+#[test]
+fn an_id_token_makes_the_identity_of_a_login() {
+    let identity = verify_login(&login_claims(|_| {})).unwrap();
+    assert_eq!(identity.name(), Some("github:alice"));
+    for change in [
+        |claims: &mut Value| claims["azp"] = "client".into(),
+        |claims: &mut Value| claims["aud"] = json!(["client"]),
+        |claims: &mut Value| {
+            claims["aud"] = json!(["client", "other"]);
+            claims["azp"] = "client".into();
+        },
+        |claims: &mut Value| claims["iat"] = json!(NOW_S + 60),
+        |claims: &mut Value| claims["iat"] = json!(NOW_S as f64 - 599.5),
+    ] {
+        assert!(verify_login(&login_claims(change)).is_ok());
+    }
+}
+
+#[test]
+fn an_id_token_of_another_login_client_or_time_is_rejected() {
+    use IssuerTokenError as E;
+    type Change = fn(&mut Value);
+    let rows: [(Change, E); 17] = [
+        (|claims| claims["nonce"] = "m".into(), E::Nonce),
+        (|claims| claims["nonce"] = "".into(), E::Nonce),
+        (|claims| claims["nonce"] = json!(["n"]), E::Nonce),
+        (|claims| claims["nonce"] = Value::Null, E::Nonce),
+        (|claims| claims["aud"] = "us".into(), E::Audience),
+        (|claims| claims["aud"] = "other".into(), E::Audience),
+        (|claims| claims["aud"] = json!([]), E::Audience),
+        (|claims| claims["aud"] = json!(["client", "other"]), E::Audience),
+        (|claims| claims["azp"] = "other".into(), E::Audience),
+        (|claims| claims["azp"] = json!(5), E::Audience),
+        (|claims| claims["iss"] = "https://ci/".into(), E::Issuer),
+        (|claims| claims["exp"] = json!(NOW_S - 60), E::Expired),
+        (|claims| claims["iat"] = json!(NOW_S - 601), E::Expired),
+        (|claims| claims["iat"] = json!(NOW_S + 61), E::NotYet),
+        (|claims| claims["iat"] = Value::Null, E::Claims),
+        (|claims| claims["iat"] = "now".into(), E::Claims),
+        (|claims| claims["repository"] = "".into(), E::Claims),
+    ];
+    for (number, (change, refusal)) in rows.into_iter().enumerate() {
+        assert_eq!(verify_login(&login_claims(change)), Err(refusal), "row {number}");
+    }
+}
+
+/// Anyone can register with an address of another at many providers.
+#[test]
+fn an_address_that_is_not_verified_is_no_identity_and_no_claim() {
+    let issuer = TestIssuer::new();
+    let keys = set(&[issuer.jwk("k1")]);
+    let text = |identity: &str| {
+        format!(
+            "name = 'google'\nissuer = 'https://ci'\naudience = 'us'\njwks-file = '/keys'\n\
+             identity = '{identity}'\n"
+        )
+    };
+    let named = |identity: &str, verified: &Value| {
+        let by = Issuer::new(toml::from_str(&text(identity)).unwrap()).unwrap();
+        let mut claims = claims();
+        claims["email"] = "alice@example.com".into();
+        if !verified.is_null() {
+            claims["email_verified"] = verified.clone();
+        }
+        let token = issuer.sign("k1", &claims);
+        let verified = by.verify(&UnverifiedToken::parse(&token).unwrap(), &keys, now());
+        verified.map(|(identity, _, _)| match identity {
+            Identity::Named(named) => *named,
+            Identity::Anonymous => panic!(),
+        })
+    };
+    for verified in [json!(true), json!("true")] {
+        let alice = named("{email}", &verified).unwrap();
+        assert_eq!(alice.name, "google:alice@example.com");
+        assert!(alice.claims.contains_key("email"));
+    }
+    for verified in
+        [json!(null), json!(false), json!("false"), json!(1), json!("True"), json!([true])]
+    {
+        assert_eq!(named("{email}", &verified), Err(IssuerTokenError::UnverifiedEmail));
+        assert_eq!(named("x-{email}", &verified), Err(IssuerTokenError::UnverifiedEmail));
+        let other = named("{sub}", &verified).unwrap();
+        assert!(!other.claims.contains_key("email"), "{verified}");
+    }
+}

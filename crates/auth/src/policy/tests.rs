@@ -180,10 +180,11 @@ fn a_failing_condition_grants_nothing() {
 }
 
 #[test]
-fn without_a_file_users_may_do_everything_and_others_nothing() {
+fn without_a_file_users_may_use_all_repositories_and_others_nothing() {
     let policy = Policy::of_users();
     for action in AccessAction::ALL {
-        assert!(decide(&policy, &user("alice"), action, "a/b", QueryTag::No).allowed, "{action}");
+        let allowed = decide(&policy, &user("alice"), action, "a/b", QueryTag::No).allowed;
+        assert_eq!(allowed, action != AccessAction::Admin, "{action}");
         for other in [Identity::Anonymous, workload("a/b")] {
             assert!(!decide(&policy, &other, action, "a/b", QueryTag::No).allowed, "{action}");
         }
@@ -243,4 +244,99 @@ fn errors_of_a_file_name_the_problem() {
         assert!(error.contains(part), "{text}\n{error}");
     }
     assert!(matches!(Policy::parse(&"#".repeat(POLICY_BYTES_MAX + 1)), Err(PolicyError::TooLarge)));
+}
+
+fn tested(rule: &str) -> Policy {
+    let issuer =
+        "[[issuer]]\nname = 'idp'\nissuer = 'https://idp'\naudience = 'us'\njwks-file = '/k'\n";
+    Policy::parse(&format!("{issuer}{rule}")).unwrap()
+}
+
+fn of_idp() -> crate::NamedIdentity {
+    crate::NamedIdentity {
+        name: "idp:alice".to_owned(),
+        groups: ["idp:a", "idp:b", "idp:c"].map(str::to_owned).into(),
+        claims: ["x", "y", "z"].map(|name| (name.to_owned(), name.into())).into(),
+        source: IdentitySource::Issuer("idp".to_owned()),
+    }
+}
+
+#[test]
+fn a_session_keeps_the_claims_and_groups_that_rules_test() {
+    let allow = "[[rule]]\nsubjects = ['group:idp:a', 'user:idp:alice']\nclaims = { x = '1' }\n\
+                 repositories = ['**']\nactions = ['pull']\n";
+    let condition = |text: &str| format!("{allow}condition = \"{text}\"\n");
+    for (rules, groups, claims) in [
+        (String::new(), &[][..], &[][..]),
+        (allow.to_owned(), &["idp:a"], &["x"]),
+        (condition("identity.name == 'a'"), &["idp:a"], &["x"]),
+        (condition("identity.claims.y == 'a'"), &["idp:a"], &["x", "y"]),
+        (condition("has(identity.claims.y)"), &["idp:a"], &["x", "y"]),
+        (condition("identity.claims.y.of.z == 'a'"), &["idp:a"], &["x", "y"]),
+        (condition("identity.claims['y'] == 'a'"), &["idp:a"], &["x", "y"]),
+        (condition("'y' in identity.claims"), &["idp:a"], &["x", "y"]),
+        (condition("'idp:b' in identity.groups"), &["idp:a", "idp:b"], &["x"]),
+        (condition("!('idp:b' in identity.groups)"), &["idp:a", "idp:b"], &["x"]),
+        (condition("identity.groups.size() < 2"), &["idp:a", "idp:b", "idp:c"], &["x"]),
+        (condition("identity.groups.exists(g, g == tag)"), &["idp:a", "idp:b", "idp:c"], &["x"]),
+        (condition("tag in identity.claims"), &["idp:a"], &["x", "y", "z"]),
+        (condition("identity.claims[tag] == 'a'"), &["idp:a"], &["x", "y", "z"]),
+        (condition("identity.claims.size() == 1"), &["idp:a"], &["x", "y", "z"]),
+        (condition("identity == identity"), &["idp:a", "idp:b", "idp:c"], &["x", "y", "z"]),
+    ] {
+        let policy = tested(&rules);
+        let narrow = policy.tested_claims().narrowed(of_idp());
+        assert_eq!(Vec::from_iter(&narrow.groups), groups, "{rules}");
+        assert_eq!(Vec::from_iter(narrow.claims.keys()), claims, "{rules}");
+        assert_eq!(narrow.name, "idp:alice");
+    }
+}
+
+/// What an allow rule tests is not missed: it does not apply without it. A deny rule does not, either.
+#[test]
+fn a_policy_that_could_miss_a_claim_differs_from_one_that_could_not() {
+    let rule = |effect: &str, more: &str| {
+        format!(
+            "[[rule]]\nsubjects = ['group:idp:{more}']\nrepositories = ['**']\nactions = ['pull']\n\
+             effect = '{effect}'\nclaims = {{ {more} = '1' }}\n"
+        )
+    };
+    let decisive = |rules: &str| tested(rules).decisive_claims();
+    let none = decisive("");
+    assert_eq!(decisive(&rule("allow", "a")), none);
+    let denying = decisive(&rule("deny", "a"));
+    assert_ne!(denying, none);
+    assert_ne!(denying, decisive(&rule("deny", "b")));
+    assert_eq!(denying, decisive(&format!("{}{}", rule("deny", "a"), rule("allow", "b"))));
+    let conditional = rule("allow", "a") + "condition = \"!has(identity.claims.q)\"\n";
+    assert_ne!(decisive(&conditional), none, "a condition may hold without a claim");
+}
+
+#[test]
+fn nobody_administers_without_a_policy_unless_the_settings_name_them() {
+    let admin = |policy: &Policy, identity: &Identity| {
+        let query = PolicyQuery {
+            identity,
+            certificate: None,
+            action: AccessAction::Admin,
+            repository: None,
+            tag: QueryTag::No,
+            address: None,
+            now: SystemTime::UNIX_EPOCH,
+        };
+        policy.decide(&query, CredentialGrants::None)
+    };
+    let alice = Identity::named("alice", IdentitySource::Htpasswd);
+    let bob = Identity::named("bob", IdentitySource::Htpasswd);
+    let policy = Policy::of_users();
+    for identity in [&Identity::Anonymous, &alice, &bob] {
+        assert!(!admin(&policy, identity).allowed);
+    }
+    let policy = Policy::of_users().with_anonymous_pull().with_admins(&["alice".to_owned()]);
+    assert!(!admin(&policy, &Identity::Anonymous).allowed && !admin(&policy, &bob).allowed);
+    let decision = admin(&policy, &alice);
+    assert!(decision.allowed);
+    assert_eq!(decision.reason.to_string(), "admins");
+    let denied = tested("[[rule]]\nsubjects = ['users']\nactions = ['admin']\neffect = 'deny'\n");
+    assert!(!admin(&denied.with_admins(&["alice".to_owned()]), &alice).allowed);
 }

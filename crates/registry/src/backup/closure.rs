@@ -373,7 +373,7 @@ fn is_backed_up(key: &Key, with_secrets: bool) -> bool {
     if ParsedKey::parse(key) != Some(ParsedKey::Auth) || *key == keys::acme_order() {
         return false;
     }
-    let is_token = [keys::ACCESS_TOKENS, keys::LEGACY_ACCESS_TOKENS]
+    let is_token = [keys::ACCESS_TOKENS, keys::LEGACY_ACCESS_TOKENS, keys::SESSIONS]
         .iter()
         .any(|prefix| key.as_str().starts_with(prefix));
     is_token || with_secrets

@@ -38,6 +38,8 @@ pub(super) struct SessionRecord {
     may_have_arrived: bool,
     /// Opened before an object was stored that no record references yet.
     unreferenced_since: Option<WriteWindow>,
+    /// Whether the upload is one of [`UnrecordedUploads`](crate::unrecorded): its bytes are acknowledged.
+    is_acknowledged: bool,
 }
 
 impl SessionRecord {
@@ -59,6 +61,7 @@ impl SessionRecord {
             saved: SavedProgress { offset: 0, hash, tail: None },
             may_have_arrived: false,
             unreferenced_since: None,
+            is_acknowledged: false,
         }
     }
 
@@ -90,6 +93,19 @@ impl SessionRecord {
     /// Whether others can know of the upload.
     pub(super) fn is_recorded(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Notes whether the bytes are acknowledged before they are recorded.
+    pub(super) fn set_acknowledged(&mut self, is_acknowledged: bool) {
+        self.is_acknowledged = is_acknowledged;
+    }
+
+    /// Before the first record: another stream of the same upload, whose bytes are acknowledged, has
+    /// precedence. If it cannot be recorded, it is lost.
+    async fn yield_to_acknowledged(&self) {
+        if !self.is_recorded() && !self.is_acknowledged {
+            self.core.unrecorded.record(&self.id).await.ok();
+        }
     }
 
     /// Whether a record may be in the store.
@@ -131,6 +147,7 @@ impl SessionRecord {
         progress: SavedProgress,
         parts: Option<Multipart>,
     ) -> Result<()> {
+        Box::pin(self.yield_to_acknowledged()).await;
         let state = self.open(&progress, parts);
         self.check_window()?;
         let window = self.unreferenced_since.map(|window| self.core.window_since(window));
@@ -148,6 +165,7 @@ impl SessionRecord {
         progress: SavedProgress,
         parts: Option<Multipart>,
     ) -> Result<bool> {
+        Box::pin(self.yield_to_acknowledged()).await;
         let window = parts.is_none().then(|| self.core.open_window());
         let record = self.put(self.open(&progress, parts));
         let written = self.core.put_then(window, object, record).await;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::SinkExt;
+use jreg_oci::ContentRange;
 use jreg_registry::{BodyError, Error, Registry, RegistryOptions, Repository, UploadChunk};
 use jreg_storage::testing::{ManualClock, SyscallFaults};
 use jreg_storage::{Durability, FsOptions, FsStore, ListRequest, Store};
@@ -113,7 +114,9 @@ async fn bytes_whose_record_finds_no_space_are_freed_at_once() {
         for call in 0..40 {
             let id = repository.upload_start(None);
             faults.no_space_after(call);
-            let appended = repository.upload_append(&id, UploadChunk::of(bytes(length))).await;
+            let range = ContentRange { start: 0, end_inclusive: length as u64 - 1 };
+            let chunk = UploadChunk { range: Some(range), ..UploadChunk::of(bytes(length)) };
+            let appended = repository.upload_append(&id, chunk).await;
             faults.heal();
             match appended {
                 Ok(_) => repository.upload_cancel(&id).await.unwrap(),

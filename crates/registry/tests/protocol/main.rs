@@ -11,6 +11,7 @@ mod events;
 mod events_of_changes;
 mod explaining;
 mod folder_costs;
+mod folder_unrecorded;
 mod folder_uploads;
 mod fsck;
 mod fsck_concurrent;

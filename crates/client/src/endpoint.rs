@@ -1,0 +1,392 @@
+//! [`Endpoint`]: one URL of an upstream, with what is known of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jreg_oci::{Digest, RepositoryName};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE};
+use reqwest::{Method, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use crate::auth::{Authenticator, Scope};
+use crate::breaker::CircuitBreaker;
+use crate::challenge::{Challenge, parse_challenges};
+use crate::pace::RequestPace;
+use crate::response::RateLimit;
+use crate::transport::{HttpRequest, HttpResponse, Transport, UpstreamSetupError};
+use crate::{
+    UpstreamEndpoint, UpstreamError, UpstreamErrorKind, UpstreamOptions, UpstreamOutcome,
+    UpstreamRequestKind, UpstreamUrl,
+};
+
+/// Maximum digests for which a URL is skipped.
+const SKIPS_MAX: usize = 1024;
+
+/// A request as every URL of the upstream is sent it.
+#[derive(Clone, Debug)]
+pub(crate) struct UpstreamRequest {
+    pub(crate) kind: UpstreamRequestKind,
+    pub(crate) method: Method,
+    pub(crate) repository: Option<RepositoryName>,
+    /// Begins with `/v2/`.
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    pub(crate) accept: Option<&'static str>,
+    pub(crate) range: Option<String>,
+    /// URLs that served other bytes for this are left out.
+    pub(crate) digest: Option<Digest>,
+}
+
+impl UpstreamRequest {
+    fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some(accept) = self.accept {
+            headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        }
+        let range = self.range.as_ref().and_then(|range| HeaderValue::from_str(range).ok());
+        if let Some(range) = range {
+            headers.insert(RANGE, range);
+        }
+        headers
+    }
+
+    fn scope(&self) -> Scope {
+        match (&self.repository, self.kind) {
+            (Some(repository), _) => Scope::Repository(repository.clone()),
+            (None, UpstreamRequestKind::Catalog) => Scope::Catalog,
+            (None, _) => Scope::None,
+        }
+    }
+}
+
+/// A response, which keeps its place among the requests in flight until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) response: HttpResponse,
+    pub(crate) endpoint: Arc<Endpoint>,
+    counters: Arc<Counters>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Reply {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.response.status()
+    }
+
+    pub(crate) fn host(&self) -> &Arc<str> {
+        &self.response.host
+    }
+
+    pub(crate) fn error(&self, kind: UpstreamErrorKind) -> UpstreamError {
+        kind.of(self.host())
+    }
+
+    /// An error for each status that the operation has no use for.
+    pub(crate) fn unexpected(&self) -> UpstreamError {
+        self.error(UpstreamErrorKind::protocol(format!("status {}", self.status().as_u16())))
+    }
+
+    pub(crate) async fn chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        let chunk = self.response.chunk().await?;
+        self.counters.add_bytes(chunk.as_ref().map_or(0, Bytes::len));
+        Ok(chunk)
+    }
+
+    pub(crate) async fn body(&mut self, bytes_max: u64) -> Result<Bytes, UpstreamError> {
+        let body = self.response.body(bytes_max).await?;
+        self.counters.add_bytes(body.len());
+        Ok(body)
+    }
+}
+
+/// What was sent and received.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    requests: Mutex<BTreeMap<(UpstreamRequestKind, UpstreamOutcome), u64>>,
+    bytes: AtomicU64,
+    resumes: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn count(&self, kind: UpstreamRequestKind, outcome: UpstreamOutcome) {
+        *lock(&self.requests).entry((kind, outcome)).or_default() += 1;
+    }
+
+    fn add_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_resume(&self) {
+        self.resumes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn statistics(&self) -> crate::UpstreamStatistics {
+        let requests = lock(&self.requests);
+        crate::UpstreamStatistics {
+            requests: requests
+                .iter()
+                .map(|((kind, outcome), count)| (*kind, *outcome, *count))
+                .collect(),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            resumes: self.resumes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// One URL of an upstream.
+#[derive(Debug)]
+pub(crate) struct Endpoint {
+    url: UpstreamUrl,
+    transport: Arc<Transport>,
+    auth: Authenticator,
+    discovery: tokio::sync::Mutex<()>,
+    breaker: CircuitBreaker,
+    pace: RequestPace,
+    counters: Arc<Counters>,
+    rate_limit: Mutex<Option<RateLimit>>,
+    skips: Mutex<HashMap<Digest, Instant>>,
+    mismatch_pause: Duration,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        options: &UpstreamOptions,
+        endpoint: &UpstreamEndpoint,
+        counters: Arc<Counters>,
+    ) -> Result<Self, UpstreamSetupError> {
+        let transport = Arc::new(Transport::new(options, &endpoint.url)?);
+        let auth =
+            Authenticator::new(options, endpoint, Arc::clone(&transport), Arc::clone(&counters));
+        Ok(Self {
+            url: endpoint.url.clone(),
+            transport,
+            auth,
+            discovery: tokio::sync::Mutex::default(),
+            breaker: CircuitBreaker::default(),
+            pace: RequestPace::new(options.limits.requests_per_second),
+            counters,
+            rate_limit: Mutex::default(),
+            skips: Mutex::default(),
+            mismatch_pause: options.limits.mismatch_pause,
+        })
+    }
+
+    pub(crate) fn rate_limit(&self) -> Option<RateLimit> {
+        *lock(&self.rate_limit)
+    }
+
+    /// Whether this URL served other bytes for the digest a short time ago.
+    pub(crate) fn is_skipped(&self, digest: &Digest) -> bool {
+        lock(&self.skips).get(digest).is_some_and(|until| Instant::now() < *until)
+    }
+
+    /// This URL served other bytes for the digest.
+    pub(crate) fn skip(&self, digest: &Digest) {
+        let (mut skips, now) = (lock(&self.skips), Instant::now());
+        if skips.len() >= SKIPS_MAX {
+            skips.retain(|_, until| now < *until);
+        }
+        if skips.len() < SKIPS_MAX {
+            skips.insert(digest.clone(), now + self.mismatch_pause);
+        }
+    }
+
+    /// Sends a request with the credentials that it needs. Only responses that mean something for the operation
+    /// are returned: 2xx, and 4xx other than 401, 403, 404 and 429, and 501.
+    pub(crate) async fn request(
+        self: &Arc<Self>,
+        request: &UpstreamRequest,
+        deadline: Instant,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<Reply, UpstreamError> {
+        let scope = request.scope();
+        if self.auth.is_unknown() {
+            self.discover(deadline).await?;
+        }
+        let mut authorization = self.auth.authorization(&scope).await?;
+        let mut is_renewed = false;
+        let response = loop {
+            let header = authorization.as_ref().map(|authorization| authorization.header.clone());
+            let response = self.send(request, header, deadline).await?;
+            if response.status() != StatusCode::UNAUTHORIZED || response.is_elsewhere || is_renewed
+            {
+                break response;
+            }
+            is_renewed = true;
+            match self.auth.renew(&challenges(&response), &scope, authorization.as_ref()).await? {
+                Some(renewed) => authorization = Some(renewed),
+                None => break response,
+            }
+        };
+        match self.judge(&response) {
+            Ok(()) => {}
+            Err(UpstreamErrorKind::RepositoryRefused { status }) => {
+                return Err(self.auth.refusal(status, authorization.as_ref()).await);
+            }
+            Err(kind) => return Err(kind.of(&response.host)),
+        }
+        let counters = Arc::clone(&self.counters);
+        Ok(Reply { response, endpoint: Arc::clone(self), counters, _slot: slot })
+    }
+
+    /// Asks `/v2/` for a challenge, once for all requests that wait for it.
+    async fn discover(&self, deadline: Instant) -> Result<(), UpstreamError> {
+        let _turn = self.discovery.lock().await;
+        if !self.auth.is_unknown() {
+            return Ok(());
+        }
+        let ping = UpstreamRequest {
+            kind: UpstreamRequestKind::Ping,
+            method: Method::GET,
+            repository: None,
+            path: "/v2/".to_owned(),
+            query: None,
+            accept: None,
+            range: None,
+            digest: None,
+        };
+        let response = self.send(&ping, None, deadline).await?;
+        match response.status().as_u16() {
+            401 => self.auth.learn(&challenges(&response)),
+            429 | 500.. => self.judge(&response).map_err(|kind| kind.of(&response.host)),
+            _ => self.auth.learn(&[]),
+        }
+    }
+
+    /// One request and the head of its response.
+    async fn send(
+        &self,
+        request: &UpstreamRequest,
+        authorization: Option<HeaderValue>,
+        deadline: Instant,
+    ) -> Result<HttpResponse, UpstreamError> {
+        let host = self.url.shared_host();
+        let limited = |wait| UpstreamErrorKind::TooManyRequests { retry_after: Some(wait) };
+        self.pace.wait(deadline).await.map_err(|wait| limited(wait).of(&host))?;
+        self.breaker.admit().map_err(|kind| kind.of(&host))?;
+        let url = self.url.join(&request.path, request.query.as_deref());
+        let method = request.method.clone();
+        let sent =
+            HttpRequest { method, url, headers: request.headers(), authorization, body: None };
+        let response = self.transport.send(sent).await;
+        self.counters.count(request.kind, outcome(&response));
+        match &response {
+            Ok(response) => self.note(response),
+            Err(error) if error.kind.is_temporary() => {
+                self.breaker.note_failure(error.kind.to_string())
+            }
+            Err(_) => self.breaker.note_response(),
+        }
+        response
+    }
+
+    fn note(&self, response: &HttpResponse) {
+        if let Some(found) = RateLimit::of(response) {
+            *lock(&self.rate_limit) = Some(found);
+        }
+        match response.status().as_u16() {
+            429 => {
+                self.breaker.note_limited(response.retry_after());
+            }
+            501 => self.breaker.note_response(),
+            status @ 500.. => self.breaker.note_failure(format!("status {status}")),
+            _ => self.breaker.note_response(),
+        }
+    }
+
+    /// The error that a status is, whatever the operation.
+    fn judge(&self, response: &HttpResponse) -> Result<(), UpstreamErrorKind> {
+        let status = response.status().as_u16();
+        match status {
+            429 => Err(UpstreamErrorKind::TooManyRequests { retry_after: self.pause(response) }),
+            // An object store behind a redirect cannot say that something does not exist in the registry, and
+            // responds with 403 to signatures that have expired.
+            400..=415 | 417..500 if !response.is_api => {
+                Err(UpstreamErrorKind::unavailable(format!("status {status} after a redirect")))
+            }
+            401 | 403 => Err(UpstreamErrorKind::RepositoryRefused { status }),
+            404 => Err(UpstreamErrorKind::NotFound),
+            501 => Ok(()),
+            500.. => Err(UpstreamErrorKind::unavailable(format!("status {status}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The pause that the breaker makes after a 429.
+    fn pause(&self, response: &HttpResponse) -> Option<Duration> {
+        match self.breaker.admit() {
+            Err(UpstreamErrorKind::TooManyRequests { retry_after }) => retry_after,
+            _ => response.retry_after(),
+        }
+    }
+}
+
+/// The challenges of a response.
+fn challenges(response: &HttpResponse) -> Vec<Challenge> {
+    let headers = response.headers().get_all(WWW_AUTHENTICATE).into_iter();
+    headers.filter_map(|header| header.to_str().ok()).flat_map(parse_challenges).collect()
+}
+
+pub(crate) fn outcome(response: &Result<HttpResponse, UpstreamError>) -> UpstreamOutcome {
+    match response {
+        Ok(response) => match response.status().as_u16() {
+            200..300 => UpstreamOutcome::Ok,
+            404 => UpstreamOutcome::NotFound,
+            401 | 403 => UpstreamOutcome::Refused,
+            429 => UpstreamOutcome::TooManyRequests,
+            500.. => UpstreamOutcome::Failed,
+            _ => UpstreamOutcome::Other,
+        },
+        Err(error) => match error.kind {
+            UpstreamErrorKind::Timeout { .. } => UpstreamOutcome::Timeout,
+            UpstreamErrorKind::Unavailable { .. } => UpstreamOutcome::Failed,
+            _ => UpstreamOutcome::Other,
+        },
+    }
+}
+
+impl RateLimit {
+    fn of(response: &HttpResponse) -> Option<Self> {
+        let header =
+            |name: &'static str| response.headers().get(name)?.to_str().ok().map(parse_rate);
+        let (limit, remaining) = (header("ratelimit-limit"), header("ratelimit-remaining"));
+        if limit.is_none() && remaining.is_none() {
+            return None;
+        }
+        let window =
+            limit.and_then(|(_, window)| window).or(remaining.and_then(|(_, window)| window));
+        let number =
+            |rate: Option<(Option<u64>, Option<Duration>)>| rate.and_then(|(number, _)| number);
+        Some(Self { limit: number(limit), remaining: number(remaining), window })
+    }
+}
+
+/// `100;w=21600`: a number, and a window in seconds.
+fn parse_rate(header: &str) -> (Option<u64>, Option<Duration>) {
+    let mut parts = header.split(';').map(str::trim);
+    let number = parts.next().and_then(|number| number.parse().ok());
+    let window =
+        parts.find_map(|part| part.strip_prefix("w=")).and_then(|window| window.parse().ok());
+    (number, window.map(Duration::from_secs))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read() {
+        assert_eq!(parse_rate("100;w=21600"), (Some(100), Some(Duration::from_secs(21600))));
+        assert_eq!(parse_rate(" 7 ; w=1 "), (Some(7), Some(Duration::from_secs(1))));
+        assert_eq!(parse_rate("7"), (Some(7), None));
+        assert_eq!(parse_rate("x;w=y"), (None, None));
+    }
+}

@@ -1,0 +1,330 @@
+//! [`TokenCache`]: tokens of token services, each requested once and used until shortly before it expires.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use form_urlencoded::Serializer;
+use jreg_auth::Secret;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
+use serde::Deserialize;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use crate::auth::{basic, bearer};
+use crate::breaker::CircuitBreaker;
+use crate::credentials::{Credential, CredentialProvider, CredentialValue};
+use crate::endpoint::{Counters, outcome};
+use crate::transport::{HttpRequest, Transport};
+use crate::{UpstreamError, UpstreamErrorKind, UpstreamRequestKind};
+
+/// Maximum bytes of the response of a token service.
+const TOKEN_BYTES_MAX: u64 = 64 * 1024;
+/// How long a token is good whose service does not say it (distribution's token specification).
+const LIFETIME: Duration = Duration::from_secs(60);
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A token is not used in the last tenth of its lifetime, at most in this time.
+const SKEW_MAX: Duration = Duration::from_secs(30);
+/// Maximum tokens in the cache.
+const TOKENS_MAX: usize = 4096;
+/// What jreg calls itself in requests for tokens.
+const CLIENT_ID: &str = "jreg";
+
+/// A token service that requests may be sent to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenService {
+    pub(crate) realm: Url,
+    pub(crate) host: Arc<str>,
+    pub(crate) service: Option<String>,
+}
+
+/// What a token is for, and of which credential.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenKey {
+    service: Arc<TokenService>,
+    scope: Option<String>,
+    pub(crate) generation: u64,
+}
+
+/// A token, as a header.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    pub(crate) header: HeaderValue,
+    pub(crate) key: TokenKey,
+    /// Whether it was requested just now.
+    pub(crate) is_fresh: bool,
+}
+
+/// Tokens by what they are for.
+#[derive(Clone, Debug)]
+pub(crate) struct TokenCache(Arc<TokenCacheInner>);
+
+#[derive(Debug)]
+struct TokenCacheInner {
+    transport: Arc<Transport>,
+    counters: Arc<Counters>,
+    credentials: Arc<CredentialProvider>,
+    breaker: CircuitBreaker,
+    slots: Mutex<HashMap<TokenKey, Arc<TokenSlot>>>,
+}
+
+#[derive(Debug, Default)]
+struct TokenSlot {
+    kept: Mutex<Option<CachedToken>>,
+    failed: Mutex<Option<(Instant, UpstreamError)>>,
+    /// Held while requesting; others who need the same token wait for it.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+#[derive(Clone, Debug)]
+struct CachedToken {
+    header: HeaderValue,
+    until: Instant,
+}
+
+impl TokenSlot {
+    fn fresh(&self) -> Option<HeaderValue> {
+        let kept = lock(&self.kept);
+        kept.as_ref().filter(|token| Instant::now() < token.until).map(|token| token.header.clone())
+    }
+}
+
+impl TokenCache {
+    pub(crate) fn new(
+        transport: Arc<Transport>,
+        counters: Arc<Counters>,
+        credentials: Arc<CredentialProvider>,
+    ) -> Self {
+        let breaker = CircuitBreaker::default();
+        let slots = Mutex::default();
+        Self(Arc::new(TokenCacheInner { transport, counters, credentials, breaker, slots }))
+    }
+
+    /// A token for a scope, of the credentials there are now.
+    pub(crate) async fn get(
+        &self,
+        service: &Arc<TokenService>,
+        scope: Option<String>,
+    ) -> Result<Token, UpstreamError> {
+        let credential = self.credential(service).await?;
+        let token = self.get_with(service, scope.clone(), &credential).await;
+        match &token {
+            Err(error) if matches!(error.kind, UpstreamErrorKind::CredentialsRefused { .. }) => {}
+            _ => return token,
+        }
+        // They may have been replaced meanwhile: a file that was rotated, an exchanged token that has expired.
+        self.0.credentials.invalidate(credential.generation).await;
+        let renewed = self.credential(service).await?;
+        match renewed.generation == credential.generation {
+            true => token,
+            false => self.get_with(service, scope, &renewed).await,
+        }
+    }
+
+    async fn credential(&self, service: &TokenService) -> Result<Arc<Credential>, UpstreamError> {
+        self.0.credentials.current().await.map_err(|kind| kind.of(&service.host))
+    }
+
+    async fn get_with(
+        &self,
+        service: &Arc<TokenService>,
+        scope: Option<String>,
+        credential: &Arc<Credential>,
+    ) -> Result<Token, UpstreamError> {
+        let key =
+            TokenKey { service: Arc::clone(service), scope, generation: credential.generation };
+        let slot = self.slot(&key);
+        if let Some(header) = slot.fresh() {
+            return Ok(Token { header, key, is_fresh: false });
+        }
+        let since = Instant::now();
+        let turn = Arc::clone(&slot.turn).lock_owned().await;
+        // Another request may have fetched it meanwhile, or failed to.
+        if let Some(header) = slot.fresh() {
+            return Ok(Token { header, key, is_fresh: true });
+        }
+        let failed = lock(&slot.failed).clone();
+        if let Some((_, error)) = failed.filter(|(at, _)| *at > since) {
+            return Err(error);
+        }
+        // In a task of its own: a client that goes away does not cancel it for the others.
+        let (inner, key, credential) = (Arc::clone(&self.0), key.clone(), Arc::clone(credential));
+        let fetching = async move {
+            let fetched = inner.fetch(&key, &credential).await;
+            match &fetched {
+                Ok(token) => *lock(&slot.kept) = Some(token.clone()),
+                Err(error) => *lock(&slot.failed) = Some((Instant::now(), error.clone())),
+            }
+            drop(turn);
+            fetched.map(|token| Token { header: token.header, key, is_fresh: true })
+        };
+        match tokio::spawn(fetching.in_current_span()).await {
+            Ok(token) => token,
+            Err(_) => {
+                Err(UpstreamErrorKind::unavailable("the token request was stopped")
+                    .of(&service.host))
+            }
+        }
+    }
+
+    /// Forgets a token that was refused.
+    pub(crate) fn invalidate(&self, key: &TokenKey, refused: &HeaderValue) {
+        let slot = self.slot(key);
+        let mut kept = lock(&slot.kept);
+        if kept.as_ref().is_some_and(|token| token.header == *refused) {
+            *kept = None;
+        }
+    }
+
+    fn slot(&self, key: &TokenKey) -> Arc<TokenSlot> {
+        let mut slots = lock(&self.0.slots);
+        if slots.len() >= TOKENS_MAX && !slots.contains_key(key) {
+            slots.retain(|_, slot| slot.fresh().is_some());
+            if slots.len() >= TOKENS_MAX {
+                slots.clear();
+            }
+        }
+        Arc::clone(slots.entry(key.clone()).or_default())
+    }
+}
+
+#[derive(Deserialize)]
+struct TokenDocument {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+impl TokenCacheInner {
+    async fn fetch(
+        &self,
+        key: &TokenKey,
+        credential: &Credential,
+    ) -> Result<CachedToken, UpstreamError> {
+        let service = &key.service;
+        match self.request(service, key.scope.as_deref(), credential).await? {
+            Ok(document) => cached(&document).map_err(|kind| kind.of(&service.host)),
+            Err(status) => Err(self.refusal(key, credential, status).await),
+        }
+    }
+
+    /// Whether the token service refuses the credentials or the scope: whether it gives a token without a scope.
+    async fn refusal(&self, key: &TokenKey, credential: &Credential, status: u16) -> UpstreamError {
+        let host = &key.service.host;
+        let repository = UpstreamErrorKind::RepositoryRefused { status };
+        if matches!(credential.value, CredentialValue::Anonymous) {
+            return repository.of(host);
+        }
+        let without_scope = match key.scope {
+            None => Ok(Err(status)),
+            Some(_) => self.request(&key.service, None, credential).await,
+        };
+        match without_scope {
+            Ok(Ok(_)) => repository.of(host),
+            Ok(Err(status)) => UpstreamErrorKind::CredentialsRefused { status }.of(host),
+            Err(error) if error.kind.is_temporary() => error,
+            // It gives none without a scope; with wrong credentials, most respond with 401.
+            Err(_) if status == 401 => UpstreamErrorKind::CredentialsRefused { status }.of(host),
+            Err(_) => repository.of(host),
+        }
+    }
+
+    /// A document of the token service, or the status by which it refuses one.
+    async fn request(
+        &self,
+        service: &TokenService,
+        scope: Option<&str>,
+        credential: &Credential,
+    ) -> Result<Result<TokenDocument, u16>, UpstreamError> {
+        let host = &service.host;
+        self.breaker.admit().map_err(|kind| kind.of(host))?;
+        let request = token_request(service, scope, credential).map_err(|kind| kind.of(host))?;
+        let response = self.transport.send(request).await;
+        self.counters.count(UpstreamRequestKind::Token, outcome(&response));
+        let mut response = match response {
+            Ok(response) => response,
+            Err(error) => {
+                self.breaker.note_failure(error.kind.to_string());
+                return Err(error);
+            }
+        };
+        match response.status().as_u16() {
+            200..300 => {}
+            429 => {
+                let pause = self.breaker.note_limited(response.retry_after());
+                return Err(
+                    UpstreamErrorKind::TooManyRequests { retry_after: Some(pause) }.of(host)
+                );
+            }
+            status @ 500.. => {
+                self.breaker.note_failure(format!("status {status}"));
+                let why = format!("the token service responds with status {status}");
+                return Err(UpstreamErrorKind::unavailable(why).of(host));
+            }
+            status @ (401 | 403) => {
+                self.breaker.note_response();
+                return Ok(Err(status));
+            }
+            status => {
+                self.breaker.note_response();
+                let why = format!("the token service responds with status {status}");
+                return Err(UpstreamErrorKind::protocol(why).of(host));
+            }
+        }
+        self.breaker.note_response();
+        let body = response.body(TOKEN_BYTES_MAX).await?;
+        serde_json::from_slice(&body).map(Ok).map_err(|_| {
+            UpstreamErrorKind::protocol("the response of the token service is not a token").of(host)
+        })
+    }
+}
+
+/// By GET with user and password, as distribution's token service has it; by POST with a refresh token, as OAuth 2
+/// has it.
+fn token_request(
+    service: &TokenService,
+    scope: Option<&str>,
+    credential: &Credential,
+) -> Result<HttpRequest, UpstreamErrorKind> {
+    let parameters = [("service", service.service.as_deref()), ("scope", scope)];
+    let parameters = parameters.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    if let CredentialValue::RefreshToken(token) = &credential.value {
+        let mut form = Serializer::new(String::new());
+        form.extend_pairs(parameters);
+        form.append_pair("grant_type", "refresh_token").append_pair("client_id", CLIENT_ID);
+        form.append_pair("refresh_token", token.reveal());
+        return Ok(post_form(service.realm.clone(), form.finish()));
+    }
+    let mut request = HttpRequest::get(service.realm.clone());
+    request.url.query_pairs_mut().extend_pairs(parameters);
+    request.authorization = basic(credential)?;
+    Ok(request)
+}
+
+/// A form by POST.
+pub(crate) fn post_form(url: Url, form: String) -> HttpRequest {
+    let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+    HttpRequest {
+        method: Method::POST,
+        url,
+        headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]),
+        authorization: None,
+        body: Some(form),
+    }
+}
+
+fn cached(document: &TokenDocument) -> Result<CachedToken, UpstreamErrorKind> {
+    let text = document.token.as_ref().or(document.access_token.as_ref());
+    let text = text.filter(|text| !text.is_empty());
+    let text =
+        text.ok_or_else(|| UpstreamErrorKind::protocol("the token service gives no token"))?;
+    let lifetime = document.expires_in.filter(|seconds| *seconds > 0);
+    let lifetime = lifetime.map_or(LIFETIME, Duration::from_secs).min(LIFETIME_MAX);
+    let until = Instant::now() + lifetime - SKEW_MAX.min(lifetime / 10);
+    Ok(CachedToken { header: bearer(&Secret::new(text.as_str()))?, until })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,121 @@
+//! 429, the circuit breaker, and the client's own limits.
+
+use std::num::NonZeroU32;
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use jreg_client::{BlobRequest, UpstreamErrorKind};
+use jreg_testkit::Image;
+use jreg_testkit::upstream::{
+    RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
+};
+
+use super::{client, client_with, digest, kind, name, reference};
+
+async fn upstream() -> ScriptedUpstream {
+    let upstream = ScriptedUpstream::start().await;
+    upstream.add_image(super::REPOSITORY, Some("v1"), &Image::plain(1));
+    upstream
+}
+
+#[tokio::test]
+async fn after_a_429_nothing_is_sent_until_retry_after() {
+    let upstream = upstream().await;
+    upstream.add_rule(
+        UpstreamRule::new(UpstreamFault::too_many_requests(Some(1))).pick(RulePick::First(1)),
+    );
+    let client = client(&upstream);
+    let impatient = client.with_patience(Duration::ZERO);
+    for _ in 0..3 {
+        let error = kind(impatient.head_manifest(&name(), &reference("v1")).await);
+        assert!(
+            matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(_) }),
+            "{error}"
+        );
+    }
+    assert_eq!(upstream.requests().len(), 1);
+    let start = Instant::now();
+    client.head_manifest(&name(), &reference("v1")).await.unwrap();
+    assert!(start.elapsed() > Duration::from_millis(800), "{:?}", start.elapsed());
+    assert_eq!(upstream.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn every_request_succeeds_though_every_second_is_429() {
+    let upstream = upstream().await;
+    upstream.add_rule(
+        UpstreamRule::new(UpstreamFault::too_many_requests(Some(0))).pick(RulePick::Every(2)),
+    );
+    let client =
+        client_with(&upstream, |options| options.timeouts.patience = Duration::from_secs(30));
+    let requests = (0..20).map(|_| client.get_manifest(&name(), &reference("v1")));
+    let failed: Vec<_> = join_all(requests).await.into_iter().filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_retry_after_beyond_the_patience_is_not_waited_for() {
+    let upstream = upstream().await;
+    upstream.add_rule(UpstreamRule::new(UpstreamFault::too_many_requests(Some(3600))));
+    let start = Instant::now();
+    let error = kind(client(&upstream).get_manifest(&name(), &reference("v1")).await);
+    assert!(
+        matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(wait) } if wait.as_secs() > 3500)
+    );
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn failures_in_a_row_open_the_circuit() {
+    let upstream = upstream().await;
+    upstream.add_rule(UpstreamRule::new(UpstreamFault::status(500)).pick(RulePick::First(5)));
+    let client = client(&upstream);
+    let impatient = client.with_patience(Duration::ZERO);
+    for _ in 0..20 {
+        assert!(kind(impatient.head_manifest(&name(), &reference("v1")).await).is_temporary());
+    }
+    assert_eq!(upstream.requests().len(), 5);
+    client.head_manifest(&name(), &reference("v1")).await.unwrap();
+    impatient.head_manifest(&name(), &reference("v1")).await.unwrap();
+}
+
+#[tokio::test]
+async fn at_most_so_many_requests_are_in_flight_bodies_included() {
+    let upstream = upstream().await;
+    let hex = upstream.add_blob(super::REPOSITORY, vec![7; 10_000]);
+    let request = BlobRequest::new(digest(&hex));
+    let client = client_with(&upstream, |options| options.limits.connections_max = 2);
+    let first = client.open_blob(&name(), &request).await.unwrap();
+    let second = client.open_blob(&name(), &request).await.unwrap();
+    let error =
+        kind(client.with_patience(Duration::ZERO).head_manifest(&name(), &reference("v1")).await);
+    assert_eq!(error, UpstreamErrorKind::TooManyRequests { retry_after: None });
+    assert_eq!(upstream.count(RequestKind::ManifestHead), 0);
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.head_manifest(&name(), &reference("v1")).await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!waiting.is_finished());
+    drop(first);
+    waiting.await.unwrap().unwrap();
+    drop(second);
+}
+
+#[tokio::test]
+async fn at_most_so_many_requests_are_sent_per_second() {
+    let upstream = upstream().await;
+    let client =
+        client_with(&upstream, |options| options.limits.requests_per_second = NonZeroU32::new(20));
+    let start = Instant::now();
+    let requests = (0..41).map(|_| client.head_manifest(&name(), &reference("v1")));
+    assert!(join_all(requests).await.iter().all(Result::is_ok));
+    // The first second's come at once.
+    assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
+    let error =
+        kind(client.with_patience(Duration::ZERO).head_manifest(&name(), &reference("v1")).await);
+    assert!(
+        matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(_) }),
+        "{error}"
+    );
+}

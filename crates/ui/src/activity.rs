@@ -1,0 +1,134 @@
+//! What is going on: uploads, and for administrators reports of GC and fsck, event sinks and quotas.
+
+use std::time::SystemTime;
+
+use jreg_oci::RepositoryName;
+use maud::{Markup, html};
+
+use crate::context::PageContext;
+use crate::layout::{Layout, Section};
+use crate::{parts, text};
+
+/// What is going on.
+#[derive(Clone, Debug, Default)]
+pub struct ActivityPage {
+    pub uploads: Vec<UploadRow>,
+    /// `None`: the viewer may not see it.
+    pub service: Option<ServiceActivity>,
+}
+
+#[derive(Clone, Debug)]
+pub struct UploadRow {
+    pub repository: RepositoryName,
+    pub state: &'static str,
+    pub started: Option<SystemTime>,
+    pub last_byte: SystemTime,
+    pub bytes: u64,
+}
+
+/// What concerns the registry as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceActivity {
+    pub sections: Vec<ActivitySection>,
+}
+
+/// A heading, and rows of a name, a state and a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActivitySection {
+    pub heading: String,
+    /// Shown if there are no rows.
+    pub empty: String,
+    pub rows: Vec<ActivityRow>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActivityRow {
+    pub name: String,
+    pub state: ActivityState,
+    pub text: String,
+    pub at: Option<SystemTime>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ActivityState {
+    #[default]
+    Neutral,
+    Good,
+    Warn,
+    Bad,
+}
+
+impl ActivityState {
+    fn class_and_name(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Neutral => None,
+            Self::Good => Some(("good", "good")),
+            Self::Warn => Some(("warn", "look at it")),
+            Self::Bad => Some(("bad", "failed")),
+        }
+    }
+}
+
+pub fn activity_page(context: &PageContext, page: &ActivityPage) -> String {
+    let main = html! {
+        div class="head" { h1 { "Activity" } }
+        (uploads(context, page))
+        @if let Some(service) = &page.service {
+            @for section in &service.sections { (section_card(context, section)) }
+        }
+    };
+    Layout::new(context, Section::Activity, "Activity").render(&main)
+}
+
+fn uploads(context: &PageContext, page: &ActivityPage) -> Markup {
+    html! {
+        section class="card flush" aria-labelledby="uploads" {
+            h2 id="uploads" { "Uploads in progress " span class="count" { (page.uploads.len()) } }
+            @if page.uploads.is_empty() {
+                p class="pad faint" { "None in repositories that you may see." }
+            } @else {
+                table class="rows" {
+                    thead { tr {
+                        th scope="col" { "Repository" }
+                        th scope="col" { "State" }
+                        th scope="col" { "Started" }
+                        th scope="col" { "Last bytes" }
+                        th class="number" scope="col" { "Received" }
+                    } }
+                    tbody { @for upload in &page.uploads { tr {
+                        th class="main name" scope="row" {
+                            a href=(context.paths.repository(&upload.repository)) { (text::line(upload.repository.as_str())) }
+                        }
+                        td { (upload.state) }
+                        td data-label="Started" { (parts::time_or_dash(upload.started, context)) }
+                        td data-label="Last bytes" { (parts::time(upload.last_byte, context)) }
+                        td class="number" data-label="Received" { (parts::size(upload.bytes)) }
+                    } } }
+                }
+            }
+        }
+    }
+}
+
+fn section_card(context: &PageContext, section: &ActivitySection) -> Markup {
+    html! {
+        section class="card flush" {
+            h2 { (text::line(&section.heading)) }
+            @if section.rows.is_empty() {
+                p class="pad faint" { (text::line(&section.empty)) }
+            } @else {
+                table class="rows" {
+                    thead class="away" { tr { th scope="col" { "What" } th scope="col" { "State" } th scope="col" { "When" } } }
+                    tbody { @for row in &section.rows { tr {
+                        th class="main name" scope="row" { (text::line(&row.name)) }
+                        td {
+                            @if let Some((class, name)) = row.state.class_and_name() { (parts::badge(class, name, "")) " " }
+                            (text::line(&row.text))
+                        }
+                        td { @if let Some(at) = row.at { (parts::time(at, context)) } }
+                    } } }
+                }
+            }
+        }
+    }
+}
