@@ -30,7 +30,8 @@ use uuid::Uuid;
 
 use crate::error::StartError;
 use crate::jobs::{
-    self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, ReloadJob, RetentionJob,
+    self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob, PullsMergeJob,
+    ReloadJob, RetentionJob, UsageJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -108,7 +109,8 @@ impl App {
             true => Registry::open_existing(opened.clone(), at.clone(), registry).await?,
             false => Registry::open(opened.clone(), at.clone(), registry).await?,
         };
-        let registry = registry.with_rules(rules);
+        let tracks_pulls = settings.track_pulls && !settings.read_only;
+        let registry = registry.with_rules(rules).with_pull_tracking(tracks_pulls);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
@@ -384,6 +386,9 @@ struct Jobs {
     reaper: Option<ExpiredUploadsJob>,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
+    pulls: Option<PullsJob>,
+    merger: Option<PullsMergeJob>,
+    usage: Option<UsageJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
@@ -425,13 +430,26 @@ impl Jobs {
             holder: holder(),
             is_shared,
         });
+        let pulls = Some(PullsJob { registry: registry.clone(), metrics: Arc::clone(metrics) });
+        let merger = Some(PullsMergeJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            holder: holder(),
+            is_shared,
+        });
         let fsck = settings.fsck_interval.map(|interval| FsckJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             options: options::fsck(settings),
             interval,
         });
-        Self { reaper, collector, retention, fsck, reloader: None, renewer: None, sender: None }
+        let usage = (settings.usage_metrics > 0).then(|| UsageJob {
+            registry: registry.clone(),
+            metrics: Arc::clone(metrics),
+            largest_max: settings.usage_metrics,
+        });
+        let (reloader, renewer, sender) = (None, None, None);
+        Self { reaper, collector, retention, pulls, merger, usage, fsck, reloader, renewer, sender }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -448,6 +466,15 @@ impl Jobs {
         }
         if let Some(retention) = self.retention {
             jobs::spawn(retention, tasks, stopping.clone());
+        }
+        if let Some(pulls) = self.pulls {
+            jobs::spawn_pulls(pulls, tasks, stopping.clone());
+        }
+        if let Some(merger) = self.merger {
+            jobs::spawn(merger, tasks, stopping.clone());
+        }
+        if let Some(usage) = self.usage {
+            jobs::spawn(usage, tasks, stopping.clone());
         }
         if let Some(fsck) = self.fsck {
             jobs::spawn(fsck, tasks, stopping.clone());
@@ -509,6 +536,7 @@ async fn serve_until_signal(
         }
     }
     app.follow_hangups()?;
+    let pulls = app.jobs.pulls.clone();
     let running = app.serve(listener)?;
     announce(&settings, running.local_addr());
     signals.next().await;
@@ -520,6 +548,10 @@ async fn serve_until_signal(
         ending = running.shutdown() => ending,
         () = signals.next() => ServerEnding::CutOff,
     };
+    // Of requests that ended since the jobs did.
+    if let Some(pulls) = pulls {
+        pulls.write_last().await;
+    }
     tracing::info!(whole = ending == ServerEnding::Whole, "stopped");
     Ok(ending)
 }

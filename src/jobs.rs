@@ -1,4 +1,4 @@
-//! Background jobs: expired uploads, GC, retention, fsck, events, reload and certificates.
+//! Background jobs: expired uploads, GC, retention, pull times, fsck, events, reload and certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -8,9 +8,11 @@ mod certificates;
 mod events;
 mod fsck;
 mod gc;
+mod pulls;
 mod reload;
 mod retention;
 mod uploads;
+mod usage;
 
 use std::time::Duration;
 
@@ -24,10 +26,13 @@ pub(crate) use events::{record, spawn_events};
 pub use fsck::FsckJob;
 pub use gc::GcJob;
 pub(crate) use gc::{record_report, report};
+pub(crate) use pulls::spawn_pulls;
+pub use pulls::{PullsJob, PullsMergeJob};
 pub use reload::ReloadJob;
 pub use retention::RetentionJob;
 pub(crate) use retention::{RetentionLog, report_retention};
 pub use uploads::ExpiredUploadsJob;
+pub use usage::UsageJob;
 
 /// Delay of the first run, as a fraction of the interval, so that short-lived processes run jobs,
 /// too.

@@ -262,9 +262,11 @@ impl MaintenanceContext {
         let sender = EventSender { events, omitted: Arc::default() };
         let result = Box::pin(self.work(command, &sender)).await;
         if let Some(underway) = underway {
-            let outcome =
-                if result.is_ok() { CommandOutcome::Done } else { CommandOutcome::Failed };
             let report = result.as_ref().ok();
+            let outcome = match report.is_some_and(|report| !report.has_failed()) {
+                true => CommandOutcome::Done,
+                false => CommandOutcome::Failed,
+            };
             let credential = report.and_then(MaintenanceReport::credential);
             let changes = report.map(MaintenanceReport::changes).unwrap_or_default();
             underway.end(outcome, credential, changes).await;
@@ -402,6 +404,11 @@ impl MaintenanceReport {
             }
             _ => None,
         }
+    }
+
+    /// Whether only a part was done.
+    fn has_failed(&self) -> bool {
+        matches!(self, Self::History(report) if report.has_failed())
     }
 
     /// The id of the affected access token.

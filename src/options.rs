@@ -9,7 +9,7 @@ use jreg_access::AccessGuardOptions;
 use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_events::SinkInterest;
-use jreg_http::{HttpOptions, Proxies, Redirects};
+use jreg_http::{HttpOptions, Proxies, PullExceptions, Redirects};
 use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
@@ -56,6 +56,10 @@ pub fn http(settings: &Settings) -> HttpOptions {
         proxies: Proxies {
             trusted: settings.trusted_proxies.clone(),
             header: settings.forwarded_header,
+        },
+        pulls: PullExceptions {
+            identities: settings.pulls_identities_except.clone(),
+            agents: settings.pulls_agents_except.clone(),
         },
     }
 }

@@ -16,6 +16,7 @@ pub mod progress;
 mod registry_source;
 mod remote_source;
 pub mod source;
+mod store_tree;
 
 pub use access::{LocalRegistry, RegistryAccess, TransferError};
 pub use control::ControlClient;

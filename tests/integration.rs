@@ -26,6 +26,7 @@ mod lifecycle;
 mod maintenance;
 mod model;
 mod process;
+mod pulls;
 mod quotas;
 mod read_only;
 mod restoring;

@@ -103,7 +103,7 @@ fn unfinished_uploads_of_a_folder_are_listed_and_cancelled() {
     assert_eq!(again.status.code(), Some(1));
     process.terminate();
     let all = jreg(&data, &["upload", "cancel", "--older-than", "1ms"]);
-    assert_eq!(text(&all).lines().last().unwrap(), "1 uploads cancelled, 300.0 KiB freed");
+    assert_eq!(text(&all).lines().last().unwrap(), "1 upload cancelled, 300.0 KiB freed");
     assert_eq!(text(&jreg(&data, &["upload", "list"])), "0 unfinished uploads hold 0 B\n");
     assert!(bytes_in(&data) < 10_000, "{} bytes are left", bytes_in(&data));
     let log = std::fs::read_to_string(&log).unwrap();

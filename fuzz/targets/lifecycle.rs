@@ -37,7 +37,7 @@ fuzz_target!(|text: &str| {
     let state = RepositoryState { name, tags: tags.collect(), manifests };
     for pulls_since in [None, Some(at), Some(SystemTime::UNIX_EPOCH)] {
         let delay = Duration::from_secs(DAY);
-        let run = RetentionRun { at, delay, pulls_since, force: false };
+        let run = RetentionRun { at, delay, pulls_since, pulls_slack: delay, force: false };
         let judgement = rules.judge(&state, &run);
         for verdict in &judgement.verdicts {
             let is_removed = verdict.decision.status() == TagStatus::Remove;

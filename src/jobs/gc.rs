@@ -64,6 +64,12 @@ impl GcObserver for GcLog<'_> {
             );
             return;
         }
+        if *kind == GcActionKind::EndCopy && outcome == GcOutcome::Done {
+            self.audit.record_later(&GcAuditRecord::copy_ended(action));
+            let digest = digest.as_ref().map(tracing::field::display);
+            tracing::warn!(key, digest, "a deleted manifest ended early: a quota is exceeded");
+            return;
+        }
         tracing::debug!(?kind, key, ?outcome, "running GC");
     }
 

@@ -166,8 +166,8 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         | MaintenanceReport::Token(_)
         | MaintenanceReport::Session(_)
         | MaintenanceReport::Usage(_)
-        | MaintenanceReport::Events(_)
-        | MaintenanceReport::History(_) => true,
+        | MaintenanceReport::Events(_) => true,
+        MaintenanceReport::History(report) => !report.has_failed(),
         MaintenanceReport::Fsck(checked) => checked.left == 0,
         MaintenanceReport::ExplainTag(report) => report.verdict.is_some(),
         MaintenanceReport::Retention(done) => done.failed == 0,

@@ -7,11 +7,14 @@ use std::time::{Duration, SystemTime};
 use chrono::{DateTime, SecondsFormat, Utc};
 use jreg_oci::{Digest, RepositoryName, Tag};
 use jreg_registry::{
-    ChangeOrigin, DeletedManifest, PageRequest, PurgeReport, ReferencePrecondition, Registry,
-    Repository, Result, TagHistoryEntry, TagTransition,
+    ChangeOrigin, DeletedManifest, MaySetTag, PageRequest, PurgeReport, ReferencePrecondition,
+    Registry, Repository, Result, TagHistoryEntry, TagTransition,
 };
+use jreg_storage::error_chain;
 use jreg_telemetry::audit::TagChangeAudit;
 use serde::{Deserialize, Serialize};
+
+use super::print::count;
 
 /// How many items are asked for at a time.
 const PAGE_ITEMS: usize = 1000;
@@ -57,6 +60,9 @@ pub enum HistoryReport {
         repository: RepositoryName,
         tag: Tag,
         history: Vec<TagHistoryInfo>,
+        /// The last known pull, to the minute.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pulled: Option<String>,
     },
     TagRestore {
         repository: RepositoryName,
@@ -72,6 +78,9 @@ pub enum HistoryReport {
         changes: Vec<TagChangeInfo>,
         /// Tags that exist again, and stay what they are.
         tags_kept: Vec<Tag>,
+        /// Why not every tag was set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
     },
     Purge {
         repository: RepositoryName,
@@ -154,6 +163,11 @@ impl HistoryReport {
         }
     }
 
+    /// Whether only a part was done.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self, Self::ManifestRestore { failed: Some(_), .. })
+    }
+
     fn repository(&self) -> &RepositoryName {
         match self {
             Self::TagHistory { repository, .. }
@@ -187,7 +201,12 @@ pub(super) async fn run(
     match request {
         HistoryRequest::TagHistory { repository, tag } => {
             let history = tag_history(&registry.repository(repository.clone()), &tag).await?;
-            Ok(HistoryReport::TagHistory { repository, tag, history })
+            let pulled = match history.first().and_then(|current| current.digest.as_ref()) {
+                Some(digest) => registry.last_pull(&repository, &tag, digest).await?,
+                None => None,
+            };
+            let pulled = pulled.map(rfc3339);
+            Ok(HistoryReport::TagHistory { repository, tag, history, pulled })
         }
         HistoryRequest::TagRestore { repository, tag, digest, from } => {
             let condition = from.map(|from| ReferencePrecondition::IsOneOf(vec![from]));
@@ -202,10 +221,15 @@ pub(super) async fn run(
         }
         HistoryRequest::ManifestRestore { repository, digest, tags } => {
             let of = changing(registry, &repository, "manifest restore");
-            let restored = of.manifest_restore(&digest, tags).await?;
-            let changes = restored.transitions.into_iter().map(Into::into).collect();
-            let tags_kept = restored.tags_kept;
-            Ok(HistoryReport::ManifestRestore { repository, digest, changes, tags_kept })
+            let (all, mut set): (MaySetTag<'_>, _) = (&|_| true, Vec::new());
+            let restored = of.manifest_restore_if(&digest, tags.then_some(all), &mut set).await;
+            let (tags_kept, failed) = match restored {
+                Ok(restored) => (restored.tags_kept, None),
+                Err(error) if set.is_empty() => return Err(error),
+                Err(error) => (Vec::new(), Some(error_chain(&error))),
+            };
+            let changes = set.into_iter().map(Into::into).collect();
+            Ok(HistoryReport::ManifestRestore { repository, digest, changes, tags_kept, failed })
         }
         HistoryRequest::Purge { repository, digest, force } => {
             let of = changing(registry, &repository, "purge");
@@ -213,7 +237,7 @@ pub(super) async fn run(
             purged.tags_removed.sort();
             let removed = purged.tags_removed.iter().map(|tag| TagChangeInfo {
                 tag: tag.clone(),
-                change: None,
+                change: purged.changes.get(tag).map(ToString::to_string),
                 before: Some(digest.clone()),
                 after: None,
             });
@@ -295,13 +319,22 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
 /// The result as text.
 pub(super) fn plain(report: &HistoryReport) -> String {
     match report {
-        HistoryReport::TagHistory { history, .. } => history.iter().map(history_line).collect(),
+        HistoryReport::TagHistory { history, pulled, .. } => {
+            let mut text: String = history.iter().map(history_line).collect();
+            if let Some(pulled) = pulled {
+                let _ = writeln!(text, "{pulled}  last pull");
+            }
+            text
+        }
         HistoryReport::TagRestore { changes, .. } => changes.iter().map(change_line).collect(),
         HistoryReport::ListDeleted { manifests, .. } => {
             manifests.iter().map(deleted_line).collect()
         }
-        HistoryReport::ManifestRestore { repository, digest, changes, tags_kept } => {
+        HistoryReport::ManifestRestore { repository, digest, changes, tags_kept, failed } => {
             let mut text = format!("{repository}@{digest} is restored\n");
+            if let Some(failed) = failed {
+                text = format!("{repository}@{digest}: not all tags are set: {failed}\n");
+            }
             text.extend(changes.iter().map(change_line));
             for tag in tags_kept {
                 let _ = writeln!(text, "{tag}: exists again, and stays what it is");
@@ -352,7 +385,8 @@ fn purge_lines(
         false => format!("{repository}@{digest} was deleted before"),
     };
     // Writing to a string cannot fail.
-    let _ = writeln!(text, " and cannot be restored; {} copies removed", purged.copies_removed);
+    let copies = count(purged.copies_removed, "copy", "copies");
+    let _ = writeln!(text, " and cannot be restored; {copies} removed");
     for blob in &purged.blobs_removed {
         let _ = match purged.elsewhere.get(blob) {
             None => writeln!(text, "removed  {blob}"),

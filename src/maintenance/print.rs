@@ -153,7 +153,9 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Tag(verdict) => retention::verdict_line(verdict),
         MaintenanceEvent::Left(left) => retention::left_line(left),
         MaintenanceEvent::Repository(usage) => usage::line(usage),
-        MaintenanceEvent::Omitted { events } => format!("... and {} lines more\n", number(*events)),
+        MaintenanceEvent::Omitted { events } => {
+            format!("... and {} more\n", count(*events, "line", "lines"))
+        }
         MaintenanceEvent::Done(report) => match &**report {
             MaintenanceReport::Gc(done) => collected(done),
             MaintenanceReport::Fsck(checked) => check_summary(checked),
@@ -184,6 +186,7 @@ fn action_line(action: &GcAction, outcome: GcOutcome) -> String {
         GcActionKind::RemoveDeletedTag => "remove deleted tag",
         GcActionKind::RemoveHistory => "remove history entry",
         GcActionKind::RemoveCopy => "remove copy",
+        GcActionKind::EndCopy => "remove copy early",
         GcActionKind::RemovePurgeMark => "remove purge mark",
         GcActionKind::RemoveHint => "remove hint",
         GcActionKind::RemoveReferrer => "remove referrer entry",
@@ -261,9 +264,10 @@ fn collected(done: &GcReport) -> String {
         text += &row("blob bytes", &done.blobs, "removed");
     }
     if done.queued > 0 {
-        let (count, bytes) = (number(done.queued), size(done.queued_bytes));
+        let (blobs, bytes) = (count(done.queued, "blob", "blobs"), size(done.queued_bytes));
+        let their = if done.queued == 1 { "its" } else { "their" };
         text += &format!(
-            "{:<11} {count} blobs ({bytes}) lost their last link; a later run deletes the bytes\n",
+            "{:<11} {blobs} ({bytes}) lost {their} last link; a later run deletes the bytes\n",
             "queued"
         );
     }
@@ -275,6 +279,9 @@ fn collected(done: &GcReport) -> String {
     }
     if done.copies.scanned > 0 {
         text += &row("copies", &done.copies, "removed");
+    }
+    if done.pull_times.removed > 0 {
+        text += &row("pull times", &done.pull_times, "removed");
     }
     if done.orphans.scanned > 0 {
         text += &row("orphans", &done.orphans, "removed");
@@ -298,8 +305,9 @@ fn held(held: &HeldUploads) -> String {
     match (held.uploads, number(held.uploads), size(held.bytes)) {
         (0, ..) => String::new(),
         (_, uploads, bytes) => {
+            let hold = if held.uploads == 1 { "holds" } else { "hold" };
             format!(
-                "{:<11} {uploads} unfinished, which hold {bytes} (jreg upload list)\n",
+                "{:<11} {uploads} unfinished, which {hold} {bytes} (jreg upload list)\n",
                 "uploads"
             )
         }
@@ -315,8 +323,8 @@ fn check_summary(checked: &FsckReport) -> String {
         read => format!(", {} of them read and hashed", size(read)),
     };
     format!(
-        "{} objects of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n{held}",
-        number(objects),
+        "{} of {} checked{hashed}\n{} damaged, {} untidy, {} noted; {} repaired, {} left\n{held}",
+        count(objects, "object", "objects"),
         size(bytes),
         number(damage),
         number(untidy),
@@ -378,6 +386,11 @@ pub(crate) fn number(count: u64) -> String {
     let digits = count.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
+}
+
+/// A number of things.
+pub(super) fn count(count: u64, one: &str, many: &str) -> String {
+    format!("{} {}", number(count), if count == 1 { one } else { many })
 }
 
 /// A size in the largest unit that is at most the size.

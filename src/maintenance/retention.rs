@@ -11,7 +11,7 @@ use jreg_registry::{
 use jreg_storage::error_chain;
 use serde::{Deserialize, Serialize};
 
-use super::print::{number, size};
+use super::print::{count, number, size};
 use super::{EventSender, MaintenanceContext, MaintenanceEvent};
 use crate::jobs::{RetentionLog, report_retention};
 
@@ -147,25 +147,26 @@ pub(super) fn explained_tag(report: &ExplainTagReport) -> String {
 pub(super) fn retained(done: &RetentionReport) -> String {
     let removed = if done.is_preview { "would be removed" } else { "removed" };
     let mut text = format!(
-        "{} tags in {} repositories judged: {} kept, {} protected, {} {removed}",
-        number(done.tags),
-        number(done.repositories),
+        "{} in {} judged: {} kept, {} protected, {} {removed}",
+        count(done.tags, "tag", "tags"),
+        count(done.repositories, "repository", "repositories"),
         number(done.kept),
         number(done.protected),
         number(done.removed)
     );
-    for (count, what) in [
+    for (tags, what) in [
         (done.unevaluated, "of the kept could not be evaluated"),
         (done.withheld, "withheld (--force removes them)"),
         (done.changed, "changed meanwhile"),
         (done.failed, "failed"),
     ] {
-        if count > 0 {
-            text += &format!(", {} {what}", number(count));
+        if tags > 0 {
+            text += &format!(", {} {what}", number(tags));
         }
     }
     if done.damaged > 0 {
-        text += &format!("; {} repositories cannot be read", number(done.damaged));
+        let damaged = count(done.damaged, "repository", "repositories");
+        text += &format!("; {damaged} cannot be read");
     }
     text += &format!("\n{} referenced by them alone\n", size(done.only_bytes));
     text

@@ -7,7 +7,7 @@ use jreg_registry::{HeldUploads, ListedUpload, ListedUploadState, Registry};
 use jreg_storage::error_chain;
 use serde::{Deserialize, Serialize};
 
-use super::print::{number, size};
+use super::print::{count, size};
 use super::token::day;
 
 /// An operation on uploads.
@@ -102,13 +102,13 @@ pub(super) fn plain(report: &UploadReport) -> String {
         );
     }
     let HeldUploads { uploads, bytes } = report.held;
-    let (uploads, bytes) = (number(uploads), size(bytes));
+    let (hold, bytes) = (if uploads == 1 { "holds" } else { "hold" }, size(bytes));
+    let unfinished = count(uploads, "unfinished upload", "unfinished uploads");
+    let uploads = count(uploads, "upload", "uploads");
     let _ = match (report.cancelled, report.failed) {
-        (false, _) => writeln!(text, "{uploads} unfinished uploads hold {bytes}"),
-        (true, 0) => writeln!(text, "{uploads} uploads cancelled, {bytes} freed"),
-        (true, failed) => {
-            writeln!(text, "{uploads} uploads cancelled, {bytes} freed; {failed} failed")
-        }
+        (false, _) => writeln!(text, "{unfinished} {hold} {bytes}"),
+        (true, 0) => writeln!(text, "{uploads} cancelled, {bytes} freed"),
+        (true, failed) => writeln!(text, "{uploads} cancelled, {bytes} freed; {failed} failed"),
     };
     text
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::MaintenanceEvent;
-use super::print::{number, size};
+use super::print::{count, size};
 
 /// Which repositories are counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,13 +64,14 @@ pub(super) async fn run(
 pub(super) fn line(usage: &RepositoryUsage) -> String {
     let RepositoryUsage { repository, manifests, blobs, uploads, unreadable, .. } = usage;
     let held = size(usage.manifest_bytes + usage.blob_bytes);
-    let (manifests, blobs) = (number(*manifests), number(*blobs));
-    let mut line = format!("{repository}  {held}  {manifests} manifests  {blobs} blobs");
+    let manifests = count(*manifests, "manifest", "manifests");
+    let mut line = format!("{repository}  {held}  {manifests}  {}", count(*blobs, "blob", "blobs"));
     if usage.deleted_bytes > 0 {
         line += &format!("  {} deleted and kept", size(usage.deleted_bytes));
     }
     if *uploads > 0 {
-        line += &format!("  {} in {uploads} open uploads", size(usage.upload_bytes));
+        let uploads = count(*uploads, "open upload", "open uploads");
+        line += &format!("  {} in {uploads}", size(usage.upload_bytes));
     }
     if *unreadable > 0 {
         line += &format!("  {unreadable} unreadable (jreg fsck)");
@@ -82,9 +83,9 @@ pub(super) fn line(usage: &RepositoryUsage) -> String {
 pub(super) fn plain(report: &UsageReport) -> String {
     let held = size(report.manifest_bytes + report.blob_bytes);
     let (deleted, uploads) = (size(report.deleted_bytes), size(report.upload_bytes));
-    let count = number(report.repositories);
+    let repositories = count(report.repositories, "repository", "repositories");
     format!(
-        "{count} repositories: {held}, {deleted} deleted and kept, {uploads} in open uploads; content of \
+        "{repositories}: {held}, {deleted} deleted and kept, {uploads} in open uploads; content of \
          several repositories counts in each\n"
     )
 }

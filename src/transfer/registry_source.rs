@@ -84,11 +84,7 @@ impl ImageSource for RegistrySource {
     ) -> Result<Option<SourceBlob>> {
         let Some(name) = repository else { return Ok(None) };
         let found = self.registry.blob(name, digest).await.map_err(failed)?;
-        Ok(found.map(|blob| SourceBlob {
-            size_bytes: blob.size_bytes,
-            stream: blob.stream,
-            file: None,
-        }))
+        Ok(found.map(|blob| SourceBlob { size_bytes: blob.size_bytes, stream: blob.stream }))
     }
 
     async fn referrers(

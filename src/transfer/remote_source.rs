@@ -230,7 +230,7 @@ impl ImageSource for RemoteSource {
             source,
         })?;
         let stream = blob.into_stream().map_err(io::Error::other).boxed();
-        Ok(Some(SourceBlob { size_bytes, stream, file: None }))
+        Ok(Some(SourceBlob { size_bytes, stream }))
     }
 
     async fn referrers(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jreg_archive::{
     ArchiveError, DistributionSource, ImageSource, LayoutSource, SourceKind, SourceTree, Spool,
-    StoreTree, TagList, detect, open_archive, spool_stream,
+    TagList, detect, open_archive, spool_stream,
 };
 use jreg_client::CredentialSource;
 use jreg_config::{Settings, StorageLocation, Value};
@@ -17,6 +17,7 @@ use super::access::LocalRegistry;
 use super::control::ControlClient;
 use super::registry_source::RegistrySource;
 use super::remote_source::{RemotePlace, RemoteSource};
+use super::store_tree::StoreTree;
 use crate::bucket::{self, BucketAccess};
 use crate::error::StartError;
 use crate::options;

@@ -468,6 +468,13 @@ impl Authorized {
         Ok(repository.manifest_get(reference, touch).await?)
     }
 
+    /// [`Repository::record_pull`] of what this request was granted; without [`Right::Pull`] there is none.
+    pub fn record_pull(&self, reference: &Reference, manifest: &StoredManifest) {
+        if let Ok(repository) = self.pull() {
+            repository.record_pull(reference, manifest);
+        }
+    }
+
     /// [`Repository::manifest_put`]; requires [`Right::Push`].
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
         Ok(self.push()?.manifest_put(push).await?)
@@ -527,10 +534,12 @@ impl Authorized {
         &self,
         digest: &Digest,
         with_tags: bool,
+        restored: &mut Vec<TagTransition>,
     ) -> Result<RestoredManifest> {
         let repository = self.push()?;
         let may_set: MaySetTag<'_> = &|tag| self.has_right_on_tag(tag);
-        let restored = repository.manifest_restore_if(digest, with_tags.then_some(may_set)).await;
+        let may_set = with_tags.then_some(may_set);
+        let restored = repository.manifest_restore_if(digest, may_set, restored).await;
         restored.map_err(|error| match error {
             Error::TagProtected { tag, .. } => {
                 self.refused(format!("tag {tag} would be set and may not be pushed"))

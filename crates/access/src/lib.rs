@@ -39,7 +39,7 @@ use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
 use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
-use jreg_registry::{Registry, RegistryUsage};
+use jreg_registry::{PoolUsage, Registry, RegistryUsage};
 use jreg_storage::error_chain;
 
 pub use access_tokens::{AccessTokenStore, AccessTokenStoreError};
@@ -493,6 +493,11 @@ impl RegistryGate {
     /// Whether the store responds. Requires no right.
     pub async fn ready(&self) -> Result<(), jreg_registry::Error> {
         self.registry.ready().await
+    }
+
+    /// Use of the quotas. Requires no right.
+    pub fn quota_usage(&self) -> Vec<PoolUsage> {
+        self.registry.quota_usage()
     }
 
     /// Use of the registry's limits. Requires no right.

@@ -9,8 +9,6 @@ pub type Result<T, E = ArchiveError> = std::result::Result<T, E>;
 pub enum ArchiveError {
     #[error("cannot read {what}")]
     Io { what: String, source: io::Error },
-    #[error("cannot read {what}")]
-    Store { what: String, source: jreg_storage::Error },
     /// A member of an archive is none that an image has, or one that programs read differently.
     #[error("the archive is refused: member {name:?} {reason}")]
     Member { name: String, reason: &'static str },

@@ -2,7 +2,8 @@
 //! distribution, Harbor and zot. This crate reads them as lists and streams, and writes layouts; it knows
 //! no registry.
 //!
-//! - `tree.rs`: files below a folder, in a bucket or in a tar archive, as [`SourceTree`]
+//! - `tree.rs`: files below a folder, in a bucket or in a tar archive, as [`SourceTree`]; this crate reads archives,
+//!   the caller brings the others
 //! - `tar_tree.rs`, `spool.rs`: archives, which are hostile input; compressed ones are unpacked to a
 //!   temporary file first
 //! - `source.rs`: what a source has, as [`ImageSource`]
@@ -40,5 +41,5 @@ pub use source::{
 };
 pub use spool::{SPOOL_BYTES_MAX, SPOOL_RATIO_MAX, Spool, open_archive, spool_stream};
 pub use tar_tree::{HEADER_BYTES_MAX, MEMBERS_MAX, NAME_BYTES_MAX, TarTree};
-pub use tree::{SourceContent, SourceTree, StoreTree};
+pub use tree::{SourceContent, SourceTree};
 pub use writer::{LayoutImage, LayoutWriter};

@@ -2,13 +2,11 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use jreg_oci::{Digest, MediaType, RepositoryName, Tag};
-use jreg_storage::OpenFile;
 
 use crate::Result;
 
@@ -70,8 +68,6 @@ pub enum FoundManifest {
 pub struct SourceBlob {
     pub size_bytes: u64,
     pub stream: BoxStream<'static, io::Result<Bytes>>,
-    /// The file that has exactly these bytes, if there is one.
-    pub file: Option<Arc<OpenFile>>,
 }
 
 impl Debug for SourceBlob {

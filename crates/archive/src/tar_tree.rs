@@ -331,7 +331,7 @@ impl SourceTree for TarTree {
                 Ok(Some((chunk, next)))
             }
         });
-        Ok(Some(SourceContent { size_bytes, stream: chunks.boxed(), file: None }))
+        Ok(Some(SourceContent { size_bytes, stream: chunks.boxed() }))
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>> {

@@ -91,18 +91,18 @@ fn token(text: &str) -> (&str, &str) {
 fn value(text: &str) -> Option<(String, &str)> {
     let Some(quoted) = text.strip_prefix('"') else {
         let (value, rest) = text.split_at(text.find([',', ' ', '\t', '"']).unwrap_or(text.len()));
-        return Some((value.to_owned(), rest));
+        return (!value.contains(char::is_control)).then(|| (value.to_owned(), rest));
     };
     let (mut value, mut is_escaped) = (String::new(), false);
     for (index, c) in quoted.char_indices() {
         match c {
+            c if c.is_control() => return None,
             _ if is_escaped => {
                 value.push(c);
                 is_escaped = false;
             }
             '\\' => is_escaped = true,
             '"' => return Some((value, quoted.get(index + 1..)?)),
-            c if c.is_control() => return None,
             c => value.push(c),
         }
     }

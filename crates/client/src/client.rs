@@ -449,12 +449,18 @@ impl UpstreamClient {
                 UpstreamErrorKind::Unavailable { .. } | UpstreamErrorKind::Timeout { .. } => None,
                 _ => return Err(error),
             };
-            let wait = asked.unwrap_or_default().saturating_add(jitter(pause));
+            let wait = match asked {
+                // Those that wait for the same moment do not all come back at it.
+                Some(asked) => asked.saturating_add(jitter(PAUSE_FIRST.max(asked / 4))),
+                None => {
+                    pause = (pause * 2).min(PAUSE_MAX);
+                    jitter(pause / 2)
+                }
+            };
             if Instant::now() + wait >= deadline {
                 return Err(error);
             }
             sleep(wait).await;
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 

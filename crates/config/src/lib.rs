@@ -374,6 +374,18 @@ settings! {
         /// Minimum time since the last push of a tag before retention removes it.
         retention_delay: Duration = DAY, "a duration up to 365d",
             |delay| *delay <= 365 * DAY;
+        /// Track when tags are pulled also if no rule of the lifecycle file uses pulled_within.
+        track_pulls: bool = false, "on or off", |_| true;
+        /// Identity whose pulls do not count for pulled_within and events, for example a scanner, as
+        /// the audit log names it; repeatable.
+        pulls_identities_except: Vec<String> = Vec::new(), "a name, for example scanner",
+            |all| all.iter().all(|name| !name.is_empty());
+        /// User-Agent prefix of clients whose pulls do not count; repeatable.
+        pulls_agents_except: Vec<String> = Vec::new(), "a prefix, for example trivy/",
+            |all| all.iter().all(|agent| !agent.is_empty());
+        /// Maximum number of repositories whose bytes are metrics: the largest ones; the others are one
+        /// sum. They are counted each hour by reading. 0: none.
+        usage_metrics: usize = 0, "a number up to 1000", |repositories| *repositories <= 1000;
     }
     "Garbage collection and fsck" {
         /// Interval of online garbage collection (GC).

@@ -17,13 +17,13 @@ pub(crate) fn action(action: EventAction) -> Option<(&'static str, &'static str)
         EventAction::ManifestDelete | EventAction::TagDelete | EventAction::TagExpire => {
             Some(("delete", "DELETE"))
         }
+        EventAction::PullSummary => Some(("pull", "GET")),
         EventAction::QuotaWarning
         | EventAction::GcReport
         | EventAction::FsckReport
         | EventAction::Reload
         | EventAction::TokenCreate
-        | EventAction::TokenRevoke
-        | EventAction::PullSummary => None,
+        | EventAction::TokenRevoke => None,
     }
 }
 
@@ -43,6 +43,9 @@ struct DockerEvent<'a> {
     source: Source<'a>,
     /// A field that distribution does not have.
     sequence: u64,
+    /// Another one: how many pulls an event sums up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pulls: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -91,7 +94,7 @@ pub(crate) fn encode(sequenced: SequencedEvent<'_>, public_url: Option<&str>) ->
     let repository = event.repository.as_ref()?;
     let is_tag_delete = action == "delete" && event.tag.is_some();
     let digest = event.digest.as_ref().filter(|_| !is_tag_delete);
-    let url = public_url.zip(digest).filter(|_| action == "push");
+    let url = public_url.zip(digest).filter(|_| action != "delete");
     let target = Target {
         media_type: event.media_type.as_ref().map(ToString::to_string),
         size: event.size,
@@ -115,6 +118,7 @@ pub(crate) fn encode(sequenced: SequencedEvent<'_>, public_url: Option<&str>) ->
         actor: Actor { name: event.actor.as_deref() },
         source: Source { addr: host },
         sequence,
+        pulls: event.detail.get("pulls").and_then(serde_json::Value::as_u64),
     };
     let envelope = Envelope { events: [event] };
     Some(serde_json::to_vec(&envelope).expect("an event has only string keys"))

@@ -14,8 +14,8 @@ use jreg_events::{
 };
 use jreg_oci::{Algorithm, Digest};
 use jreg_registry::{
-    ChangeEvidence, ChangeState, DeadLetter, Event, EventAction, Registry, RegistryOptions, Result,
-    Sequencer, SinkName,
+    ChangeEvidence, ChangeState, DeadLetter, Event, EventAction, EventDetail, Registry,
+    RegistryOptions, Result, Sequencer, SinkName,
 };
 use jreg_storage::testing::{Fault, FaultyStore, ManualClock};
 use jreg_storage::{Clock, ErrorKind, MemoryStore, Store};
@@ -412,7 +412,9 @@ async fn requests_are_signed_with_each_secret() {
 /// What is sent for an event with every field.
 async fn sent_as(format: SinkFormat, action: EventAction) -> (String, Value) {
     let mut bench = DeliveryBench::new().await;
-    let options = SinkOptions { format, ..bench.options() };
+    let filter = SinkFilter { repositories: Vec::new(), actions: EventAction::ALL.to_vec() };
+    bench.registry = bench.registry.with_events(Arc::new(SinkInterest(vec![filter.clone()])));
+    let options = SinkOptions { format, filter, ..bench.options() };
     let client = SinkClient::open(options, Some("https://registry.example.com".to_owned()));
     let (clock, watched) = (bench.clock.clone(), bench.watched.clone());
     let mut delivery =
@@ -428,6 +430,10 @@ async fn sent_as(format: SinkFormat, action: EventAction) -> (String, Value) {
         size: Some(7),
         actor: Some("alice".to_owned()),
         request: Some("r1".to_owned()),
+        detail: match action {
+            EventAction::PullSummary => EventDetail::from_iter([("pulls".to_owned(), 3.into())]),
+            _ => EventDetail::new(),
+        },
         ..Event::of_change(action, change)
     };
     bench.registry.record_event(&event).await.unwrap();
@@ -494,4 +500,24 @@ async fn the_envelope_of_distribution_has_its_fields() {
     assert_eq!(body["events"][0]["action"], "delete");
     assert_eq!(body["events"][0]["target"]["tag"], "v1");
     assert_eq!(body["events"][0]["target"].get("digest"), None);
+}
+
+#[tokio::test]
+async fn pulls_are_a_number_in_both_formats() {
+    let (_, body) = sent_as(SinkFormat::CloudEvents, EventAction::PullSummary).await;
+    assert_eq!(
+        (&body["type"], &body["subject"]),
+        (&"io.jreg.content.pulled".into(), &"team/app:v1".into())
+    );
+    assert_eq!(body["data"]["pulls"], 3);
+    let (_, body) = sent_as(SinkFormat::Docker, EventAction::PullSummary).await;
+    let event = &body["events"][0];
+    assert_eq!((&event["action"], &event["pulls"]), (&"pull".into(), &3.into()));
+    assert_eq!(event["request"]["method"], "GET");
+    let digest = Digest::of(Algorithm::Sha256, b"new").to_string();
+    assert_eq!(
+        (&event["target"]["digest"], &event["target"]["tag"]),
+        (&digest.into(), &"v1".into())
+    );
+    assert!(event["target"]["url"].as_str().unwrap().contains("/v2/team/app/manifests/sha256:"));
 }

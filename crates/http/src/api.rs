@@ -360,10 +360,10 @@ async fn dispatch(
         }
         Endpoint::UploadCancel { name: _, id } => Box::pin(uploads::cancel(call, &id)).await,
         Endpoint::ManifestGet { name: _, reference } => {
-            Box::pin(manifests::get(call, &reference)).await
+            Box::pin(manifests::get(call, &options.pulls, &reference)).await
         }
         Endpoint::ManifestHead { name: _, reference } => {
-            Box::pin(manifests::head(call, &reference)).await
+            Box::pin(manifests::head(call, &options.pulls, &reference)).await
         }
         Endpoint::ManifestPut { name, reference, tags } => {
             let (bytes_max, budget) = (options.manifest_bytes_max, &context.manifest_room);

@@ -8,19 +8,44 @@ use jreg_registry::{BodyError, Error, ManifestPush, MemoryBudget, StoredManifest
 use crate::call::ApiCall;
 use crate::error::ApiError;
 use crate::outcome::AuditOutcome;
+use crate::pulls::PullExceptions;
 use crate::{conditional, headers};
 
 /// Responds with the stored bytes and media type. `Accept` is ignored: an existing manifest is
 /// never 404 because the client did not list its type.
-pub(crate) async fn get(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn get(
+    call: ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_get(reference).await?;
+    record_pull(&call, exceptions, reference, &manifest);
     let body = Body::from(manifest.bytes.clone());
     Ok(found(&call, reference, &manifest, body))
 }
 
-pub(crate) async fn head(call: ApiCall, reference: &Reference) -> Result<Response, ApiError> {
+pub(crate) async fn head(
+    call: ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+) -> Result<Response, ApiError> {
     let manifest = call.access.manifest_stat(reference).await?;
+    if let Reference::Tag(_) = reference {
+        record_pull(&call, exceptions, reference, &manifest);
+    }
     Ok(found(&call, reference, &manifest, Body::empty()))
+}
+
+/// A GET or HEAD of a tag, and a GET of a digest, are pulls, unless the client is excepted.
+fn record_pull(
+    call: &ApiCall,
+    exceptions: &PullExceptions,
+    reference: &Reference,
+    found: &StoredManifest,
+) {
+    if !exceptions.excepts(call.access.identity(), &call.headers) {
+        call.access.record_pull(reference, found);
+    }
 }
 
 fn found(call: &ApiCall, reference: &Reference, manifest: &StoredManifest, body: Body) -> Response {
@@ -89,6 +114,9 @@ pub(crate) async fn put(
     }
     for refused in &pushed.refused {
         map.append(header::WARNING, headers::warning(&refused.to_string()));
+    }
+    for usage in &pushed.nearly_used {
+        map.append(header::WARNING, headers::warning(&usage.to_string()));
     }
     if !pushed.transitions.is_empty() {
         response.extensions_mut().insert(AuditOutcome::TagsChanged(pushed.transitions));

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use jreg_registry::MemoryBudget;
 
 use crate::proxies::Proxies;
+use crate::pulls::PullExceptions;
 use crate::redirect::Redirects;
 
 /// The chunk size that clients are asked for (`OCI-Chunk-Min-Length`), in bytes. Smaller chunks
@@ -50,6 +51,8 @@ pub struct HttpOptions {
     pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
+    /// Whose pulls do not count.
+    pub pulls: PullExceptions,
 }
 
 impl Default for HttpOptions {
@@ -72,6 +75,7 @@ impl Default for HttpOptions {
             redirects: Redirects::default(),
             listens_on_loopback: true,
             proxies: Proxies::default(),
+            pulls: PullExceptions::default(),
         }
     }
 }

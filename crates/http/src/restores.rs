@@ -59,7 +59,14 @@ pub(crate) async fn manifest(
     check_content_type(&call)?;
     let body: Option<ManifestRestoreBody> = read(call.body, budget).await?;
     let with_tags = body.unwrap_or_default().tags;
-    let restored = call.access.manifest_restore(digest, with_tags).await?;
+    let mut tags = Vec::new();
+    let restored = match call.access.manifest_restore(digest, with_tags, &mut tags).await {
+        Ok(restored) => restored,
+        Err(error) => {
+            let outcome = (!tags.is_empty()).then_some(AuditOutcome::TagsChanged(tags));
+            return Err(ApiError::from(error).with_outcome(outcome));
+        }
+    };
     let body = json!({
         "digest": restored.digest,
         "tags": restored.transitions.iter().map(shown).collect::<Vec<_>>(),

@@ -117,6 +117,7 @@ fn metrics(
     if let Some(guard) = &context.guard {
         metrics.set_budget("password_hashing", guard.hashing());
     }
+    metrics.usage.set_quotas(&context.gate.quota_usage());
     let response = text(content_type, metrics.render(&context.gate.usage()));
     memory::hold_response(&context.response_memory, observed.network(), metrics, response)
 }

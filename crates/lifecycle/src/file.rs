@@ -34,6 +34,8 @@ pub struct LifecycleRules {
     pub(crate) retention: Vec<RetentionEntry>,
     immutable: ImmutableRules,
     quotas: QuotaRules,
+    /// Each pull asks for it.
+    need_pull_times: bool,
     hash: Digest,
 }
 
@@ -136,6 +138,7 @@ impl Default for LifecycleRules {
             retention: Vec::new(),
             immutable: ImmutableRules::default(),
             quotas: QuotaRules::default(),
+            need_pull_times: false,
             hash: Digest::of(Algorithm::Sha256, b""),
         }
     }
@@ -155,8 +158,10 @@ impl LifecycleRules {
             toml::from_str(text).map_err(|error| LifecycleError::Syntax(error.to_string()))?;
         let entries = (spec.retention, "retention entries", RETENTION_ENTRIES_MAX);
         let rules = (spec.immutable, "immutable rules", IMMUTABLE_RULES_MAX);
+        let retention: Vec<RetentionEntry> = all(entries, "retention entry", retention_entry)?;
         Ok(Self {
-            retention: all(entries, "retention entry", retention_entry)?,
+            need_pull_times: retention.iter().any(RetentionEntry::needs_pull_times),
+            retention,
             immutable: ImmutableRules::new(all(rules, "immutable rule", immutable_rule)?),
             quotas: QuotaRules::new(all((spec.quota, "quotas", QUOTAS_MAX), "quota", quota_pool)?),
             hash: Digest::of(Algorithm::Sha256, text.as_bytes()),
@@ -182,8 +187,7 @@ impl LifecycleRules {
 
     /// Whether any rule needs to know when tags are pulled.
     pub fn need_pull_times(&self) -> bool {
-        let mut keeps = self.retention.iter().flat_map(|entry| &entry.keeps);
-        keeps.any(|keep| keep.pulled_within.is_some())
+        self.need_pull_times
     }
 
     /// SHA-256 of the file.

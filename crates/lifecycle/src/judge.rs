@@ -229,6 +229,7 @@ impl EntryRun<'_> {
             return KeepOutcome::Unknown(UnevaluatedReason::PushTime);
         };
         let since = self.run.pulls_since;
+        let within = within.saturating_add(self.run.pulls_slack);
         if self.age(used) <= within {
             // Pulls before `since` are unknown: the condition fails only when none of them matters.
             let until = since.and_then(|since| used.max(since).checked_add(within));

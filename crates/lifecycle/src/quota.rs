@@ -98,15 +98,26 @@ impl QuotaPool {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
+    /// The use below which a warning is over: a twentieth of the limit below its threshold, so that one that goes
+    /// up and down there is one warning.
+    pub fn calm_bytes(&self) -> u64 {
+        self.warn_bytes().saturating_sub(self.bytes / 20)
+    }
+
+    /// The use of the pool of this number.
+    pub fn usage(&self, number: usize, used: u64) -> QuotaUsage {
+        let repositories = abridged(&self.repositories);
+        QuotaUsage { number, repositories, used, adding: 0, limit: self.bytes }
+    }
+
     /// The verdict on `adding` bytes to the pool of this number. The limit itself may be used.
     pub fn judge(&self, number: usize, used: u64, adding: u64) -> QuotaVerdict {
         let after = used.saturating_add(adding);
         if after < self.warn_bytes() {
             return QuotaVerdict::Within;
         }
-        let (repositories, limit) = (abridged(&self.repositories), self.bytes);
-        let usage = QuotaUsage { number, repositories, used, adding, limit };
-        if after > limit { QuotaVerdict::Exceeded(usage) } else { QuotaVerdict::Warn(usage) }
+        let usage = QuotaUsage { adding, ..self.usage(number, used) };
+        if after > self.bytes { QuotaVerdict::Exceeded(usage) } else { QuotaVerdict::Warn(usage) }
     }
 }
 

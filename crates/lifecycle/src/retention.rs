@@ -39,6 +39,11 @@ impl RetentionEntry {
     pub fn matches(&self, repository: &RepositoryName) -> bool {
         self.repositories.iter().any(|pattern| pattern.matches(repository))
     }
+
+    /// Whether it needs to know when tags are pulled.
+    pub fn needs_pull_times(&self) -> bool {
+        self.keeps.iter().any(|keep| keep.pulled_within.is_some())
+    }
 }
 
 impl RetentionKeep {

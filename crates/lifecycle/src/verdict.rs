@@ -26,6 +26,8 @@ pub struct RetentionRun {
     pub delay: Duration,
     /// Since when pulls are tracked without a gap; `None`: they are not.
     pub pulls_since: Option<SystemTime>,
+    /// How long a pull may take until every run knows it: so much longer `pulled_within` holds.
+    pub pulls_slack: Duration,
     /// Whether the limit on the share of removed tags does not apply.
     pub force: bool,
 }

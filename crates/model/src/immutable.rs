@@ -1,7 +1,7 @@
 //! An immutable tag: pushes of two digests to it, and DELETEs by digest of what it points to.
 //!
-//! The first digest is an index with a child. A hint says of a manifest that the tag may point to
-//! it, and is there before the tag is, so that a DELETE by digest finds the tag.
+//! The first digest is an index with a child, which may be an index itself, with a grandchild. A hint says of a manifest
+//! that the tag may point to it or need it, and is there before the tag is, so that a DELETE by digest finds the tag.
 
 mod delete;
 mod push;
@@ -26,6 +26,9 @@ const DIGESTS: usize = 2;
 /// The one that is an index.
 const INDEX: u8 = 0;
 
+/// How many levels of manifests are below the index.
+const LEVELS: usize = 2;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ImmutableStore {
     now: u8,
@@ -33,9 +36,9 @@ pub(crate) struct ImmutableStore {
     tag: ModelRecord<Option<u8>>,
     manifests: [ModelRecord<bool>; DIGESTS],
     hints: [ModelRecord<bool>; DIGESTS],
-    /// The child of the index, and the hint that the tag needs it.
-    child: ModelRecord<bool>,
-    child_hint: ModelRecord<bool>,
+    /// The child of the index and the child of that, and the hints that the tag needs them.
+    needed: [ModelRecord<bool>; LEVELS],
+    needed_hints: [ModelRecord<bool>; LEVELS],
     /// The digests whose push to the tag was acknowledged. Only the invariants read this and the
     /// following fields.
     acknowledged: NumberSet,
@@ -59,7 +62,7 @@ impl ImmutableStore {
     /// Whether all that an acknowledged push to the tag needs is there.
     fn has_all_of(&self, digest: u8) -> bool {
         let is_there = self.tag.value == Some(digest) && self.manifest(digest).value;
-        is_there && (digest != INDEX || self.child.value)
+        is_there && (digest != INDEX || self.needed.iter().all(|needed| needed.value))
     }
 }
 
@@ -199,7 +202,7 @@ impl fmt::Display for ImmutableProcess {
             Self::ImmutablePush(it) => write!(f, "push of digest {} to the tag", it.digest + 1),
             Self::DigestPush(it) => write!(f, "push of digest {}", it.digest + 1),
             Self::DigestDelete(it) => write!(f, "DELETE of digest {}", it.digest + 1),
-            Self::ChildDelete(_) => f.write_str("DELETE of the child"),
+            Self::ChildDelete(it) => f.write_str(it.name()),
             Self::Done | Self::Failed | Self::Unused => f.write_str("unused"),
         }
     }

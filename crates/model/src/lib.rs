@@ -24,10 +24,14 @@
 //! - A manifest that can be restored (`restore.rs`): its tag is moved and restored, it is deleted with a
 //!   copy, restored from one and purged, while another manifest with the same layer is pushed; GC
 //!   runs for which entries and copies are roots.
-//! - An immutable tag (`immutable.rs`): pushes of two digests to it, pushes and DELETEs by digest, a
-//!   DELETE of the child that an index needs, and the hints by which a DELETE finds the tag.
+//! - A purge of a manifest (`purged.rs`) with the mark by which a restore and GC learn of it: restores that crash,
+//!   pushes and DELETEs by clients, GC runs, also one that is late.
+//! - An immutable tag (`immutable.rs`): pushes of two digests to it, pushes and DELETEs by digest,
+//!   DELETEs of the manifests that an index needs, and the hints by which a DELETE finds the tag.
+//! - A manifest and a tag (`tagged.rs`): pushes to the tag and by digest, moves of the tag, DELETEs by digest, and GC
+//!   of hints and of the records of deleted tags.
 //!
-//! The last three were modelled before they were built.
+//! All but the first three were modelled before they were built.
 //!
 //! Each request to the store is one step, which takes effect whole. A listing is a step for each
 //! record or page of it, since no store promises more. Between any two steps any other process may
@@ -47,8 +51,7 @@
 //! - Where a real process is more careful than it must be, the model is not. Here a manifest or tag
 //!   is written over whatever is there, a replay does not check that the bytes exist, and the
 //!   reaper takes an upload of any age.
-//! - How long an untagged manifest was seen untagged, hints of tags that are not immutable, the
-//!   catalog, the share of links that one run may remove: none of it is needed for safety. Parts of an upload are not bytes until
+//! - How long an untagged manifest was seen untagged, the catalog, the share of links that one run may remove: none of it is needed for safety. Parts of an upload are not bytes until
 //!   the upload is completed, so only whole objects are modelled.
 //!
 //! - A folder archives a record and swaps it in one sequence, which is one of the interleavings here. An
@@ -82,11 +85,13 @@ mod history;
 mod immutable;
 mod limits;
 mod manifest;
+mod purged;
 mod record;
 mod restore;
 mod rules;
 mod set;
 mod tag;
+mod tagged;
 
 pub use checked::{
     Action, CheckOutcome, CheckedProtocol, ModelScenario, Note, Protocol, ProtocolState, Violation,
@@ -102,6 +107,8 @@ pub fn scenarios() -> Vec<Box<dyn ModelScenario>> {
         .chain(boxed(history::scenarios()))
         .chain(boxed(restore::scenarios()))
         .chain(boxed(immutable::scenarios()))
+        .chain(boxed(purged::scenarios()))
+        .chain(boxed(tagged::scenarios()))
         .collect()
 }
 
@@ -111,6 +118,8 @@ pub fn large_scenarios() -> Vec<Box<dyn ModelScenario>> {
         .chain(boxed(manifest::large()))
         .chain(boxed(history::large()))
         .chain(boxed(restore::large()))
+        .chain(boxed(purged::large()))
+        .chain(boxed(tagged::large()))
         .collect()
 }
 

@@ -239,11 +239,56 @@ pub enum ProtocolRule {
     YoungHintCounts,
     /// A hint is young for T + B: a push that relies on it has until then to set the tag.
     HintAgeWithWindow,
+    /// An index needs what the indexes below it need: these have hints, and are touched, too.
+    NestedHints,
+
+    // Deleting a manifest beside pushes of its tags.
+    /// The hint of a tag is written with the reads of a push, before its manifest.
+    HintWithReads,
+    /// A version of the manifest that another push has written serves only if it is later than one that was read
+    /// after the hint was written.
+    ServeAfterHint,
+    /// A push whose swap of the tag was lost writes the manifest again after it has read the tag.
+    RenewAfterLostTag,
+    /// A DELETE lists the hints after it has read the version of the manifest that it removes.
+    HintsAfterManifest,
+    /// It writes a tag with a young hint again that does not point to the manifest: the swap of a push that has read
+    /// the tag before is lost.
+    FenceTags,
+    /// A hint is young for T + B.
+    FenceForWindow,
+    /// Tags are removed before their manifest.
+    UntagFirst,
+
+    // Purging with a mark.
+    /// A purge writes its mark before it removes a copy or the manifest.
+    MarkFirst,
+    /// It does all within a window from the mark on, or begins again.
+    PurgeInWindow,
+    /// The header of a manifest says that a restore has created it.
+    RestoredIsMarked,
+    /// A restore looks for a mark after it has written.
+    LookForMark,
+    /// If it finds one it removes only what a restore has created.
+    UndoOnlyRestored,
+    /// A push is not served by what a restore has created: it writes over it.
+    RestoredServesNobody,
+    /// GC removes beside a mark what a restore has created.
+    GcUndoesRestored,
+    /// Who removes what a restore has created writes the mark again before, within a window: a DELETE may have read
+    /// that, and write a copy of it.
+    UndoTouchesMark,
+    /// GC removes the copies beside a mark, before the mark.
+    MarkedHasNoCopies,
+    /// GC removes a mark only once it is older than G.
+    MarkAge,
+    /// GC removes the version of the mark that it has judged: another purge may have written it again.
+    MarkOnVersion,
 }
 
 impl ProtocolRule {
     /// All of them.
-    pub const ALL: [Self; 79] = [
+    pub const ALL: [Self; 98] = [
         Self::Touch,
         Self::TouchOnVersion,
         Self::Window,
@@ -323,6 +368,25 @@ impl ProtocolRule {
         Self::TouchYoungChild,
         Self::YoungHintCounts,
         Self::HintAgeWithWindow,
+        Self::NestedHints,
+        Self::HintWithReads,
+        Self::ServeAfterHint,
+        Self::RenewAfterLostTag,
+        Self::HintsAfterManifest,
+        Self::FenceTags,
+        Self::FenceForWindow,
+        Self::UntagFirst,
+        Self::MarkFirst,
+        Self::PurgeInWindow,
+        Self::RestoredIsMarked,
+        Self::LookForMark,
+        Self::UndoOnlyRestored,
+        Self::RestoredServesNobody,
+        Self::GcUndoesRestored,
+        Self::UndoTouchesMark,
+        Self::MarkedHasNoCopies,
+        Self::MarkAge,
+        Self::MarkOnVersion,
     ];
 }
 

@@ -7,7 +7,7 @@ use jreg_model::{
 const ONTO_DELETED: &str = "2 closing PUTs onto a deleted link, DELETE, GC";
 
 /// The rules that are broken together, and the scenario that shows the violation.
-const NEEDED: [(&[ProtocolRule], &str); 74] = [
+const NEEDED: [(&[ProtocolRule], &str); 95] = [
     (&[ProtocolRule::Touch], "push, 2 GC runs"),
     (&[ProtocolRule::TouchOnVersion], "2 HEADs, 2 GC runs"),
     (&[ProtocolRule::Window], "push, 2 GC runs"),
@@ -91,6 +91,30 @@ const NEEDED: [(&[ProtocolRule], &str); 74] = [
     (&[ProtocolRule::TouchYoungChild], "push to an immutable tag, DELETE of the child"),
     (&[ProtocolRule::YoungHintCounts], "push to an immutable tag, push and DELETE by digest"),
     (&[ProtocolRule::HintAgeWithWindow], "push to an immutable tag with a hint, DELETE by digest"),
+    (&[ProtocolRule::NestedHints], "push to an immutable tag, DELETE of the grandchild"),
+    (&[ProtocolRule::HintWithReads], "push to a tag, DELETE by digest"),
+    (&[ProtocolRule::ServeAfterHint], "push to a tag, push by digest, DELETE by digest"),
+    (&[ProtocolRule::RenewAfterLostTag], "push to a tag, DELETE by digest"),
+    (&[ProtocolRule::HintsAfterManifest], "push to a tag, DELETE by digest"),
+    (&[ProtocolRule::FenceTags], "push to a tag, DELETE by digest"),
+    (&[ProtocolRule::FenceForWindow], "push to a tag, DELETE by digest"),
+    (&[ProtocolRule::UntagFirst], "push again to its tag, 2 DELETEs by digest"),
+    (
+        &[ProtocolRule::DeletedRecordAge],
+        "push of a new manifest to a tag, DELETE by digest, GC of hints",
+    ),
+    (&[ProtocolRule::MarkFirst], "marking purge, restore, push, GC of marks"),
+    (&[ProtocolRule::PurgeInWindow], "marking purge, DELETE, restore, GC of marks"),
+    (&[ProtocolRule::Window], "marking purge, restore, GC of marks"),
+    (&[ProtocolRule::RestoredIsMarked], "marking purge, restore, push, GC of marks"),
+    (&[ProtocolRule::LookForMark], "marking purge, restore, push, GC of marks"),
+    (&[ProtocolRule::UndoOnlyRestored], "marking purge, restore, push, GC of marks"),
+    (&[ProtocolRule::RestoredServesNobody], "marking purge, restore, push, GC of marks"),
+    (&[ProtocolRule::GcUndoesRestored], "marking purge, restore, GC of marks"),
+    (&[ProtocolRule::UndoTouchesMark], "marking purge, DELETE, restore, GC of marks"),
+    (&[ProtocolRule::MarkedHasNoCopies], "marking purge, DELETE, restore, GC of marks"),
+    (&[ProtocolRule::MarkAge], "marking purge, restore, GC of marks"),
+    (&[ProtocolRule::MarkOnVersion], "marking purge, restore, GC run that is behind"),
 ];
 
 /// Rules of defence in depth: no violation here without them as long as the others are in force.

@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -36,6 +36,7 @@ use crate::manifest_locks::ManifestLocks;
 use crate::name_lists::NameLists;
 use crate::page::LIST_KEYS_MAX;
 use crate::part_buffer::MappingPool;
+use crate::pull_collector::PullCollector;
 use crate::quota_ledger::QuotaLedger;
 use crate::record::{StoredRecord, VersionedRecord, decode_versioned};
 use crate::referrer_cache::ReferrerCache;
@@ -94,8 +95,7 @@ pub(crate) struct Core {
     /// Writers of one tag in this process go one after the other. Only a courtesy: what makes
     /// them safe is compare-and-swap, but without this they would mostly fail at it.
     tag_locks: Arc<[Mutex<()>]>,
-    /// In this process a manifest is not deleted between a push of it and its tags. Between processes
-    /// such a tag may be left without its manifest, until a collector removes it.
+    /// How pushes and deletes of a manifest in this process take turns.
     pub(crate) manifest_locks: ManifestLocks,
     /// The memory for manifests that are touched because something relies on them, in KiB.
     touch_room: Arc<Semaphore>,
@@ -107,6 +107,10 @@ pub(crate) struct Core {
     pub(crate) sizes: Arc<SizeCache>,
     /// What the pools of quotas hold.
     pub(crate) quotas: Arc<QuotaLedger>,
+    /// What was pulled and is not written down yet.
+    pub(crate) pulls: Arc<PullCollector>,
+    /// Whether pulls are tracked also if no rule needs it.
+    pub(crate) always_tracks_pulls: bool,
     /// Names that people look through.
     pub(crate) name_lists: Arc<NameLists>,
     /// A permit for each request that counts.
@@ -154,6 +158,8 @@ impl Core {
             referrer_reads: Arc::new(Semaphore::new(MANIFEST_READS_MAX)),
             sizes: Arc::new(SizeCache::new()),
             quotas: Arc::default(),
+            pulls: Arc::new(PullCollector::new()),
+            always_tracks_pulls: false,
             name_lists: Arc::default(),
             usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),
@@ -171,6 +177,11 @@ impl Core {
     /// What an existence check may touch.
     pub(crate) fn touch_policy(&self, wanted: TouchPolicy) -> TouchPolicy {
         if self.is_read_only() { TouchPolicy::Never } else { wanted }
+    }
+
+    /// Whether other processes change the store as well.
+    pub(crate) fn is_shared(&self) -> bool {
+        !self.store.capabilities().is_exclusive
     }
 
     /// Opens the window for referencing writes; to be called before the first read.
@@ -406,6 +417,19 @@ impl Core {
         }
     }
 
+    /// Writes a record whose content follows from its key, whatever is there: it is young then.
+    pub(crate) async fn overwrite_record<T: StoredRecord>(
+        &self,
+        window: WriteWindow,
+        key: &Key,
+        value: &T,
+    ) -> Result<()> {
+        self.check_window(window)?;
+        let put = self.store.put(key, value.encode(), PutMode::Overwrite);
+        self.send_within(Some(window), put).await?;
+        Ok(())
+    }
+
     /// Writes a record that is a new version whatever is there: a delete in flight of the one before
     /// will miss.
     pub(crate) async fn write_new_version<T: StoredRecord + Send + 'static>(
@@ -470,7 +494,7 @@ impl Core {
             if page.next.is_none() || entries.len() >= limit {
                 let more = page.next.is_some() || entries.len() > limit;
                 entries.truncate(limit);
-                return Ok(Listing { entries, more });
+                return Ok(Listing { entries, more, date: page.date });
             }
             // Many tombstones are passed over in few requests.
             request.limit = LIST_KEYS_MAX;
@@ -528,4 +552,6 @@ pub(crate) struct Listing {
     pub(crate) entries: Vec<Listed>,
     /// Whether the store has more after these.
     pub(crate) more: bool,
+    /// When the store responded, by its clock.
+    pub(crate) date: SystemTime,
 }

@@ -17,7 +17,7 @@ use crate::manifest_header::HeadlessManifest;
 use crate::record::ManifestRecord;
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
-use crate::window::WriteWindow;
+use crate::window::{HINT_IN_FLIGHT_MAX, WriteWindow};
 use crate::{ChangeId, Error, ReferencePrecondition, Repository, Result};
 
 /// How many hints are listed at a time when the tags of a manifest are removed: also the most tags that its
@@ -53,10 +53,20 @@ impl fmt::Debug for TagRemoval<'_> {
     }
 }
 
+/// A tag that a hint names.
+#[derive(Debug)]
+struct HintedTag {
+    tag: Tag,
+    /// As it was read.
+    seen: TagVersion,
+    /// Whether a push that has written the hint may have yet to set the tag.
+    may_be_pushed: bool,
+}
+
 /// Tags that hints name, as they were read.
 #[derive(Debug)]
 struct HintedTags {
-    tags: Vec<(Tag, TagVersion)>,
+    tags: Vec<HintedTag>,
     /// Where the next page of hints begins, if there is one.
     after: Option<String>,
     /// Opened before they were read.
@@ -69,8 +79,8 @@ impl HintedTags {
         let pointing = self
             .tags
             .iter()
-            .filter(|(_, seen)| seen.target().is_some_and(|target| target.digest == *digest));
-        pointing.map(|(tag, _)| tag.clone()).collect()
+            .filter(|hinted| hinted.seen.target().is_some_and(|to| to.digest == *digest));
+        pointing.map(|hinted| hinted.tag.clone()).collect()
     }
 }
 
@@ -100,6 +110,7 @@ impl Repository {
             attempts.next().await?;
             // Read before the manifest: a client's push sets its tag after it has written that.
             let tags = self.hinted_tags(digest, None).await?;
+            let window = core.open_window();
             let Some(seen) = core.read::<ManifestRecord>(&key).await? else { return Ok(false) };
             let header = seen.value.header;
             if header.restored.is_none() && only_restored {
@@ -110,8 +121,11 @@ impl Repository {
                 Some(entry) => core.read_etag(entry).await?.map(|etag| (entry, etag)),
                 None => None,
             };
+            if !self.touch_purge_mark(window, digest).await? {
+                continue;
+            }
             core.cache.forget(&self.name, digest);
-            let removed = core.remove(&key, &seen.etag).await;
+            let removed = core.remove_within(window, &key, &seen.etag).await;
             core.cache.forget(&self.name, digest);
             if !removed? {
                 continue;
@@ -127,7 +141,7 @@ impl Repository {
     /// Removes those versions of tags that point to a manifest.
     async fn remove_known_tags(&self, digest: &Digest, page: HintedTags) -> Result<()> {
         let HintedTags { tags, window, .. } = page;
-        for (tag, seen) in tags {
+        for HintedTag { tag, seen, .. } in tags {
             if seen.target().is_some_and(|target| target.digest == *digest) {
                 let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
                 self.change_tag(&tag, None, known, TagChange::RemoveKnown).await?;
@@ -170,22 +184,32 @@ impl Repository {
         deleted
     }
 
-    /// Removes a tag if it points to a manifest that is being removed; `seen` is what was read of it.
+    /// Removes a tag if it points to a manifest that is being removed. If a push in flight may be about to make
+    /// it point there, the push is made to look at the manifest again.
     async fn remove_tag_of(
         &self,
         digest: &Digest,
-        (tag, seen, window): (Tag, TagVersion, WriteWindow),
+        (hinted, window): (HintedTag, WriteWindow),
         removal: &TagRemoval<'_>,
     ) -> Result<()> {
-        match seen.target() {
-            None if matches!(seen, FoundRecord::Damaged(_)) => return Err(self.tag_damaged(&tag)),
-            // The hint was of a tag that was moved, or deleted.
-            Some(target) if target.digest != *digest => return Ok(()),
-            None => return Ok(()),
-            Some(_) if !(removal.may_remove)(&tag) => {
-                return Err(Error::TagProtected { name: self.name.clone(), tag });
+        let HintedTag { tag, mut seen, mut may_be_pushed } = hinted;
+        loop {
+            match seen.target() {
+                None if matches!(seen, FoundRecord::Damaged(_)) => {
+                    return Err(self.tag_damaged(&tag));
+                }
+                Some(target) if target.digest == *digest => break,
+                // The hint was of a tag that was moved, or deleted.
+                _ if !may_be_pushed => return Ok(()),
+                _ if self.fence_tag(window, &tag, &seen).await? => return Ok(()),
+                _ => {}
             }
-            Some(_) => {}
+            // It was changed after the manifest was read: a push that has written that has read the tag before.
+            seen = self.core.find_record(&keys::tag(&self.name, &tag)).await?;
+            may_be_pushed = false;
+        }
+        if !(removal.may_remove)(&tag) {
+            return Err(Error::TagProtected { name: self.name.clone(), tag });
         }
         let known = Some(KnownTag { seen, is_archived: false, queued: None, window });
         let removed = self.change_tag(&tag, None, known, TagChange::RemoveFrom(digest)).await?;
@@ -202,10 +226,14 @@ impl Repository {
     async fn hinted_tags(&self, digest: &Digest, after: Option<String>) -> Result<HintedTags> {
         let window = self.core.open_window();
         let hints = self.core.list(keys::tagged(&self.name, digest), after, HINTS_PER_PAGE).await?;
-        let tags = hints.entries.iter().filter_map(|hint| keys::tag_of(&hint.key));
-        let reads = tags.map(|tag| async move {
+        let fences = self.core.is_shared() && self.core.rules.keep(Rule::FenceTags);
+        let tags = hints.entries.iter().filter_map(|hint| {
+            let age = hints.date.duration_since(hint.last_modified).unwrap_or_default();
+            Some((keys::tag_of(&hint.key)?, fences && age <= HINT_IN_FLIGHT_MAX))
+        });
+        let reads = tags.map(|(tag, may_be_pushed)| async move {
             let seen = self.core.find_record(&keys::tag(&self.name, &tag)).await?;
-            Ok::<_, Error>((tag, seen))
+            Ok::<_, Error>(HintedTag { tag, seen, may_be_pushed })
         });
         // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
         let reads: Vec<_> = reads.collect();
@@ -214,7 +242,8 @@ impl Repository {
         Ok(HintedTags { tags: reads.try_collect().await?, after, window })
     }
 
-    /// Removes every tag that points to a manifest, several at a time, from a page of them on.
+    /// Removes every tag that points to a manifest, several at a time, from a page of them on. No push that relies on
+    /// the version of the manifest that was read before sets one afterwards.
     async fn remove_tags_of(
         &self,
         digest: &Digest,
@@ -223,8 +252,8 @@ impl Repository {
     ) -> Result<()> {
         loop {
             let (tags, window) = (std::mem::take(&mut page.tags), page.window);
-            let removals = tags.into_iter().map(|(tag, seen)| async move {
-                self.remove_tag_of(digest, (tag, seen, window), removal).await
+            let removals = tags.into_iter().map(|hinted| async move {
+                self.remove_tag_of(digest, (hinted, window), removal).await
             });
             // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
             let mut removals: Vec<_> = removals.collect();

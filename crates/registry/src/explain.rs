@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::Core;
 use crate::gc::GcOptions;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
+use crate::manifest_read::verified;
 use crate::record::{Link, ManifestRecord};
 use crate::tag_record::TagRecord;
 use crate::window::CLOCK_ERROR;

@@ -30,6 +30,9 @@ pub(crate) struct FormatMarker {
     pub(crate) format: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     requires: Vec<String>,
+    /// Whether pulls were ever tracked. An instance that does not track them has to say so only then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pulls: bool,
     /// What this program does not know.
     #[serde(flatten)]
     further: BTreeMap<String, serde_json::Value>,
@@ -39,7 +42,7 @@ impl FormatMarker {
     /// That of a new store.
     pub(crate) fn new() -> Self {
         let requires = vec![StoreFeature::HISTORY.0.to_owned()];
-        Self { format: FORMAT_VERSION, requires, further: BTreeMap::new() }
+        Self { format: FORMAT_VERSION, requires, pulls: false, further: BTreeMap::new() }
     }
 
     /// The marker in some bytes, if they are one.
@@ -72,6 +75,11 @@ impl FormatMarker {
         self.further.insert(field.to_owned(), value);
     }
 
+    /// Notes that pulls are tracked. Whether that is new.
+    pub(crate) fn note_pulls(&mut self) -> bool {
+        !std::mem::replace(&mut self.pulls, true)
+    }
+
     pub(crate) fn requires(&self, feature: StoreFeature) -> bool {
         self.requires.iter().any(|name| name == feature.0)
     }
@@ -87,18 +95,28 @@ impl FormatMarker {
 #[derive(Debug, Default)]
 pub(crate) struct RequiredFeatures {
     history: AtomicBool,
+    /// Pulls were tracked at some time.
+    pulls: AtomicBool,
 }
 
 impl RequiredFeatures {
     pub(crate) fn of(marker: &FormatMarker) -> Self {
-        Self { history: AtomicBool::new(marker.requires(StoreFeature::HISTORY)) }
+        let required = Self::default();
+        required.note(marker);
+        required
+    }
+
+    /// Takes over what a marker says.
+    pub(crate) fn note(&self, marker: &FormatMarker) {
+        self.history.fetch_or(marker.requires(StoreFeature::HISTORY), Ordering::Relaxed);
+        self.pulls.fetch_or(marker.pulls, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_pulls(&self) -> bool {
+        self.pulls.load(Ordering::Relaxed)
     }
 
     pub(crate) fn has_history(&self) -> bool {
         self.history.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn note_history(&self) {
-        self.history.store(true, Ordering::Relaxed);
     }
 }

@@ -24,6 +24,7 @@ mod keys;
 mod links;
 mod manifests;
 mod observer;
+mod pulls;
 mod read;
 mod records;
 mod repair;

@@ -26,6 +26,7 @@
 mod action;
 mod deduplicate;
 mod history;
+mod kept_deleted;
 mod links;
 mod manifests;
 mod memo;
@@ -185,6 +186,9 @@ pub struct GcReport {
     /// Copies of deleted manifests.
     #[serde(default)]
     pub copies: GcTally,
+    /// Tags and digests with a last pull.
+    #[serde(default)]
+    pub pull_times: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
     /// What unfinished uploads hold after the run, if that was counted.
@@ -403,6 +407,9 @@ impl<'a> GcRun<'a> {
         if self.sweeps || self.judges_untagged {
             self.tidy().await?;
             self.expire_history().await?;
+        }
+        if self.sweeps && self.core.required.has_pulls() {
+            self.tidy_pulls().await;
         }
         if self.sweeps {
             self.done.swept = true;

@@ -76,7 +76,7 @@ impl Repository {
         let last = last.transpose().map_err(|_| Error::InvalidCursor)?;
         // Read first: what replaces it from now on is not in this page.
         let current = core.read::<TagRecord>(&keys::tag(&self.name, tag)).await?;
-        let current = current.map(|read| read.value);
+        let current = current.map(|read| read.value).filter(|record| !record.is_placeholder());
         let newest = current.as_ref().map(|record| record.change().id);
         let mut items = Vec::new();
         let is_first_page = last.is_none();
@@ -136,7 +136,8 @@ impl Repository {
     /// The record that archives what a change of a tag replaces. `None`: it replaces nothing.
     pub(crate) fn archived(&self, tag: &Tag, seen: &TagVersion, next: &TagRecord) -> Option<Put> {
         let seen = &seen.valid()?.value;
-        (seen.change().id != next.change().id).then(|| self.archive_of(tag, seen))
+        let is_replaced = seen.change().id != next.change().id && !seen.is_placeholder();
+        is_replaced.then(|| self.archive_of(tag, seen))
     }
 
     pub(crate) fn archive_of(&self, tag: &Tag, record: &TagRecord) -> Put {
@@ -155,7 +156,8 @@ impl Repository {
     ) -> Result<bool> {
         let core = &self.core;
         let FoundRecord::Valid(seen) = seen else { return Ok(false) };
-        if core.store.capabilities().combines_changes || !core.rules.keep(Rule::Archive) {
+        let archives_with_swap = core.store.capabilities().combines_changes;
+        if archives_with_swap || seen.value.is_placeholder() || !core.rules.keep(Rule::Archive) {
             return Ok(false);
         }
         core.archive(window, self.archive_of(tag, &seen.value)).await?;

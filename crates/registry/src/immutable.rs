@@ -3,8 +3,8 @@
 //! A tag is judged when it is read, before anything is written, and again on the version that a swap
 //! replaces. The hint of an immutable tag is written before a push reads anything, and a delete of the manifest
 //! looks at hints after it has read the version that it removes. So either the delete sees the hint, or the
-//! push has written a later version of the manifest, which is not removed. The same holds for the children of
-//! an index: such a push touches them, however young they are.
+//! push has written a later version of the manifest, which is not removed. The same holds for what an index
+//! needs (`immutable_push.rs`).
 
 use jreg_lifecycle::{ImmutableRefusal, ImmutableRuleName};
 use jreg_oci::{Digest, Tag};
@@ -14,7 +14,7 @@ use crate::keys;
 use crate::rules::Rule;
 use crate::tag::TagVersion;
 use crate::tag_record::TagRecord;
-use crate::window::{TOUCH_AGE, WRITE_MAX};
+use crate::window::HINT_IN_FLIGHT_MAX;
 use crate::{
     DeleteProtection, Error, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, Repository, Result,
 };
@@ -114,7 +114,7 @@ impl Repository {
         while let Some(page) = pages.next().await? {
             let is_young = |hint: &&Listed| {
                 let age = page.date.duration_since(hint.last_modified).unwrap_or_default();
-                age <= TOUCH_AGE + WRITE_MAX && self.core.rules.keep(Rule::ImmutableHint)
+                age <= HINT_IN_FLIGHT_MAX && self.core.rules.keep(Rule::ImmutableHint)
             };
             for hint in page.entries.iter().filter(is_young) {
                 let Some(tag) = keys::tag_of(&hint.key) else { continue };

@@ -21,6 +21,10 @@
 //! events/sinks/<name>                                  how far a sink has been sent the log
 //! events/dead/<name>/<ulid>                            an event that a sink refused for good
 //! events/lease                                         the instance that sends events
+//! pulls/<hour>/<instance>-<ulid>                       what one instance saw pulled
+//! pulls/times/<aa>                                     when tags were pulled last
+//! pulls/since                                          since when no pull was missed
+//! pulls/lease                                          the instance that merges them
 //! auth/keys                                            the keys that sign access tokens
 //! auth/access-tokens/<id>                              an access token, its secret hashed
 //! auth/robots/<id>                                     the same in stores of earlier versions
@@ -251,6 +255,8 @@ pub(crate) enum ParsedKey {
     Auth,
     /// An event, or what is known of sending events.
     Event(EventKey),
+    /// When what was pulled.
+    Pulls(PullsKey),
 }
 
 impl ParsedKey {
@@ -279,6 +285,7 @@ impl ParsedKey {
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
             ["events", ref below @ ..] => event_key(below).map(Self::Event),
+            ["pulls", ref below @ ..] => pulls_key(below).map(Self::Pulls),
             ["auth", "keys"] => Some(Self::Auth),
             ["auth", "access-tokens" | "robots", id] => {
                 is_access_token_id(id).then_some(Self::Auth)
@@ -453,6 +460,65 @@ pub(crate) fn events_lease() -> Key {
     key(format!("{EVENTS}lease"))
 }
 
+/// The kind of a key below [`PULLS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PullsKey {
+    /// What one instance saw pulled.
+    Object,
+    Shard(u8),
+    Since,
+    Lease,
+}
+
+fn pulls_key(below: &[&str]) -> Option<PullsKey> {
+    match *below {
+        ["since"] => Some(PullsKey::Since),
+        ["lease"] => Some(PullsKey::Lease),
+        ["times", shard] => {
+            let number = u8::from_str_radix(shard, 16).ok()?;
+            (format!("{number:02x}") == shard).then_some(PullsKey::Shard(number))
+        }
+        [hour, object] => {
+            let (instance, ulid) = object.split_once('-')?;
+            let is_instance =
+                instance.len() == 32 && instance.bytes().all(|b| b.is_ascii_hexdigit());
+            let is_hour = !hour.is_empty() && hour.bytes().all(|b| b.is_ascii_digit());
+            (is_hour && is_instance && is_ulid(ulid)).then_some(PullsKey::Object)
+        }
+        _ => None,
+    }
+}
+
+/// When what was pulled.
+pub(crate) const PULLS: &str = "pulls/";
+
+/// What one instance saw pulled, written in this hour of the Unix epoch.
+pub(crate) fn pulls_object(hour: u64, instance: &str, ulid: Ulid) -> Key {
+    key(format!("{PULLS}{hour}/{instance}-{ulid}"))
+}
+
+pub(crate) fn is_pulls_object(key: &Key) -> bool {
+    let below: Vec<&str> = key.as_str().split('/').skip(1).collect();
+    key.as_str().starts_with(PULLS) && pulls_key(&below) == Some(PullsKey::Object)
+}
+
+/// When tags were pulled last.
+pub(crate) const PULL_SHARDS: &str = "pulls/times/";
+
+pub(crate) fn pulls_shard(shard: u8) -> Key {
+    key(format!("{PULL_SHARDS}{shard:02x}"))
+}
+
+/// Since when no pull was missed.
+pub(crate) fn pulls_since() -> Key {
+    key(format!("{PULLS}since"))
+}
+
+/// Which instance merges pull times.
+pub(crate) fn pulls_lease() -> Key {
+    key(format!("{PULLS}lease"))
+}
+
 /// The prefix of the keys of access tokens.
 pub const ACCESS_TOKENS: &str = "auth/access-tokens/";
 
@@ -496,7 +562,7 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format()`].
-pub(crate) const ROOTS: [&str; 12] = [
+pub(crate) const ROOTS: [&str; 13] = [
     BLOBS,
     LINKS,
     REPOSITORIES,
@@ -509,6 +575,7 @@ pub(crate) const ROOTS: [&str; 12] = [
     PROBES,
     AUTH,
     EVENTS,
+    PULLS,
 ];
 
 /// A new key for what fsck quarantines.

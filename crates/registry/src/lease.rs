@@ -18,6 +18,8 @@ pub enum LeaseKind {
     Events,
     /// Retention.
     Retention,
+    /// Merging pull times.
+    Pulls,
 }
 
 impl LeaseKind {
@@ -26,6 +28,7 @@ impl LeaseKind {
             Self::Gc => keys::note("lease"),
             Self::Events => keys::events_lease(),
             Self::Retention => keys::note("retention-lease"),
+            Self::Pulls => keys::pulls_lease(),
         }
     }
 }
@@ -48,7 +51,7 @@ pub struct LeaseHeld {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct LeaseRecord {
+pub(crate) struct LeaseRecord {
     holder: String,
     /// For how long it holds after it was written.
     ttl_s: u64,

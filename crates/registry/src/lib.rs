@@ -18,7 +18,7 @@
 //! - `budget.rs`, `part_buffer.rs`: the memory that uploads may take, and what they collect in it
 //! - `upload_list.rs`: the uploads of all repositories, what they hold, and how an operator cancels them
 //! - `storage_usage.rs`, `content_sizes.rs`, `size_cache.rs`: how many bytes the manifests of a repository hold
-//! - `quota.rs`, `quota_ledger.rs`: how much the repositories of a pool may hold together
+//! - `quota.rs`, `quota_ledger.rs`, `quota_warning.rs`: how much the repositories of a pool may hold together
 //! - `reaper.rs`: removes what uploads leave behind
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
@@ -34,6 +34,7 @@
 //! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
 //! - `backup.rs`, `backup/`: copies of what tags lead to in another store, and restoring them
+//! - `pull_collector.rs`, `pulls.rs`, `pulls/`: when tags were pulled last
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
 //! - `event.rs`, `change_events.rs`, `events.rs`, `events/`, `evidence.rs`: what changed, for sinks that want
@@ -74,6 +75,7 @@ mod fsck;
 mod gc;
 mod history;
 mod immutable;
+mod immutable_push;
 mod keys;
 mod lease;
 mod link;
@@ -84,6 +86,7 @@ mod manifest_copy;
 mod manifest_header;
 mod manifest_list;
 mod manifest_locks;
+mod manifest_read;
 mod name_lists;
 mod observer;
 mod options;
@@ -91,9 +94,12 @@ mod pace;
 mod page;
 mod part_buffer;
 mod protect;
+mod pull_collector;
+mod pulls;
 mod purge;
 mod quota;
 mod quota_ledger;
+mod quota_warning;
 mod reaper;
 mod record;
 mod referrer;
@@ -168,7 +174,9 @@ pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };
 pub use protect::{DeleteProtection, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX};
+pub use pulls::{FlushedPulls, MergedPulls, PULLS_FLUSH_INTERVAL, PULLS_MERGE_INTERVAL};
 pub use purge::PurgeReport;
+pub use quota_warning::PoolUsage;
 pub use reaper::ReaperReport;
 pub use record::{add_record_checksum, verify_record_checksum};
 pub use referrer::{REFERRERS_EXAMINED_MAX, REFERRERS_PAGE_BYTES_MAX};

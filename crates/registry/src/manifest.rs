@@ -1,24 +1,23 @@
-//! Manifests: reading and pushing.
+//! Pushing manifests. `manifest_read.rs` reads them.
 //!
 //! A push writes in the order in which things depend on each other: what the manifest refers to
-//! is touched (W1), then the manifest is written with the hints beside it, then its tags and
-//! its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
-//! acknowledged has its blobs. A delete (`delete.rs`) goes the other way round. Reading changes nothing: a tag whose
-//! manifest is absent counts as absent and stays, since a backup may be restored in two steps and
-//! a bucket replicated in any order; a collector removes it once it was so for a grace.
+//! is touched (W1), with the hints of tags beside the reads in a store that others share, then the
+//! manifest is written, then its tags and its referrer entry. So a tag that can be seen has its manifest, and a manifest that was
+//! acknowledged has its blobs. A delete (`delete.rs`) goes the other way round.
 //!
 //! A manifest keeps the media type that it was first pushed with, until it is deleted: a client that
 //! pulls by digest or by tag would else be given the same bytes as something else, by a client that may
 //! push and not delete.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{join, try_join, try_join_all, try_join4, try_join5};
+use futures::future::{BoxFuture, join, try_join, try_join_all, try_join4, try_join5};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_lifecycle::ImmutableRefusal;
+use jreg_lifecycle::{ImmutableRefusal, QuotaUsage};
 use jreg_oci::{
     Algorithm, Digest, Manifest, ManifestReference, MediaType, Reference, ReferenceKind, Tag,
 };
@@ -26,23 +25,17 @@ use jreg_storage::{ETag, Key};
 use tokio::sync::Semaphore;
 
 use crate::attempts::SwapAttempts;
-use crate::cache::CachedRecord;
-use crate::core::Core;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
 use crate::manifest_header::{manifest_header, referrer_entry};
 use crate::record::{ManifestHeader, ManifestRecord, PresenceMark, VersionedRecord, header_line};
 use crate::rules::Rule;
-use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion, TaggedManifest};
+use crate::tag::{
+    KnownTag, ManifestRenewal, TagChange, TagPush, TagTransition, TagVersion, TaggedManifest,
+};
 use crate::tag_record::TagRecord;
 use crate::window::{TOUCH_AGE, WriteWindow};
-use crate::{
-    ChangeId, Error, ReferencePolicy, ReferencePrecondition, Repository, Result, StoredManifest,
-    TouchPolicy,
-};
-
-/// How often a tag that leads nowhere is followed again before it counts as dangling.
-const FOLLOWS_MAX: u32 = 8;
+use crate::{ChangeId, Error, ReferencePolicy, ReferencePrecondition, Repository, Result};
 
 pub(crate) const MANIFEST_CONTENDED: &str = "the manifest is being changed by too many others";
 
@@ -72,6 +65,8 @@ pub struct PushedManifest {
     pub transitions: Vec<TagTransition>,
     /// Why further tags were not written: they are immutable, and point elsewhere.
     pub refused: Vec<ImmutableRefusal>,
+    /// The quotas that are nearly used now.
+    pub nearly_used: Vec<QuotaUsage>,
 }
 
 /// The tags of a push, judged by the rules of the file.
@@ -206,107 +201,6 @@ impl PushPlan {
 }
 
 impl Repository {
-    /// Reads a manifest (end-3). A tag is looked up each time; what it leads to may be cached.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::ManifestUnknown`] only if it is definitely not there; [`Error::Damaged`] if its
-    /// bytes are not those of its digest; [`Error::Store`]. To a client that may push
-    /// ([`TouchPolicy::IfOld`]) a damaged tag or manifest is absent, so that it pushes it again.
-    pub async fn manifest_get(
-        &self,
-        reference: &Reference,
-        touch: TouchPolicy,
-    ) -> Result<Arc<StoredManifest>> {
-        let touch = self.core.touch_policy(touch);
-        let found = match reference {
-            Reference::Digest(digest) => self.find_manifest(digest, touch).await,
-            Reference::Tag(tag) => self.follow_tag(tag, touch).await,
-        };
-        let found = match touch {
-            TouchPolicy::IfOld => absent_if_damaged(found)?,
-            TouchPolicy::Never => found?,
-        };
-        found.ok_or_else(|| self.unknown(reference))
-    }
-
-    /// What a tag leads to. A tag without its manifest, seen twice at the same version, counts as
-    /// absent: a delete broke off, or the manifest is lost, or has yet to be restored. Nothing is
-    /// removed here.
-    async fn follow_tag(
-        &self,
-        tag: &Tag,
-        touch: TouchPolicy,
-    ) -> Result<Option<Arc<StoredManifest>>> {
-        let key = keys::tag(&self.name, tag);
-        let mut dangling: Option<ETag> = None;
-        for _ in 0..FOLLOWS_MAX {
-            let Some(read) = self.core.read::<TagRecord>(&key).await? else { return Ok(None) };
-            let Some(target) = read.value.live() else { return Ok(None) };
-            if dangling.as_ref() == Some(&read.etag) {
-                return self.dangling(tag, &target.digest);
-            }
-            let found = self.find_manifest(&target.digest, touch).await?;
-            if found.is_some() {
-                return Ok(found);
-            }
-            dangling = Some(read.etag);
-        }
-        Err(Error::Busy { what: "the tag is being changed by too many others" })
-    }
-
-    /// What a tag without its manifest is: absent, unless others may still fill the store.
-    fn dangling(&self, tag: &Tag, digest: &Digest) -> Result<Option<Arc<StoredManifest>>> {
-        let name = &self.name;
-        match self.core.is_read_only() {
-            false => Ok(None),
-            true => {
-                Err(Error::NotArrived { what: format!("manifest {digest} of {name}:{tag}") })
-            }
-        }
-    }
-
-    pub(crate) async fn find_manifest(
-        &self,
-        digest: &Digest,
-        touch: TouchPolicy,
-    ) -> Result<Option<Arc<StoredManifest>>> {
-        let core = &self.core;
-        if let Some(manifest) = self.cached_manifest(digest, touch) {
-            return Ok(Some(manifest));
-        }
-        let _reading = core.manifest_reads.acquire().await.map_err(|_| Error::Stopped)?;
-        // Another request may have read it while this one waited.
-        if let Some(manifest) = self.cached_manifest(digest, touch) {
-            return Ok(Some(manifest));
-        }
-        let (now, at) = (core.clock.monotonic(), core.clock.now());
-        let key = keys::manifest(&self.name, digest);
-        let ticket = core.cache.take_ticket(&self.name, digest);
-        let read = match touch {
-            TouchPolicy::Never => core.read_manifest(&key, digest).await?,
-            TouchPolicy::IfOld => {
-                core.touch_manifest(core.open_window(), &key, digest, TOUCH_AGE).await?
-            }
-        };
-        let Some(VersionedManifest { manifest, record }) = read else { return Ok(None) };
-        let (age, manifest) = (record.age(), Arc::new(manifest));
-        let seen = CachedRecord::new(Arc::clone(&manifest), age, at);
-        core.cache.add_manifest(ticket, now, &self.name, digest, seen);
-        Ok(Some(manifest))
-    }
-
-    pub(crate) fn cached_manifest(
-        &self,
-        digest: &Digest,
-        touch: TouchPolicy,
-    ) -> Option<Arc<StoredManifest>> {
-        let core = &self.core;
-        let seen = core.cache.manifest(core.clock.monotonic(), &self.name, digest)?;
-        let is_good = touch == TouchPolicy::Never || seen.is_young(core.clock.now());
-        is_good.then_some(seen.value)
-    }
-
     /// Stores a manifest, and points tags to it (end-7).
     ///
     /// # Errors
@@ -353,6 +247,7 @@ impl Repository {
         let (size, references) = (plan.record.bytes.len() as u64, &plan.manifest.references);
         let charge = Box::pin(self.check_manifest_quota(&plan.digest, size, references)).await?;
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        let mut made = Vec::new();
         loop {
             attempts.next().await?;
             let window = match plan.restored {
@@ -362,10 +257,12 @@ impl Repository {
             // Boxed: together they would make the future of every push large.
             let reads = Box::pin(self.read_for_push(window, &plan)).await?;
             // A delete got between the reads and this write: what the reads found is void.
-            if let Some(set) = Box::pin(self.write_manifest(window, &plan, reads)).await? {
-                charge.commit(self.core.clock.monotonic());
+            let writing = Box::pin(self.write_manifest(window, &plan, reads, &mut made));
+            if let Some(set) = writing.await? {
+                let nearly_used = charge.commit(&self.core, &self.rules);
                 let subject = plan.manifest.subject.map(|subject| subject.digest);
                 let TagsSet { transitions, refused } = set;
+                let transitions = with_earlier(transitions, &made);
                 let is_set = |tag: &Tag| transitions.iter().any(|set| set.tag == *tag);
                 let tags = further.into_iter().filter(is_set).collect();
                 return Ok(PushedManifest {
@@ -374,6 +271,7 @@ impl Repository {
                     tags,
                     transitions,
                     refused,
+                    nearly_used,
                 });
             }
         }
@@ -428,19 +326,14 @@ impl Repository {
         queued: Option<ChangeId>,
     ) -> Result<PushReads> {
         let core = &self.core;
-        self.write_hints_early(window, plan).await?;
+        let below = (&plan.digest, &*plan.manifest.references);
+        let held = self.hold_for_tags(window, &plan.tags, below).await?;
         let catalog_key = keys::catalog(&self.name);
         let manifest_key = keys::manifest(&self.name, &plan.digest);
         let width = &Semaphore::new(core.reads_in_flight_max());
-        let tags = plan.tags.iter().map(|tag| {
-            let key = keys::tag(&self.name, tag);
-            async move {
-                let read = with_permit(width, core.find_record::<TagRecord>(&key)).await?;
-                Ok::<_, Error>((tag.clone(), read))
-            }
-        });
+        let tags = plan.tags.iter().map(|tag| self.read_and_hint(window, plan, tag, width));
         let ((), catalog, manifest, tags, ()) = try_join5(
-            self.check_references(window, plan, width),
+            self.check_references(window, plan, &held, width),
             with_permit(width, core.touch_record::<PresenceMark>(window, &catalog_key, |_| true))
                 .map(absent_if_damaged),
             with_permit(width, self.look_up(plan, &manifest_key)),
@@ -471,34 +364,37 @@ impl Repository {
         Ok(JudgedTags { allowed, refused })
     }
 
-    /// Whether the push sets a tag that is immutable then.
-    fn is_immutable(&self, plan: &PushPlan) -> bool {
-        plan.tags.iter().any(|tag| self.immutable_rule(tag).is_some())
+    /// Whether the hint of a tag is written before the manifest: that of an immutable tag before anything is
+    /// read, in a store that others share that of any tag with the reads.
+    fn is_hinted_early(&self, tag: &Tag) -> bool {
+        let is_shared = self.core.is_shared() && self.core.rules.keep(Rule::HintWithReads);
+        is_shared || self.immutable_rule(tag).is_some()
     }
 
-    /// Writes the hints of immutable tags before anything is read: a delete of the manifest, or of a
-    /// child that an index references, sees the hint, or misses the version that this push writes after it.
-    async fn write_hints_early(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
-        if !self.core.rules.keep(Rule::ImmutableHint) {
-            return Ok(());
-        }
-        let immutable = plan.tags.iter().filter(|tag| self.immutable_rule(tag).is_some());
-        let children = plan.manifest.references.iter();
-        let children = children.filter(|reference| {
-            reference.kind == ReferenceKind::Child && self.core.rules.keep(Rule::ChildHints)
-        });
-        let needed: Vec<_> =
-            std::iter::once(&plan.digest).chain(children.map(|child| &child.digest)).collect();
-        let hints = immutable.flat_map(|tag| {
-            needed.iter().map(move |digest| keys::tag_hint(&self.name, digest, tag))
-        });
-        let writes = hints.map(|hint| async move {
-            self.core.ensure_record(window, &hint, &PresenceMark {}).await
-        });
-        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
-        let writes: Vec<_> = writes.collect();
-        let writes = stream::iter(writes).buffered(self.core.reads_in_flight_max());
-        writes.try_collect().await
+    /// Reads a tag that is to be set. A delete that reads the manifest that this push writes sees the hint.
+    async fn read_and_hint(
+        &self,
+        window: WriteWindow,
+        plan: &PushPlan,
+        tag: &Tag,
+        width: &Semaphore,
+    ) -> Result<(Tag, TagVersion)> {
+        let core = &self.core;
+        let (key, hint) =
+            (keys::tag(&self.name, tag), keys::tag_hint(&self.name, &plan.digest, tag));
+        let writes = self.is_hinted_early(tag) && self.immutable_rule(tag).is_none();
+        let hinting = async {
+            match writes {
+                true => {
+                    let write = core.overwrite_record(window, &hint, &PresenceMark {});
+                    with_permit(width, write).await
+                }
+                false => Ok(()),
+            }
+        };
+        let reading = with_permit(width, core.find_record::<TagRecord>(&key));
+        let (seen, ()) = try_join(reading, hinting).await?;
+        Ok((tag.clone(), seen))
     }
 
     /// The version of a manifest that is there, and its type as far as that can be read: a push
@@ -523,21 +419,19 @@ impl Repository {
         })
     }
 
-    /// W1 for all that a manifest refers to; what an immutable tag needs is touched whatever its age.
+    /// W1 for all that a manifest refers to; `held` are manifests for which it is done.
     async fn check_references(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
+        held: &HashSet<Digest>,
         width: &Semaphore,
     ) -> Result<()> {
         let policy = self.core.options.references;
-        let rules = self.core.rules;
-        let touch_age = match self.is_immutable(plan) && rules.keep(Rule::TouchYoungChild) {
-            true => Duration::ZERO,
-            false => TOUCH_AGE,
-        };
-        let checks = plan.manifest.references.iter().map(|reference| async move {
-            let touched = self.touch_reference(window, reference, touch_age);
+        let references = plan.manifest.references.iter();
+        let left = references.filter(|reference| !held.contains(&reference.digest));
+        let checks = left.map(|reference| async move {
+            let touched = self.touch_reference(window, reference, TOUCH_AGE);
             let is_there = with_permit(width, touched).await?;
             let is_missing = !is_there && is_required(policy, reference);
             Ok::<_, Error>(is_missing.then(|| reference.digest.clone()))
@@ -577,12 +471,13 @@ impl Repository {
     }
 
     /// W2: the manifest with its hints and the archive of the changes that this one replaces, then what
-    /// makes it found. `None`: start over.
+    /// makes it found. `None`: start over; `made` has what became of tags until then.
     async fn write_manifest(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
         reads: PushReads,
+        made: &mut Vec<TagTransition>,
     ) -> Result<Option<TagsSet>> {
         let core = &self.core;
         let key = keys::manifest(&self.name, &plan.digest);
@@ -593,7 +488,7 @@ impl Repository {
             // A tag that points here already has its hint, as long as both are there.
             match seen {
                 seen if is_there && points_to(seen, &plan.digest) => Ok(()),
-                _ if self.immutable_rule(tag).is_some() => Ok(()),
+                _ if self.is_hinted_early(tag) => Ok(()),
                 _ => {
                     let key = keys::tag_hint(&self.name, &plan.digest, tag);
                     core.ensure_record(window, &key, &PresenceMark {}).await
@@ -624,10 +519,17 @@ impl Repository {
                 }
             }
         });
+        // A tag that points here keeps its hint, and a hint that was written before everything was read is early enough.
+        let is_hinted = |(tag, seen): &(Tag, TagVersion)| {
+            points_to(seen, &plan.digest) || self.immutable_rule(tag).is_some()
+        };
+        let serves_at_once = !core.is_shared()
+            || reads.tags.iter().all(is_hinted)
+            || !core.rules.keep(Rule::ServeAfterHint);
         let seen = (reads.manifest.as_ref(), reads.queued);
-        let manifest = self.store_manifest(window, plan, &key, seen);
-        let (_, archived, (), written) =
-            try_join4(try_join_all(hints), try_join_all(archives), listing, manifest).await?;
+        let manifest = self.store_manifest(window, plan, seen, serves_at_once);
+        let (written, _, archived, ()) =
+            try_join4(manifest, try_join_all(hints), try_join_all(archives), listing).await?;
         if !written {
             return Ok(None);
         }
@@ -635,31 +537,37 @@ impl Repository {
         let known = known.map(|((tag, seen), (is_archived, queued))| {
             (tag, KnownTag { seen, is_archived, queued, window })
         });
-        let setting = self.set_tags(window, plan, target, known.collect());
-        let (mut set, ()) = try_join(setting, self.write_referrer(window, plan)).await?;
-        set.refused.extend(reads.refused);
-        Ok(Some(set))
+        let setting = self.set_tags(window, plan, known.collect(), made);
+        let (set, ()) = try_join(setting, self.write_referrer(window, plan)).await?;
+        Ok(set.map(|mut set| {
+            set.refused.extend(reads.refused);
+            set
+        }))
     }
 
     /// Writes the manifest over the version that was seen. A version that another push has written
     /// since serves this push, too: what it refers to was touched by the other push, and it is as
-    /// young as ours would be. `false`: it is gone, or something else by now; start over.
+    /// young as ours would be. `serves_at_once`: every hint was written before that version was seen. Otherwise a delete may
+    /// have read the other push's version and missed a hint, so only one serves that comes after it.
+    /// `false`: it is gone, or something else by now; start over.
     ///
     /// In this process one writes at a time, and those who waited for that look first.
     async fn store_manifest(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
-        key: &Key,
         (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
+        serves_at_once: bool,
     ) -> Result<bool> {
-        let core = &self.core;
+        let (core, key) = (&self.core, &keys::manifest(&self.name, &plan.digest));
         if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
             return Ok(true);
         }
         let writing = core.manifest_locks.write_lock(key);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
+        let (mut seen_since, mut may_serve) = (None, serves_at_once);
         while attempts.try_next().await {
+            let seen = seen_since.as_ref().or(seen);
             if let Ok(_alone) = writing.try_lock() {
                 if self.swap_manifest(window, plan, key, (seen, queued)).await? {
                     return Ok(true);
@@ -669,7 +577,9 @@ impl Repository {
             }
             match self.look_up(plan, key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
-                Some(now) => return Ok(plan.is_served_by(&now) && !plan.is_conditional()),
+                Some(now) if !plan.is_served_by(&now) || plan.is_conditional() => return Ok(false),
+                Some(_) if may_serve => return Ok(true),
+                Some(now) => (seen_since, may_serve) = (Some(now), true),
                 None if seen.is_some() => return Ok(false),
                 None => {}
             }
@@ -714,17 +624,24 @@ impl Repository {
         plan.record.encode_as(&header, seen.map(|seen| &*seen.line))
     }
 
+    /// Sets the tags of a push. `None`: the manifest is gone, start over; what became of tags is in `made`.
     async fn set_tags(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
-        target: &TaggedManifest,
         seen: Vec<(Tag, KnownTag)>,
-    ) -> Result<TagsSet> {
+        made: &mut Vec<TagTransition>,
+    ) -> Result<Option<TagsSet>> {
+        let target = &plan.target();
+        let again = PushedAgain { repository: self, plan, window };
+        let renewal: Option<&dyn ManifestRenewal> = match self.core.is_shared() {
+            true => Some(&again),
+            false => None,
+        };
         let sets = seen.into_iter().map(|(tag, seen)| async move {
             let is_of_path = plan.is_of_path(&tag);
             let condition = plan.condition.as_ref().filter(|_| is_of_path);
-            let change = TagChange::Set(window, target);
+            let change = TagChange::Set(TagPush { window, target, renewal });
             match self.change_tag(&tag, condition, Some(seen), change).await {
                 // It was set elsewhere since it was read.
                 Err(Error::Immutable(refusal)) if !is_of_path => Ok(Err(refusal)),
@@ -733,14 +650,19 @@ impl Repository {
         });
         // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
         let sets: Vec<_> = sets.collect();
-        let mut set = TagsSet::default();
+        let (mut set, mut is_gone) = (TagsSet::default(), false);
         for changed in try_join_all(sets).await? {
             match changed {
-                Ok(transition) => set.transitions.extend(transition),
+                Ok(Some(transition)) => set.transitions.push(transition),
+                Ok(None) => is_gone = true,
                 Err(refusal) => set.refused.push(*refusal),
             }
         }
-        Ok(set)
+        if is_gone {
+            made.append(&mut set.transitions);
+            return Ok(None);
+        }
+        Ok(Some(set))
     }
 
     async fn write_referrer(&self, window: WriteWindow, plan: &PushPlan) -> Result<()> {
@@ -753,6 +675,41 @@ impl Repository {
 
     pub(crate) fn unknown(&self, reference: &Reference) -> Error {
         Error::ManifestUnknown { name: self.name.clone(), reference: reference.clone() }
+    }
+}
+
+/// What became of tags, of which some may have been set before the push started over.
+fn with_earlier(transitions: Vec<TagTransition>, made: &[TagTransition]) -> Vec<TagTransition> {
+    let earlier = |set: &TagTransition| made.iter().find(|made| made.change == set.change);
+    transitions.into_iter().map(|set| earlier(&set).cloned().unwrap_or(set)).collect()
+}
+
+/// A push that writes its manifest again.
+struct PushedAgain<'a> {
+    repository: &'a Repository,
+    plan: &'a PushPlan,
+    window: WriteWindow,
+}
+
+impl fmt::Debug for PushedAgain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushedAgain").field("digest", &self.plan.digest).finish_non_exhaustive()
+    }
+}
+
+impl ManifestRenewal for PushedAgain<'_> {
+    fn renew(&self) -> BoxFuture<'_, Result<bool>> {
+        let Self { repository, plan, window } = *self;
+        Box::pin(async move {
+            let key = keys::manifest(&repository.name, &plan.digest);
+            match repository.look_up(plan, &key).await? {
+                Some(seen) if plan.is_served_by(&seen) => {
+                    repository.store_manifest(window, plan, (Some(&seen), None), true).await
+                }
+                // Damaged, or another type: that is for a push from the beginning.
+                Some(_) | None => Ok(false),
+            }
+        })
     }
 }
 
@@ -789,99 +746,4 @@ fn content_digest(reference: &Reference, bytes: &Bytes) -> Result<Digest> {
         }
         _ => Ok(actual),
     }
-}
-
-/// A version of a manifest whose bytes are those of its digest.
-struct VersionedManifest {
-    manifest: StoredManifest,
-    record: VersionedRecord<ManifestRecord>,
-}
-
-impl Core {
-    /// Reads a manifest; `None` if it is absent.
-    async fn read_manifest(&self, key: &Key, digest: &Digest) -> Result<Option<VersionedManifest>> {
-        let Some(record) = self.read::<ManifestRecord>(key).await? else { return Ok(None) };
-        let manifest = self.verified(key.clone(), digest, record.value.clone()).await?;
-        Ok(Some(VersionedManifest { manifest, record }))
-    }
-
-    /// A manifest that was found, as damaged if its bytes are not those of its digest.
-    pub(crate) async fn damaged_if_wrong(
-        &self,
-        key: &Key,
-        digest: &Digest,
-        found: FoundRecord<ManifestRecord>,
-    ) -> Result<FoundRecord<ManifestRecord>> {
-        let FoundRecord::Valid(record) = found else { return Ok(found) };
-        match self.verified(key.clone(), digest, record.value.clone()).await {
-            Ok(_) => Ok(FoundRecord::Valid(record)),
-            Err(Error::Damaged { reason, .. }) => {
-                Ok(FoundRecord::Damaged(DamagedRecord::new(record.etag, record.bytes, reason)))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// W1 for a manifest of this age, unless its bytes are wrong: a new version of those would be trusted.
-    async fn touch_manifest(
-        &self,
-        window: WriteWindow,
-        key: &Key,
-        digest: &Digest,
-        touch_age: Duration,
-    ) -> Result<Option<VersionedManifest>> {
-        let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
-        loop {
-            attempts.next().await?;
-            let Some(read) = self.read_manifest(key, digest).await? else { return Ok(None) };
-            let VersionedManifest { manifest, record } = read;
-            if let Some(record) = self.touch_version_of(window, key, record, touch_age).await? {
-                return Ok(Some(VersionedManifest { manifest, record }));
-            }
-        }
-    }
-
-    /// W1 for a manifest that an index refers to, which is mostly young: it is read only to be touched.
-    /// `false` if it is absent, or damaged.
-    async fn touch_child(
-        &self,
-        window: WriteWindow,
-        key: &Key,
-        digest: &Digest,
-        touch_age: Duration,
-    ) -> Result<bool> {
-        let Some(stat) = self.stat(key).await? else { return Ok(false) };
-        let age = stat.date.duration_since(stat.last_modified).unwrap_or_default();
-        if age < touch_age || !self.rules.keep(Rule::Touch) {
-            return Ok(true);
-        }
-        let _room = self.reserve_touch_memory(stat.size_bytes).await?;
-        let touched = self.touch_manifest(window, key, digest, touch_age).await;
-        Ok(absent_if_damaged(touched)?.is_some())
-    }
-
-    /// A manifest that was read, if its bytes are those of its digest.
-    pub(crate) async fn verified(
-        &self,
-        key: Key,
-        digest: &Digest,
-        record: ManifestRecord,
-    ) -> Result<StoredManifest> {
-        let (digest, length) = (digest.clone(), record.bytes.len());
-        self.compute.run(length, move || verified(&key, &digest, record)).await?
-    }
-}
-
-pub(crate) fn verified(
-    key: &Key,
-    digest: &Digest,
-    record: ManifestRecord,
-) -> Result<StoredManifest> {
-    let actual = Digest::of(digest.algorithm(), &record.bytes);
-    if actual != *digest {
-        let reason = format!("its bytes have digest {actual}");
-        return Err(Error::Damaged { key: key.to_string(), reason });
-    }
-    let ManifestRecord { header, bytes } = record;
-    Ok(StoredManifest { digest: actual, media_type: header.media_type, bytes })
 }

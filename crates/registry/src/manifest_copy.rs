@@ -252,11 +252,11 @@ impl Repository {
         with_tags: bool,
     ) -> Result<RestoredManifest> {
         let all: MaySetTag<'_> = &|_| true;
-        self.manifest_restore_if(digest, with_tags.then_some(all)).await
+        self.manifest_restore_if(digest, with_tags.then_some(all), &mut Vec::new()).await
     }
 
     /// The same for a client that may not set every tag: if `tags` refuses one that the manifest had,
-    /// nothing is restored.
+    /// nothing is restored. Adds the tags that were set to `restored`, also if the restore fails after that.
     ///
     /// # Errors
     ///
@@ -265,6 +265,7 @@ impl Repository {
         &self,
         digest: &Digest,
         tags: Option<MaySetTag<'_>>,
+        restored: &mut Vec<TagTransition>,
     ) -> Result<RestoredManifest> {
         let reference = Reference::Digest(digest.clone());
         // Later a purge may have been forgotten that was not seen.
@@ -275,7 +276,7 @@ impl Repository {
             return Err(Error::TagProtected { name: self.name.clone(), tag: tag.clone() });
         }
         let with_tags = tags.is_some();
-        let restored = RestoredCopy { change: copy.change, window };
+        let from = RestoredCopy { change: copy.change, window };
         let key = keys::manifest_copy(&self.name, digest, copy.change);
         let stored = self.core.verified(key, digest, copy.manifest).await?;
         let push = ManifestPush {
@@ -286,13 +287,15 @@ impl Repository {
             condition: None,
         };
         let tags = copy.tags.into_iter().filter(|_| with_tags).collect();
-        let pushed = self.push_restored(push, restored, tags).await;
+        let pushed = self.push_restored(push, from, tags, restored).await;
         // Also if it failed: it may have written the manifest. If this request ends before it looks, the
         // header says what GC removes.
         if self.core.rules.keep(Rule::LookForPurge)
             && self.core.exists(&keys::purge_mark(&self.name, digest)).await?
         {
             self.delete_restored(digest).await?;
+            // With the tags that led to it.
+            restored.clear();
             return Err(self.unknown(&reference));
         }
         pushed
@@ -303,19 +306,19 @@ impl Repository {
         push: ManifestPush,
         copy: RestoredCopy,
         tags: Vec<Tag>,
+        restored: &mut Vec<TagTransition>,
     ) -> Result<RestoredManifest> {
         let digest = self.put_restored(push.clone(), copy).await?.digest;
-        let mut restored =
-            RestoredManifest { digest, transitions: Vec::new(), tags_kept: Vec::new() };
+        let mut tags_kept = Vec::new();
         for tag in tags {
             let absent = Some(ReferencePrecondition::Absent);
             match self.put_tag(push.clone(), &tag, absent, Some(copy)).await {
-                Ok(set) => restored.transitions.push(set),
-                Err(Error::PreconditionFailed { .. }) => restored.tags_kept.push(tag),
+                Ok(set) => restored.push(set),
+                Err(Error::PreconditionFailed { .. }) => tags_kept.push(tag),
                 Err(error) => return Err(error),
             }
         }
-        Ok(restored)
+        Ok(RestoredManifest { digest, transitions: restored.clone(), tags_kept })
     }
 
     /// Sets a tag to a manifest of the repository, as a push of that manifest does.

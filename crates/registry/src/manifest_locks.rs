@@ -1,8 +1,9 @@
 //! [`ManifestLocks`]: how pushes and deletes of one manifest take turns in this process.
 //!
-//! None of it is needed for safety, which is compare-and-swap: between processes a tag may be left
-//! without its manifest by a push and a delete at the same time, until a GC run removes it. In one
-//! process it is not, and a crowd that pushes one manifest writes it once or twice.
+//! In a store that others share none of it is needed for safety: hints and compare-and-swap keep a delete from removing
+//! a manifest to which a push is about to set a tag (docs/garbage-collection.md). The turns spare both most
+//! of their retries, and a crowd that pushes one manifest writes it two or three times. In a store that
+//! is this process's alone, hints are written beside the manifest, and the turns are what keeps them apart.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

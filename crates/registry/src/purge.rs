@@ -7,8 +7,9 @@ use jreg_oci::{Digest, Manifest, Reference, RepositoryName, Tag};
 use serde::{Deserialize, Serialize};
 
 use crate::attempts::SwapAttempts;
+use crate::damaged::FoundRecord;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
+use crate::manifest_read::verified;
 use crate::record::{JsonRecord, Link, Location, ManifestRecord, StoredRecord};
 use crate::window::WriteWindow;
 use crate::{ChangeId, Error, PurgeObstacle, Repository, Result, TagTransition};
@@ -30,6 +31,9 @@ pub struct PurgeReport {
     pub manifest_removed: bool,
     /// The tags that pointed to it and were deleted.
     pub tags_removed: Vec<Tag>,
+    /// The changes that deleted them.
+    #[serde(skip)]
+    pub changes: BTreeMap<Tag, ChangeId>,
     /// Copies of earlier deletes that were removed.
     pub copies_removed: u64,
     /// Blobs that are not in the repository any more. Their bytes go with a GC run, if no
@@ -123,16 +127,24 @@ impl Repository {
         loop {
             attempts.next().await?;
             let window = core.open_window();
-            self.mark_purged(window, digest).await?;
+            let mark = self.mark_purged(window, digest).await?;
             let copies = core.list_all(keys::copies(&self.name, digest)).await?;
             let is_copy =
                 |key: &_| matches!(ParsedKey::parse(key), Some(ParsedKey::ManifestCopy(..)));
             let copies: Vec<_> = copies.into_iter().filter(is_copy).collect();
             core.store.delete_many(&copies).await?;
             report.copies_removed += copies.len() as u64;
-            if let Some(tags) = self.delete_purged(digest).await? {
+            let deleted = self.delete_purged(digest).await;
+            if let Err(Error::Immutable(_)) = deleted {
+                // The tag was set since the check: nothing is purged.
+                self.remove_mark(digest, mark).await;
+            }
+            if let Some(tags) = deleted? {
                 report.manifest_removed = true;
-                report.tags_removed.extend(tags.into_iter().map(|removed| removed.tag));
+                for TagTransition { tag, change, .. } in tags {
+                    report.changes.insert(tag.clone(), change);
+                    report.tags_removed.push(tag);
+                }
             }
             if core.check_window(window).is_ok() {
                 return Ok(());
@@ -166,13 +178,54 @@ impl Repository {
         Ok(())
     }
 
-    async fn mark_purged(&self, window: WriteWindow, digest: &Digest) -> Result<()> {
+    /// Marks a manifest as purged. Returns the change that the mark has.
+    async fn mark_purged(&self, window: WriteWindow, digest: &Digest) -> Result<ChangeId> {
         let core = &self.core;
         core.require_history().await?;
-        let change = ChangeId::after(None, core.clock.now());
-        let mark = PurgeMark { change, actor: self.origin.actor().map(str::to_owned) };
         let key = keys::purge_mark(&self.name, digest);
-        core.write_new_version(window, &key, &mark).await
+        let mark = self.new_mark();
+        core.write_new_version(window, &key, &mark).await?;
+        Ok(mark.change)
+    }
+
+    /// Removes the mark of this purge, unless another one has marked the manifest since. If that fails, or the
+    /// store cannot remove a version, GC removes it.
+    async fn remove_mark(&self, digest: &Digest, change: ChangeId) {
+        let key = keys::purge_mark(&self.name, digest);
+        let removed = match self.core.read::<PurgeMark>(&key).await {
+            Ok(Some(read)) if read.value.change == change => {
+                self.core.remove(&key, &read.etag).await.map(drop)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            let error = jreg_storage::error_chain(&error);
+            tracing::warn!(%key, error, "cannot remove the mark of a purge that was refused");
+        }
+    }
+
+    fn new_mark(&self) -> PurgeMark {
+        let change = ChangeId::after(None, self.core.clock.now());
+        PurgeMark { change, actor: self.origin.actor().map(str::to_owned) }
+    }
+
+    /// Writes the mark of a purge again, so that it stays for another grace: a delete may have read what is
+    /// about to be removed beside it, and write a copy of that. `false`: another has written it.
+    pub(crate) async fn touch_purge_mark(
+        &self,
+        window: WriteWindow,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let (core, key) = (&self.core, keys::purge_mark(&self.name, digest));
+        let found = core.find_record::<PurgeMark>(&key).await?;
+        let bytes = match &found {
+            FoundRecord::Valid(mark) => mark.renewed(),
+            // It is its key that counts.
+            FoundRecord::Damaged(_) => self.new_mark().encode(),
+            FoundRecord::Absent => return Ok(true),
+        };
+        Ok(core.swap_within(window, &key, found.etag(), bytes).await?.is_some())
     }
 
     /// Deletes a manifest without a copy, with its tags. `None`: it was not there.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use jreg_lifecycle::{QuotaPool, QuotaUsage, QuotaVerdict};
+use jreg_lifecycle::{LifecycleRules, QuotaPool, QuotaUsage, QuotaVerdict};
 use jreg_oci::{Digest, ManifestReference, ReferenceKind};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::core::Core;
 use crate::fingerprint::{self, Fingerprint};
 use crate::quota_ledger::{PoolCount, PoolLedger, PoolState};
+use crate::quota_warning::pool_fingerprint;
 use crate::{
     BodyError, Error, LIST_KEYS_MAX, PageRequest, Registry, Repository, Result, UploadChunk,
 };
@@ -36,7 +37,8 @@ const REFUSED_BYTES_MAX: u64 = 64 << 30;
 /// Contents that a push adds, to the pools of its repository.
 #[derive(Debug, Default)]
 pub(crate) struct QuotaCharge {
-    pools: Vec<Arc<PoolLedger>>,
+    /// With the numbers of their quotas.
+    pools: Vec<(usize, Arc<PoolLedger>)>,
     contents: Vec<(Fingerprint, u64)>,
 }
 
@@ -73,7 +75,7 @@ impl Repository {
         for (number, pool) in self.rules.quotas().pools(&self.name) {
             let ledger = self.core.quotas.pool(pool_fingerprint(pool));
             self.judge(number, pool, &ledger, &adding).await?;
-            charge.pools.push(ledger);
+            charge.pools.push((number, ledger));
         }
         Ok(charge)
     }
@@ -131,12 +133,13 @@ impl Repository {
                 false => QuotaVerdict::Within,
             }
         };
-        let count = self.core.count_pool(pool, ledger, COUNT_AGE_MAX);
+        let count = self.core.count_pool((number, pool), ledger, COUNT_AGE_MAX);
         if !ledger.state().is_counted() {
             wait_for(count, ledger).await?;
         }
         if let QuotaVerdict::Exceeded(_) = verdict() {
-            wait_for(self.core.count_pool(pool, ledger, COUNT_AGE_REFUSE_MAX), ledger).await?;
+            let count = self.core.count_pool((number, pool), ledger, COUNT_AGE_REFUSE_MAX);
+            wait_for(count, ledger).await?;
         }
         match verdict() {
             QuotaVerdict::Exceeded(usage) => Err(Error::Quota(Box::new(usage))),
@@ -146,14 +149,16 @@ impl Repository {
 }
 
 impl QuotaCharge {
-    /// The push has succeeded.
-    pub(crate) fn commit(self, now: Duration) {
-        for pool in &self.pools {
+    /// The push has succeeded. Returns the use of pools that are nearly used.
+    pub(crate) fn commit(self, core: &Core, rules: &Arc<LifecycleRules>) -> Vec<QuotaUsage> {
+        let now = core.clock.monotonic();
+        for (_, pool) in &self.pools {
             let mut state = pool.state();
             for (content, size) in &self.contents {
                 state.add(now, *content, *size);
             }
         }
+        core.warn_of_quotas(rules, &self.pools)
     }
 }
 
@@ -207,15 +212,11 @@ async fn wait_for(count: Option<JoinHandle<Result<()>>>, ledger: &PoolLedger) ->
     }
 }
 
-fn pool_fingerprint(pool: &QuotaPool) -> Fingerprint {
-    fingerprint::text(&format!("{:?}", pool.repositories))
-}
-
 impl Core {
     /// Counts a pool, unless that was done so short a time ago.
     fn count_pool(
         &self,
-        pool: &QuotaPool,
+        (number, pool): (usize, &QuotaPool),
         ledger: &Arc<PoolLedger>,
         age_max: Duration,
     ) -> Option<JoinHandle<Result<()>>> {
@@ -232,6 +233,7 @@ impl Core {
             let count = Box::pin(core.pool_count(&pool)).await?;
             let took = core.clock.monotonic().saturating_sub(began);
             counted.replace(began, took, count);
+            core.note_crossing(number, &pool, &counted).await;
             Ok(())
         }))
     }

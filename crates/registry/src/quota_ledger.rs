@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jreg_lifecycle::QuotaPool;
+
 use crate::fingerprint::Fingerprint;
 
 /// Maximum number of pools that are remembered: more than a rules file can have.
@@ -22,6 +24,8 @@ pub(crate) struct PoolLedger {
     state: Mutex<PoolState>,
     /// Held by what counts.
     pub(crate) counting: tokio::sync::Mutex<()>,
+    /// Whether the use was beyond the threshold of warnings when that was last looked at.
+    is_warned: Mutex<Option<bool>>,
 }
 
 /// What a pool holds.
@@ -63,6 +67,36 @@ impl PoolLedger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The bytes of content, if they were counted.
+    pub(crate) fn used(&self) -> Option<u64> {
+        let state = self.state();
+        state.is_counted().then_some(state.content_bytes)
+    }
+
+    fn is_warned(&self) -> MutexGuard<'_, Option<bool>> {
+        self.is_warned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the use has crossed the threshold of warnings since that was last looked at.
+    pub(crate) fn would_cross(&self, pool: &QuotaPool) -> bool {
+        let was_above = *self.is_warned();
+        self.used().is_some_and(|used| crossing(pool, used, was_above).is_some())
+    }
+
+    /// The same, looking at it. In which direction, and by which use.
+    pub(crate) fn cross(&self, pool: &QuotaPool) -> Option<(bool, u64)> {
+        let used = self.used()?;
+        let mut was_above = self.is_warned();
+        let is_above = crossing(pool, used, *was_above)?;
+        *was_above = Some(is_above);
+        Some((is_above, used))
+    }
+
+    /// What was done of a crossing has failed.
+    pub(crate) fn forget_crossing(&self) {
+        *self.is_warned() = None;
+    }
+
     /// Takes over a count that began then, and what was added meanwhile.
     pub(crate) fn replace(&self, began: Duration, took: Duration, count: PoolCount) {
         let mut state = self.state();
@@ -81,6 +115,15 @@ impl PoolLedger {
             state.add(at, content, size);
         }
     }
+}
+
+/// Whether a use is beyond the threshold from now on; `None`: nothing has changed.
+fn crossing(pool: &QuotaPool, used: u64, was_above: Option<bool>) -> Option<bool> {
+    let is_above = match was_above {
+        Some(true) => used >= pool.calm_bytes(),
+        Some(false) | None => used >= pool.warn_bytes(),
+    };
+    (was_above != Some(is_above)).then_some(is_above)
 }
 
 impl PoolState {

@@ -283,6 +283,26 @@ impl Core {
         if self.required.has_history() {
             return Ok(());
         }
+        let require = |marker: &mut FormatMarker| {
+            let is_new = !marker.requires(StoreFeature::HISTORY);
+            if is_new {
+                marker.require(StoreFeature::HISTORY);
+            }
+            is_new
+        };
+        self.change_marker(require).await
+    }
+
+    /// Makes sure that the store's mark says that pulls are tracked, before that begins.
+    pub(crate) async fn mark_pulls(&self) -> Result<()> {
+        match self.required.has_pulls() {
+            true => Ok(()),
+            false => self.change_marker(FormatMarker::note_pulls).await,
+        }
+    }
+
+    /// Changes the store's mark, unless `change` says that it is as it should be.
+    async fn change_marker(&self, change: impl Fn(&mut FormatMarker) -> bool) -> Result<()> {
         let key = keys::format();
         let mut attempts =
             SwapAttempts::new("the store's format is being changed by too many others");
@@ -293,13 +313,12 @@ impl Core {
                 let reason = "it has no format version".to_owned();
                 return Err(Error::Damaged { key: key.to_string(), reason });
             };
-            if !marker.requires(StoreFeature::HISTORY) {
-                marker.require(StoreFeature::HISTORY);
-                if self.swap(&key, Some(&record.etag), marker.encode()).await?.is_none() {
-                    continue;
-                }
+            if change(&mut marker)
+                && self.swap(&key, Some(&record.etag), marker.encode()).await?.is_none()
+            {
+                continue;
             }
-            self.required.note_history();
+            self.required.note(&marker);
             return Ok(());
         }
     }
@@ -315,11 +334,15 @@ impl Core {
             Err(error) if error.is_not_found() => return damaged("it is absent"),
             Err(error) => return Err(error.into()),
         };
-        match FormatMarker::decode(&record.bytes).map(|marker| marker.unknown()) {
-            Some(unknown) if unknown.is_empty() => Ok(()),
-            Some(names) => Err(Error::FeaturesUnknown { names }),
-            None => damaged("it has no format version"),
+        let Some(marker) = FormatMarker::decode(&record.bytes) else {
+            return damaged("it has no format version");
+        };
+        let names = marker.unknown();
+        if !names.is_empty() {
+            return Err(Error::FeaturesUnknown { names });
         }
+        self.required.note(&marker);
+        Ok(())
     }
 }
 

@@ -26,6 +26,7 @@ pub use report::{
 use self::state::JudgedRepository;
 use crate::core::Core;
 use crate::pace::paced;
+use crate::pulls::{PULLS_SLACK, PullTimes};
 use crate::tag::{KnownTag, TagChange};
 use crate::{ChangeId, ChangeOrigin, Error, Registry, Repository, Result, keys};
 
@@ -99,6 +100,7 @@ impl Registry {
         watch: &dyn RetentionObserver,
     ) -> Result<RetentionReport, RetentionError> {
         let mut pass = RetentionPass::begin(self.core(), options, watch).await?;
+        pass.show_pulls().await?;
         pass.report.is_preview = true;
         pass.plan = plans.then(|| RetentionPlan::new(pass.run.at, pass.rules.hash().clone()));
         pass.work().await
@@ -133,7 +135,7 @@ impl Registry {
         plan.check(pass.rules.hash())?;
         for removals in plan.removals.chunk_by(|one, next| one.repository == next.repository) {
             pass.report.repositories += 1;
-            pass.remove_planned(removals).await;
+            pass.remove_planned(removals, plan.at).await?;
         }
         Ok(pass.report)
     }
@@ -149,7 +151,8 @@ impl Registry {
         tag: &Tag,
         options: &RetentionOptions,
     ) -> Result<Option<RetentionVerdict>, RetentionError> {
-        let pass = RetentionPass::begin(self.core(), options, &crate::NoObserver).await?;
+        let mut pass = RetentionPass::begin(self.core(), options, &crate::NoObserver).await?;
+        pass.show_pulls().await?;
         let judged = pass.judge(name).await?;
         let verdicts = (0..).zip(&judged.judgement.verdicts);
         let found = verdicts.into_iter().find(|(_, verdict)| verdict.tag == *tag);
@@ -178,6 +181,10 @@ struct RetentionPass<'a> {
     watch: &'a dyn RetentionObserver,
     report: RetentionReport,
     plan: Option<RetentionPlan>,
+    /// When tags were pulled, if that is tracked and matters.
+    pulls: Option<PullTimes>,
+    /// Whether it matters in every repository.
+    shows_pulls: bool,
 }
 
 impl<'a> RetentionPass<'a> {
@@ -191,10 +198,25 @@ impl<'a> RetentionPass<'a> {
         let first = ListRequest { limit: 1, ..ListRequest::below(keys::CATALOG) };
         let at = core.store.list(&first).await?.date;
         let (delay, force) = (options.delay, options.force);
-        let run = RetentionRun { at, delay, pulls_since: None, force };
+        let pulls_slack = PULLS_SLACK;
+        let run = RetentionRun { at, delay, pulls_since: None, pulls_slack, force };
         let rules = core.lifecycle.get();
         let report = RetentionReport::new(at, rules.hash().clone());
-        Ok(Self { core, rules, options, run, watch, report, plan: None })
+        let pulls = match rules.need_pull_times() && core.required.has_pulls() {
+            true => Some(PullTimes::open(&core).await?),
+            false => None,
+        };
+        let shows_pulls = false;
+        Ok(Self { core, rules, options, run, watch, report, plan: None, pulls, shows_pulls })
+    }
+
+    /// Reads last pulls also where no rule asks for them, to show them.
+    async fn show_pulls(&mut self) -> Result<(), RetentionError> {
+        self.shows_pulls = true;
+        if self.pulls.is_none() && self.core.required.has_pulls() {
+            self.pulls = Some(PullTimes::open(&self.core).await?);
+        }
+        Ok(())
     }
 
     async fn work(mut self) -> Result<RetentionReport, RetentionError> {
@@ -280,17 +302,47 @@ impl<'a> RetentionPass<'a> {
         }
     }
 
-    async fn remove_planned(&mut self, removals: &[PlannedRemoval]) {
-        let versions = removals.iter().map(|planned| {
+    /// Removes planned tags of one repository, but for those that were pulled since the plan was made.
+    async fn remove_planned(
+        &mut self,
+        removals: &[PlannedRemoval],
+        planned_at: u64,
+    ) -> Result<(), RetentionError> {
+        let (pulled, left): (Vec<_>, Vec<_>) = {
+            let is_pulled = self.pulled_since(removals, planned_at).await?;
+            let planned = removals.iter().zip(is_pulled);
+            planned.partition(|(_, is_pulled)| *is_pulled)
+        };
+        let versions = left.iter().map(|(planned, _)| {
             let version = PushedVersion { change: planned.change, pushed: planned.pushed };
             (&planned.repository, &planned.tag, version)
         });
         let outcomes = self.remove_each(versions.collect()).await;
-        for (planned, outcome) in removals.iter().zip(outcomes) {
+        let pulled = pulled.into_iter().map(|(planned, _)| (planned, RemovalOutcome::Changed));
+        let left = left.into_iter().map(|(planned, _)| planned);
+        for (planned, outcome) in left.zip(outcomes).chain(pulled) {
             self.report.tags += 1;
             self.report.count_removal(outcome);
             self.watch.verdict(&planned.verdict(outcome));
         }
+        Ok(())
+    }
+
+    /// Whether each of the planned tags of one repository was pulled since this time.
+    async fn pulled_since(
+        &self,
+        removals: &[PlannedRemoval],
+        planned_at: u64,
+    ) -> Result<Vec<bool>, RetentionError> {
+        let (Some(pulls), Some(first)) = (&self.pulls, removals.first()) else {
+            return Ok(vec![false; removals.len()]);
+        };
+        let tags: Vec<_> = removals.iter().map(|planned| (&planned.tag, &planned.digest)).collect();
+        let last = pulls.of(&first.repository, &tags).await?;
+        let is_later = |pulled: Option<SystemTime>| {
+            pulled.is_some_and(|pulled| seconds(pulled) + MINUTE_S > planned_at)
+        };
+        Ok(last.times.into_iter().map(is_later).collect())
     }
 
     /// Removes several at a time; in their order.
@@ -361,6 +413,9 @@ impl<'a> RetentionPass<'a> {
         shown
     }
 }
+
+/// The time of a pull is known to the minute.
+const MINUTE_S: u64 = 60;
 
 /// Seconds of the Unix epoch as a time.
 fn time(seconds: u64) -> SystemTime {

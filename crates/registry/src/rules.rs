@@ -82,6 +82,15 @@ pub enum Rule {
     HistoryKeeps,
     /// A restore looks for the mark of a purge after it has written.
     LookForPurge,
+    /// The hint of a tag is written with the reads of a push, before its manifest.
+    HintWithReads,
+    /// A version of the manifest that another push has written serves this one only if it is later than one that was
+    /// read after the hint was written.
+    ServeAfterHint,
+    /// A push whose swap of a tag was lost writes the manifest again after it has read the tag.
+    RenewAfterLostTag,
+    /// A delete of a manifest swaps the tags of young hints that do not point to it.
+    FenceTags,
     /// An immutable tag is judged again on the version that a swap replaces.
     ImmutableAtSwap,
     /// A swap that was lost is looked for before another is tried.
@@ -92,6 +101,8 @@ pub enum Rule {
     ImmutableHint,
     /// So are hints at the children of an index.
     ChildHints,
+    /// And at the manifests below them.
+    NestedHints,
     /// The children of an index of an immutable tag are touched whatever their age.
     TouchYoungChild,
     /// A restore that finds a mark, and GC, remove only what a restore has created.

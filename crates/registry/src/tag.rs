@@ -1,6 +1,9 @@
 //! Tags: listing them, and the one way in which they change.
 
+use std::fmt;
+
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use jreg_oci::{Digest, MediaType, Reference, Tag};
 use jreg_storage::{Key, Put};
 
@@ -20,8 +23,8 @@ use crate::{
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TagChange<'a> {
-    /// It points there; to be sent within the window.
-    Set(WriteWindow, &'a TaggedManifest),
+    /// It points there.
+    Set(TagPush<'a>),
     /// Delete it.
     Remove,
     /// Delete it if it still points there.
@@ -32,8 +35,24 @@ pub(crate) enum TagChange<'a> {
 
 impl TagChange<'_> {
     fn is_restore(self) -> bool {
-        matches!(self, Self::Set(_, TaggedManifest { is_restore: true, .. }))
+        matches!(self, Self::Set(push) if push.target.is_restore)
     }
+}
+
+/// A push of a tag, after that of its manifest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TagPush<'a> {
+    /// To be sent within it.
+    pub(crate) window: WriteWindow,
+    pub(crate) target: &'a TaggedManifest,
+    /// Where other processes may delete the manifest.
+    pub(crate) renewal: Option<&'a dyn ManifestRenewal>,
+}
+
+/// The manifest of a push, which is written again.
+pub(crate) trait ManifestRenewal: fmt::Debug + Send + Sync {
+    /// Writes a version that is later than what is read now. `false`: it is gone, or something else by now.
+    fn renew(&self) -> BoxFuture<'_, Result<bool>>;
 }
 
 /// What a tag is set to.
@@ -108,6 +127,16 @@ fn encode(seen: &TagVersion, next: &TagRecord) -> Bytes {
     }
 }
 
+/// What a push whose swap of a tag was lost does next.
+enum PushAgain {
+    /// Swaps the version that was read.
+    Swap,
+    /// Nothing: another push has set the tag to the same.
+    Done(TagTransition),
+    /// Begins again: the manifest is gone.
+    StartOver,
+}
+
 /// The tag that a key names, with its name.
 pub(crate) fn tag_item(key: &Key) -> Option<(String, Tag)> {
     keys::tag_of(key).map(|tag| (tag.to_string(), tag))
@@ -141,9 +170,10 @@ impl Repository {
     /// first, and both are sent within a window from the read on: later, what was archived may have expired. A swap
     /// whose response was lost may have been made, and then been replaced: it is looked for before another is
     /// tried, or the change would be made twice. `known` is the version to try first, if it was read already. `None`: there was no tag
-    /// to delete.
+    /// to delete, or the manifest to point to is gone.
     ///
-    /// Nothing else writes or removes the record of a tag, but for a GC run that has archived a deleted one.
+    /// Nothing else writes or removes the record of a tag, but for a GC run that has archived a deleted one, and
+    /// [`Repository::fence_tag`].
     pub(crate) async fn change_tag(
         &self,
         tag: &Tag,
@@ -164,7 +194,7 @@ impl Repository {
                 Some(known) => known,
                 None => {
                     let window = match change {
-                        TagChange::Set(window, _) => window,
+                        TagChange::Set(push) => push.window,
                         _ => core.open_window(),
                     };
                     let seen = core.find_record(&key).await?;
@@ -180,13 +210,15 @@ impl Repository {
             if !attempts.is_retry() || core.rules.keep(Rule::ImmutableAtSwap) {
                 self.judge_change(tag, change, &seen)?;
             }
+            if let (TagChange::Set(push), true) = (change, attempts.is_retry()) {
+                match self.push_again(tag, push, &seen).await? {
+                    PushAgain::Swap => {}
+                    PushAgain::Done(transition) => return Ok(Some(transition)),
+                    PushAgain::StartOver => return Ok(None),
+                }
+            }
             let Some(next) = self.next_record(tag, change, &seen, queued)? else { return Ok(None) };
             core.check_window(window)?;
-            if let (TagChange::Set(window, target), true) = (change, attempts.is_retry()) {
-                // The tag has changed since its hint was skipped.
-                let hint = keys::tag_hint(&self.name, &target.digest, tag);
-                core.ensure_record(window, &hint, &PresenceMark {}).await?;
-            }
             let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
             let swap =
                 Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
@@ -204,6 +236,59 @@ impl Repository {
             }
             sent.push(transition);
         }
+    }
+
+    /// What a push does before it swaps a tag that has changed since it was read. In a store that others
+    /// share a delete may have read the manifest meanwhile, and changed the tag so that this push does not set it:
+    /// so the manifest is written again, after the tag was read. Another push that has set the tag to the same has
+    /// done so.
+    async fn push_again(
+        &self,
+        tag: &Tag,
+        push: TagPush<'_>,
+        seen: &TagVersion,
+    ) -> Result<PushAgain> {
+        let TagPush { window, target, renewal } = push;
+        let core = &self.core;
+        let Some(renewal) = renewal.filter(|_| core.rules.keep(Rule::RenewAfterLostTag)) else {
+            // The tag has changed since its hint was skipped.
+            let hint = keys::tag_hint(&self.name, &target.digest, tag);
+            core.ensure_record(window, &hint, &PresenceMark {}).await?;
+            return Ok(PushAgain::Swap);
+        };
+        if let Some(there) = seen.target().filter(|there| there.digest == target.digest) {
+            let digest = Some(there.digest.clone());
+            return Ok(PushAgain::Done(TagTransition {
+                tag: tag.clone(),
+                change: there.change.id,
+                before: digest.clone(),
+                after: digest,
+            }));
+        }
+        core.check_window(window)?;
+        match renewal.renew().await? {
+            true => Ok(PushAgain::Swap),
+            false => Ok(PushAgain::StartOver),
+        }
+    }
+
+    /// Makes the swaps of a tag fail that are based on this version, which does not point to a manifest that is
+    /// about to be deleted: the same record is written again or, where there is none, a placeholder. `false`: the
+    /// tag has changed since, so they fail in any case.
+    pub(crate) async fn fence_tag(
+        &self,
+        window: WriteWindow,
+        tag: &Tag,
+        seen: &TagVersion,
+    ) -> Result<bool> {
+        let (core, key) = (&self.core, keys::tag(&self.name, tag));
+        let bytes = match seen {
+            FoundRecord::Valid(record) => record.renewed(),
+            FoundRecord::Absent => TagRecord::placeholder().encode(),
+            FoundRecord::Damaged(_) => return Err(self.tag_damaged(tag)),
+        };
+        let _turn = core.tag_lock(&key).lock().await;
+        Ok(core.swap_within(window, &key, seen.etag(), bytes).await?.is_some())
     }
 
     /// The change of an earlier attempt that was made although its response says otherwise: the tag, or
@@ -235,7 +320,7 @@ impl Repository {
     fn judge_change(&self, tag: &Tag, change: TagChange<'_>, seen: &TagVersion) -> Result<()> {
         let is_there = |digest: &Digest| seen.target().is_some_and(|to| to.digest == *digest);
         match change {
-            TagChange::Set(_, target) => self.check_move(tag, seen, &target.digest)?,
+            TagChange::Set(push) => self.check_move(tag, seen, &push.target.digest)?,
             TagChange::RemoveFrom(digest) if !is_there(digest) => {}
             TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown => {
                 self.check_tag_delete(tag, seen)?;
@@ -258,7 +343,7 @@ impl Repository {
                 return Err(self.tag_damaged(tag));
             }
             (TagChange::RemoveFrom(digest), Some(target)) if target.digest != *digest => None,
-            (TagChange::Set(_, target), _) => Some(Some(target)),
+            (TagChange::Set(push), _) => Some(Some(push.target)),
             (TagChange::Remove, None) if matches!(seen, FoundRecord::Damaged(_)) => Some(None),
             (TagChange::Remove | TagChange::RemoveFrom(_) | TagChange::RemoveKnown, target) => {
                 target.map(|_| None)
@@ -266,7 +351,8 @@ impl Repository {
         };
         let Some(target) = target else { return Ok(None) };
         let now = self.core.clock.now();
-        let previous = seen.valid().map(|record| record.value.change().id);
+        let seen_change = seen.valid().filter(|record| !record.value.is_placeholder());
+        let previous = seen_change.map(|record| record.value.change().id);
         let new_change = || TagChangeFields {
             id: queued.unwrap_or_else(|| ChangeId::after(previous, now)),
             previous,

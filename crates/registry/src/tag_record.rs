@@ -105,6 +105,16 @@ impl JsonRecord for ArchivedFields {
 }
 
 impl TagRecord {
+    /// What a delete of a manifest leaves where a push may be about to create a tag that points to it: the push
+    /// finds it, and looks at the manifest again. It is no change, and in no history.
+    pub(crate) fn placeholder() -> Self {
+        Self::Deleted(DeletedTag { change: TagChangeFields::default() })
+    }
+
+    pub(crate) fn is_placeholder(&self) -> bool {
+        matches!(self, Self::Deleted(deleted) if deleted.change.id == ChangeId::default())
+    }
+
     pub(crate) fn change(&self) -> &TagChangeFields {
         match self {
             Self::Live(target) => &target.change,
@@ -257,8 +267,10 @@ mod tests {
         for tag in [
             TagRecord::Live(target("application/x")),
             TagRecord::Deleted(DeletedTag { change: change() }),
-            TagRecord::Deleted(DeletedTag { change: TagChangeFields::default() }),
+            TagRecord::placeholder(),
         ] {
+            let has_change = tag.change().id != ChangeId::default();
+            assert_eq!(tag.is_placeholder(), !has_change);
             assert_eq!(TagRecord::decode(&tag.encode()), Ok(tag));
         }
     }

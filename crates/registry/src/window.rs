@@ -22,6 +22,10 @@ const STORE_RETRY_MAX: Duration = Duration::from_secs(60);
 /// format's bound B.
 pub(crate) const WRITE_MAX: Duration = Duration::from_secs(20 * 60);
 
+/// From this age on a hint is of no push in flight: a push relies on one that is younger than the touch age, or writes
+/// it, and sends the tag within the bound.
+pub(crate) const HINT_IN_FLIGHT_MAX: Duration = Duration::from_secs(3600 + 20 * 60);
+
 /// Maximum difference between the clocks of a store's own machines.
 pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
 

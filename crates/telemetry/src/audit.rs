@@ -299,7 +299,8 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// A tag that background GC removed because its manifest was absent for the grace period.
+/// A tag that background GC removed because its manifest was absent for the grace period; or a deleted manifest that
+/// cannot be restored any more, although its time was not over.
 #[derive(Debug, Serialize)]
 pub struct GcAuditRecord {
     time: String,
@@ -324,6 +325,11 @@ impl GcAuditRecord {
             reference: action.key.rsplit('/').next().map(str::to_owned),
             digest: action.digest.as_ref().map(ToString::to_string),
         }
+    }
+
+    /// The copy of a deleted manifest ended early.
+    pub fn copy_ended(action: &jreg_registry::GcAction) -> Self {
+        Self { operation: "deleted_manifest_end", reference: None, ..Self::tag_removed(action) }
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the process counts, and how Prometheus reads it.
 //!
-//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings): no
-//! name of a repository or client ever becomes one, so their number is bounded.
+//! Labels take only values from closed sets (endpoints, statuses, operations, sinks of the settings, numbers of quotas): no
+//! name of a client ever becomes one, and of repositories only as many as `usage-metrics` says, so their number is bounded.
 
 mod events;
+mod pulls;
 mod retention;
+mod usage;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -23,6 +25,8 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::logging::dropped_lines;
 
 pub use events::{DeliveryOutcome, EventMetrics};
+pub use pulls::PullMetrics;
+pub use usage::UsageMetrics;
 
 /// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
 /// which older readers understand too: no family here has a type that only OpenMetrics knows.
@@ -145,6 +149,9 @@ pub struct Metrics {
     audit_lines: Counters<1>,
     limited: Counters<1>,
     connections_cut: Counters<1>,
+    pulls: PullMetrics,
+    /// What is held.
+    pub usage: UsageMetrics,
     /// Those of events.
     pub events: EventMetrics,
 }
@@ -193,6 +200,8 @@ impl Metrics {
         metrics.register_auth();
         metrics.register_lifecycle();
         metrics.register_tls();
+        metrics.pulls.register(&mut metrics.registry);
+        metrics.usage.register(&mut metrics.registry);
         metrics.events.register(&mut metrics.registry);
         metrics
     }
@@ -250,6 +259,8 @@ impl Metrics {
             audit_lines: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
+            pulls: PullMetrics::default(),
+            usage: UsageMetrics::default(),
             events: EventMetrics::default(),
         }
     }

@@ -195,10 +195,7 @@ async fn a_wrong_size_is_known_before_the_first_byte() {
     }
     // Without a length, as soon as there are more bytes.
     upstream.clear_rules();
-    upstream.add_rule(on_get(UpstreamFault::Header(
-        "transfer-encoding".to_owned(),
-        "chunked".to_owned(),
-    )));
+    upstream.add_rule(on_get(UpstreamFault::NoContentLength));
     let short = request.clone().with_size(expected - 5);
     let error = kind(read(&client(&upstream), &short).await);
     assert!(matches!(error, UpstreamErrorKind::WrongSize { .. }), "{error}");

@@ -133,7 +133,8 @@ async fn tls_is_checked_and_http2_is_spoken() {
     let trusting = client_with(&upstream, |options| options.ca_file = Some(ca));
     let blob = digest(&image.blobs[1].digest());
     trusting.ping().await.unwrap();
-    let heads = (0..8).map(|_| trusting.head_blob(&name(), &blob));
+    let repository = name();
+    let heads = (0..8).map(|_| trusting.head_blob(&repository, &blob));
     futures::future::try_join_all(heads).await.unwrap();
     assert!(upstream.requests().iter().all(|request| request.is_http2));
     assert_eq!(upstream.connections(), 1);

@@ -48,7 +48,8 @@ async fn every_request_succeeds_though_every_second_is_429() {
     );
     let client =
         client_with(&upstream, |options| options.timeouts.patience = Duration::from_secs(30));
-    let requests = (0..20).map(|_| client.get_manifest(&name(), &reference("v1")));
+    let (repository, tag) = (name(), reference("v1"));
+    let requests = (0..20).map(|_| client.get_manifest(&repository, &tag));
     let failed: Vec<_> = join_all(requests).await.into_iter().filter_map(Result::err).collect();
     assert!(failed.is_empty(), "{failed:?}");
 }
@@ -108,7 +109,8 @@ async fn at_most_so_many_requests_are_sent_per_second() {
     let client =
         client_with(&upstream, |options| options.limits.requests_per_second = NonZeroU32::new(20));
     let start = Instant::now();
-    let requests = (0..41).map(|_| client.head_manifest(&name(), &reference("v1")));
+    let (repository, tag) = (name(), reference("v1"));
+    let requests = (0..41).map(|_| client.head_manifest(&repository, &tag));
     assert!(join_all(requests).await.iter().all(Result::is_ok));
     // The first second's come at once.
     assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());

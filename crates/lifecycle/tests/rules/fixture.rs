@@ -19,7 +19,13 @@ pub(crate) fn now() -> SystemTime {
 /// T0, without a delay, and pulls are tracked since long ago.
 pub(crate) fn run() -> RetentionRun {
     let pulls_since = Some(now() - 3650 * DAY);
-    RetentionRun { at: now(), delay: Duration::ZERO, pulls_since, force: false }
+    RetentionRun {
+        at: now(),
+        delay: Duration::ZERO,
+        pulls_since,
+        pulls_slack: Duration::ZERO,
+        force: false,
+    }
 }
 
 pub(crate) fn digest(image: &str) -> Digest {

@@ -215,6 +215,27 @@ fn what_protected_tags_need_stays_as_well() {
     assert_eq!(judgement.removals().count(), 0);
 }
 
+/// A pull takes a while until every run knows it.
+#[test]
+fn pulled_within_holds_for_the_slack_longer() {
+    let rules = keep("pulled_within = '30d'");
+    let minute = Duration::from_secs(60);
+    let judge = |age, tracked| {
+        let repository = Repository::new("app").tag("a", "a", 90 * DAY).pulled(age);
+        let run =
+            RetentionRun { pulls_since: Some(now() - tracked), pulls_slack: 15 * minute, ..run() };
+        repository.judge_at(&rules, &run).verdicts.remove(0)
+    };
+    let slack = 30 * DAY + 15 * minute;
+    assert_eq!(judge(slack, slack).decision, TagDecision::Keep { keep: 1 });
+    assert_eq!(judge(slack + minute, slack).decision, TagDecision::Remove);
+    let unevaluated = judge(slack + minute, slack - minute).decision;
+    assert!(matches!(unevaluated, TagDecision::Unevaluated { .. }), "{unevaluated:?}");
+    let expires = judge(slack - minute, 60 * DAY).expires.unwrap();
+    assert_eq!(expires.at, now() + minute);
+    assert!(expires.unless_pulled);
+}
+
 #[test]
 fn pulled_within_is_evaluated_only_when_pulls_were_tracked_for_so_long() {
     let rules = keep("tags = ['base-*']\npulled_within = '30d'");

@@ -16,6 +16,8 @@ const HISTORIES: u64 = 10_000;
 /// T0 of a history begins here; it ends within two months.
 const START: i64 = 1_790_000_000;
 const DAY: i64 = 86_400;
+/// How long a pull may take until a run knows it.
+const SLACK: i64 = 900;
 
 /// SplitMix64: the same numbers everywhere for one seed.
 struct Rng(u64);
@@ -187,6 +189,9 @@ struct History {
     at: i64,
     delay: i64,
     pulls_since: Option<i64>,
+    slack: i64,
+    /// How long before T0 the pulls begin that the run does not know.
+    lag: i64,
     force: bool,
 }
 
@@ -248,6 +253,8 @@ fn random_history(rng: &mut Rng) -> History {
             1 => Some(at - rng.below(24) * DAY / 2),
             _ => Some(START - 100 * DAY),
         },
+        slack: *rng.pick(&[0, SLACK]),
+        lag: 0,
         force: rng.one_in(2),
     }
 }
@@ -262,6 +269,11 @@ impl History {
         let mut tags: BTreeMap<String, TagState> = BTreeMap::new();
         for (at, change) in &self.changes {
             let now = time(*at);
+            // As they are stored: to the minute.
+            let minute = time(*at - if self.lag > 0 { *at % 60 } else { 0 });
+            if self.lag > 0 && self.is_unknown_pull(*at, change) {
+                continue;
+            }
             match change {
                 Change::Push { tag, image: pushed } => {
                     let created = tags.get(tag).map_or(now, |tag| tag.created);
@@ -274,12 +286,12 @@ impl History {
                 }
                 Change::PullTag(tag) => {
                     if let Some(tag) = tags.get_mut(tag) {
-                        tag.pulled = Some(now);
+                        tag.pulled = Some(minute);
                     }
                 }
                 Change::PullDigest(pulled) => {
                     for tag in tags.values_mut().filter(|tag| tag.digest == image(*pulled)) {
-                        tag.pulled = Some(now);
+                        tag.pulled = Some(minute);
                     }
                 }
                 Change::Delete(tag) => {
@@ -301,8 +313,15 @@ impl History {
         RepositoryState { name, tags: tags.into_values().collect(), manifests }
     }
 
+    /// Whether a run misses a pull: it is too recent, or was before pulls were tracked.
+    fn is_unknown_pull(&self, at: i64, change: &Change) -> bool {
+        let is_pull = matches!(change, Change::PullTag(_) | Change::PullDigest(_));
+        is_pull && (at > self.at - self.lag || self.pulls_since.is_none_or(|since| at < since))
+    }
+
     fn run(&self) -> RetentionRun {
         RetentionRun {
+            pulls_slack: Duration::from_secs(u64::try_from(self.slack).unwrap()),
             at: time(self.at),
             delay: Duration::from_secs(u64::try_from(self.delay).unwrap()),
             pulls_since: self.pulls_since.map(time),
@@ -431,6 +450,7 @@ impl Reference<'_> {
             answers.push(self.pushed(tag).map(|pushed| at - pushed <= within));
         }
         if let Some(within) = keep.pulled_within {
+            let within = within + self.history.slack;
             let is_tracked = self.history.pulls_since.is_some_and(|since| at - since >= within);
             answers.push(match self.used(tag) {
                 Some(used) if at - used <= within => Some(true),
@@ -622,6 +642,63 @@ fn is_unknown_or_related(reference: &Reference<'_>, entry: &Entry, tag: &str) ->
     let is_named = manifests.values().any(|(children, _)| children.contains(&number));
     let is_referrer = manifests.get(&number).is_some_and(|(_, subject)| subject.is_some());
     is_unknown || is_named || is_referrer || tag.starts_with("sha256-")
+}
+
+/// A run knows no pull of the last minutes, none from before pulls were tracked, and the others to the minute. What it
+/// removes was out of use all the same, a slack ago.
+#[test]
+fn pulls_that_a_run_does_not_know_cost_no_tag_that_was_in_use() {
+    let (removed, unknown) = (std::cell::Cell::new(0_usize), std::cell::Cell::new(0_usize));
+    each_history(HISTORIES, |rng, history, rules, context| {
+        let lag = 60 + rng.below(SLACK - 120);
+        let mut changes = history.changes.clone();
+        // Some pulls right before T0.
+        for (_, change) in &history.changes {
+            if let (true, Change::Push { tag, .. }) = (rng.one_in(3), change) {
+                let at = history.at - rng.below(2 * SLACK);
+                if at >= changes.last().unwrap().0 {
+                    changes.push((at, Change::PullTag(tag.clone())));
+                }
+            }
+        }
+        let History { repository, at, delay, pulls_since, .. } = *history;
+        let manifests = history.manifests.clone();
+        let (slack, force) = (SLACK, true);
+        let history =
+            History { repository, changes, manifests, at, delay, pulls_since, slack, lag, force };
+        let missed =
+            history.changes.iter().filter(|(at, change)| history.is_unknown_pull(*at, change));
+        unknown.set(unknown.get() + missed.count());
+        let earlier = History {
+            changes: history
+                .changes
+                .iter()
+                .filter(|(at, change)| {
+                    !matches!(change, Change::PullTag(_) | Change::PullDigest(_))
+                        || *at <= history.at - SLACK
+                })
+                .cloned()
+                .collect(),
+            manifests: history.manifests.clone(),
+            ..history
+        };
+        let truth = Reference { history: &earlier, rules };
+        let Some((_, entry)) = truth.entry() else { return };
+        for verdict in history.judge(rules).removals() {
+            let tag = verdict.tag.as_str();
+            removed.set(removed.get() + 1);
+            for keep in entry.keeps.iter().filter(|keep| Reference::is_matched(keep, tag)) {
+                let (None, None, Some(within)) =
+                    (keep.pushed_within, keep.most_recent, keep.pulled_within)
+                else {
+                    continue;
+                };
+                let used = truth.used(tag).unwrap();
+                assert!(history.at - SLACK - used > within, "{tag} {context}");
+            }
+        }
+    });
+    assert!(removed.get() >= 1000 && unknown.get() >= 1000, "{removed:?} {unknown:?}");
 }
 
 #[test]

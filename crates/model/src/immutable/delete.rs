@@ -113,10 +113,14 @@ impl DigestDelete {
     }
 }
 
-/// A DELETE of the child: it reads the child, lists the hints at it, looks for an index that the tag
-/// points to, then removes the version that it has read.
+/// A DELETE of a manifest that the index needs: it reads that, lists the hints at it, looks for an index that
+/// the tag points to, then removes the version that it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct ChildDelete(ChildDeleteStep);
+pub(crate) struct ChildDelete {
+    /// How far it is below the index.
+    level: usize,
+    at: ChildDeleteStep,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum ChildDeleteStep {
@@ -137,8 +141,16 @@ enum ChildDeleteStep {
 }
 
 impl ChildDelete {
-    pub(super) fn begin() -> ImmutableProcess {
-        ImmutableProcess::ChildDelete(Self(ChildDeleteStep::Reading))
+    /// Of the child, or of the grandchild.
+    pub(super) fn at_level(level: usize) -> ImmutableProcess {
+        ImmutableProcess::ChildDelete(Self { level, at: ChildDeleteStep::Reading })
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self.level {
+            0 => "DELETE of the child",
+            _ => "DELETE of the grandchild",
+        }
     }
 
     pub(super) fn step(
@@ -146,17 +158,17 @@ impl ChildDelete {
         store: &mut ImmutableStore,
         context: &ProtocolContext,
     ) -> Stepped {
-        let child = store.child;
-        match self.0 {
+        let child = store.needed[self.level];
+        match self.at {
             ChildDeleteStep::Reading if !child.value => {
                 (Some(ImmutableProcess::Done), note("finds no manifest"))
             }
             ChildDeleteStep::Reading => {
-                self.0 = ChildDeleteStep::Listing { version: child.version };
+                self.at = ChildDeleteStep::Listing { version: child.version };
                 (None, note("reads the child"))
             }
             ChildDeleteStep::Listing { version } => {
-                self.0 = match is_young_hint(store, context, store.child_hint) {
+                self.at = match is_young_hint(store, context, store.needed_hints[self.level]) {
                     true => ChildDeleteStep::ReadingHintedTag { version },
                     false => ChildDeleteStep::ReadingTag { version },
                 };
@@ -165,20 +177,20 @@ impl ChildDelete {
             // A tag that exists never moves to the index.
             ChildDeleteStep::ReadingHintedTag { .. } if store.tag.value.is_none() => refuse(store),
             ChildDeleteStep::ReadingHintedTag { version } => {
-                self.0 = ChildDeleteStep::ReadingTag { version };
+                self.at = ChildDeleteStep::ReadingTag { version };
                 (None, note("reads the tag of the hint"))
             }
             ChildDeleteStep::ReadingTag { .. } if store.tag.value == Some(INDEX) => refuse(store),
             ChildDeleteStep::ReadingTag { version } => {
-                self.0 = ChildDeleteStep::Removing { version };
+                self.at = ChildDeleteStep::Removing { version };
                 (None, note("reads the tag"))
             }
             ChildDeleteStep::Removing { version } if version != child.version => {
-                self.0 = ChildDeleteStep::Reading;
+                self.at = ChildDeleteStep::Reading;
                 (None, note("finds another version of the child"))
             }
             ChildDeleteStep::Removing { .. } => {
-                store.child.delete(false);
+                store.needed[self.level].delete(false);
                 store.is_deleted = true;
                 (Some(ImmutableProcess::Done), note("removes the child"))
             }

@@ -1,18 +1,22 @@
 //! [`ImmutablePush`]: a push to the tag. [`DigestPush`]: a push by digest.
 
-use super::{INDEX, ImmutableProcess, ImmutableStore};
+use super::{INDEX, ImmutableProcess, ImmutableStore, LEVELS};
 use crate::ProtocolRule;
 use crate::checked::{Note, note};
 use crate::context::ProtocolContext;
+use crate::record::ModelRecord;
 
-/// A push to the tag: the hints, the reads, the manifest, then the tag on the version that was judged.
+/// A push to the tag: the hints, level by level what an index needs, the reads, the manifest, then the tag on
+/// the version that was judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ImmutablePush {
     pub(super) digest: u8,
+    /// How many levels of manifests it needs.
+    levels: usize,
     opened: Option<u8>,
     at: ImmutablePushStep,
-    /// What is left of the read wave.
-    wave: ReadWave,
+    /// What is left of the wave.
+    wave: PushWave,
     /// The versions that were read, and whether the manifest was there.
     tag: u8,
     manifest: u8,
@@ -21,11 +25,9 @@ pub(crate) struct ImmutablePush {
 
 /// Requests that are sent at once, and take effect in any order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct ReadWave {
+struct PushWave {
     tag: bool,
     manifest: bool,
-    /// W1 on the child, if there is one.
-    child: bool,
     hint: bool,
     /// The hint at the child that the tag needs it.
     child_hint: bool,
@@ -34,8 +36,14 @@ struct ReadWave {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum ImmutablePushStep {
     Hinting,
+    /// W1 on what is so far below the index.
+    ReadingNeeded(usize),
+    Touching {
+        level: usize,
+        version: u8,
+    },
+    HintingBelow(usize),
     Reading,
-    TouchingChild { version: u8 },
     Writing,
     Tagging,
     ReadingTagAgain,
@@ -44,15 +52,25 @@ enum ImmutablePushStep {
 type Stepped = (Option<ImmutableProcess>, Note);
 
 impl ImmutablePush {
+    /// Of an index of images, or of an image.
     pub(super) fn of(digest: u8) -> ImmutableProcess {
-        ImmutableProcess::ImmutablePush(Self::begin(digest))
+        let levels = usize::from(digest == INDEX);
+        ImmutableProcess::ImmutablePush(Self::begin(digest, levels))
     }
 
-    fn begin(digest: u8) -> Self {
-        let child = digest == INDEX;
-        let wave = ReadWave { tag: true, manifest: true, child, hint: true, child_hint: child };
+    /// Of an index of an index.
+    pub(super) fn of_nested() -> ImmutableProcess {
+        ImmutableProcess::ImmutablePush(Self::begin(INDEX, LEVELS))
+    }
+
+    fn begin(digest: u8, levels: usize) -> Self {
+        let wave = PushWave { tag: true, manifest: true, hint: true, child_hint: levels > 0 };
         let at = ImmutablePushStep::Hinting;
-        Self { digest, opened: None, at, wave, tag: 0, manifest: 0, is_there: false }
+        Self { digest, levels, opened: None, at, wave, tag: 0, manifest: 0, is_there: false }
+    }
+
+    fn start_over(&mut self) {
+        *self = Self { opened: self.opened, ..Self::begin(self.digest, self.levels) };
     }
 
     /// The requests that are sent at once with others, by their numbers.
@@ -62,7 +80,7 @@ impl ImmutablePush {
         let hints_late = !context.keeps(ProtocolRule::HintBeforeReads);
         let has_hints = is_hinting || hints_late;
         let child_hint = wave.child_hint && context.keeps(ProtocolRule::ChildHints);
-        let reads = [wave.tag, wave.manifest, wave.child].map(|read| read && !is_hinting);
+        let reads = [wave.tag, wave.manifest].map(|read| read && !is_hinting);
         let hints = [wave.hint, child_hint].map(|hint| hint && has_hints);
         let open = reads.into_iter().chain(hints);
         (0..).zip(open).filter(|(_, is_open)| *is_open).map(|(number, _)| number)
@@ -88,27 +106,33 @@ impl ImmutablePush {
             _ if is_late => (Some(ImmutableProcess::Failed), note("is too late")),
             // A broken rule: the hints are written beside the reads.
             ImmutablePushStep::Hinting if !context.keeps(ProtocolRule::HintBeforeReads) => {
-                self.at = ImmutablePushStep::Reading;
+                self.at = self.next_level(0, context);
                 (None, note("begins"))
             }
             ImmutablePushStep::Hinting => {
                 let request = self.requests(context).nth(usize::from(choice));
                 let stepped = (None, self.write_hint(store, context, request));
                 if self.requests(context).next().is_none() {
-                    self.at = ImmutablePushStep::Reading;
+                    self.at = self.next_level(0, context);
                 }
                 stepped
+            }
+            ImmutablePushStep::ReadingNeeded(level) => self.read_needed(store, context, level),
+            ImmutablePushStep::Touching { level, version } => {
+                self.touch(store, context, (level, version))
+            }
+            ImmutablePushStep::HintingBelow(level) => {
+                self.at = ImmutablePushStep::ReadingNeeded(level);
+                (None, Self::ensure_hint(store, context, level))
             }
             ImmutablePushStep::Reading => {
                 let request = self.requests(context).nth(usize::from(choice));
                 let stepped = self.read(store, context, request);
-                if self.requests(context).next().is_none() && self.at == ImmutablePushStep::Reading
-                {
+                if self.requests(context).next().is_none() {
                     self.at = ImmutablePushStep::Writing;
                 }
                 stepped
             }
-            ImmutablePushStep::TouchingChild { version } => self.touch(store, context, version),
             ImmutablePushStep::Writing => self.write(store),
             ImmutablePushStep::Tagging => self.set_tag(store),
             ImmutablePushStep::ReadingTagAgain => {
@@ -116,6 +140,17 @@ impl ImmutablePush {
                 let judges = context.keeps(ProtocolRule::ImmutableAtSwap);
                 self.read_tag(store, judges)
             }
+        }
+    }
+
+    /// What comes before this level is touched.
+    fn next_level(&self, level: usize, context: &ProtocolContext) -> ImmutablePushStep {
+        match level {
+            _ if level >= self.levels => ImmutablePushStep::Reading,
+            0 => ImmutablePushStep::ReadingNeeded(0),
+            // A broken rule: only the children of the index are looked at.
+            _ if !context.keeps(ProtocolRule::NestedHints) => ImmutablePushStep::Reading,
+            _ => ImmutablePushStep::HintingBelow(level),
         }
     }
 
@@ -136,10 +171,6 @@ impl ImmutablePush {
                 (self.manifest, self.is_there) = (there.version, there.value);
                 (None, note("reads the manifest"))
             }
-            Some(2) => {
-                self.wave.child = false;
-                self.read_child(store, context)
-            }
             hint => (None, self.write_hint(store, context, hint)),
         }
     }
@@ -150,22 +181,23 @@ impl ImmutablePush {
         context: &ProtocolContext,
         request: Option<u8>,
     ) -> Note {
-        let hint = match request {
-            Some(3) => {
+        match request {
+            Some(2) => {
                 self.wave.hint = false;
-                &mut store.hints[usize::from(self.digest)]
+                let now = store.now;
+                ensure(&mut store.hints[usize::from(self.digest)], now, context)
             }
             _ => {
                 self.wave.child_hint = false;
-                &mut store.child_hint
+                Self::ensure_hint(store, context, 0)
             }
-        };
-        // W1, or a Create.
-        if hint.value && store.now - hint.modified < context.limits.touch_age {
-            return note("relies on a hint");
         }
-        hint.write(true, store.now);
-        note("writes a hint")
+    }
+
+    /// The hint at what the index needs.
+    fn ensure_hint(store: &mut ImmutableStore, context: &ProtocolContext, level: usize) -> Note {
+        let now = store.now;
+        ensure(&mut store.needed_hints[level], now, context)
     }
 
     /// Judges whether the tag may be set.
@@ -178,33 +210,40 @@ impl ImmutablePush {
         (None, note("reads the tag"))
     }
 
-    fn read_child(&mut self, store: &ImmutableStore, context: &ProtocolContext) -> Stepped {
-        let child = store.child;
-        if !child.value {
-            return (Some(ImmutableProcess::Failed), note("does not find the child"));
+    /// An image of which something is missing never was whole: that it is pushed is of no interest here.
+    fn read_needed(
+        &mut self,
+        store: &ImmutableStore,
+        context: &ProtocolContext,
+        level: usize,
+    ) -> Stepped {
+        let needed = store.needed[level];
+        if !needed.value {
+            return (Some(ImmutableProcess::Failed), note("does not find what it needs"));
         }
-        let is_young = store.now - child.modified < context.limits.touch_age;
+        let is_young = store.now - needed.modified < context.limits.touch_age;
         if is_young && !context.keeps(ProtocolRule::TouchYoungChild) {
-            return (None, note("relies on the child"));
+            self.at = self.next_level(level + 1, context);
+            return (None, note("relies on what it needs"));
         }
-        self.at = ImmutablePushStep::TouchingChild { version: child.version };
-        (None, note("reads the child"))
+        self.at = ImmutablePushStep::Touching { level, version: needed.version };
+        (None, note("reads what it needs"))
     }
 
     fn touch(
         &mut self,
         store: &mut ImmutableStore,
         context: &ProtocolContext,
-        version: u8,
+        (level, version): (usize, u8),
     ) -> Stepped {
-        if store.child.version != version {
-            *self = Self { opened: self.opened, ..Self::begin(self.digest) };
-            return (None, note("fails to touch the child"));
+        if store.needed[level].version != version {
+            self.start_over();
+            return (None, note("fails to touch what it needs"));
         }
-        store.child.write(true, store.now);
-        let is_read = self.requests(context).next().is_none();
-        self.at = if is_read { ImmutablePushStep::Writing } else { ImmutablePushStep::Reading };
-        (None, note("touches the child"))
+        let now = store.now;
+        store.needed[level].write(true, now);
+        self.at = self.next_level(level + 1, context);
+        (None, note("touches what it needs"))
     }
 
     fn write(&mut self, store: &mut ImmutableStore) -> Stepped {
@@ -215,7 +254,7 @@ impl ImmutablePush {
             return (None, note("writes the manifest"));
         }
         if !there.value {
-            *self = Self { opened: self.opened, ..Self::begin(self.digest) };
+            self.start_over();
             return (None, note("finds that the manifest is gone"));
         }
         // It was written after the hint: a DELETE that removes it sees that.
@@ -232,6 +271,15 @@ impl ImmutablePush {
         store.acknowledged = store.acknowledged.with(self.digest);
         (Some(ImmutableProcess::Done), note("points the tag to it"))
     }
+}
+
+/// W1 on a hint, or a Create.
+fn ensure(hint: &mut ModelRecord<bool>, now: u8, context: &ProtocolContext) -> Note {
+    if hint.value && now - hint.modified < context.limits.touch_age {
+        return note("relies on a hint");
+    }
+    hint.write(true, now);
+    note("writes a hint")
 }
 
 /// A push of the same manifest by its digest.

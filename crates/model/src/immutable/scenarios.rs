@@ -2,7 +2,7 @@
 
 use super::delete::{ChildDelete, DigestDelete};
 use super::push::{DigestPush, ImmutablePush};
-use super::{DIGESTS, ImmutableGoal, ImmutableProcess, ImmutableScenario, ImmutableStore};
+use super::{DIGESTS, ImmutableGoal, ImmutableProcess, ImmutableScenario, ImmutableStore, LEVELS};
 use crate::context::ProtocolContext;
 use crate::record::ModelRecord;
 use crate::set::NumberSet;
@@ -17,8 +17,8 @@ impl ImmutableScenario {
             tag: ModelRecord::old(None),
             manifests: [ModelRecord::old(true); DIGESTS],
             hints: [ModelRecord::old(false); DIGESTS],
-            child: ModelRecord::old(true),
-            child_hint: ModelRecord::old(false),
+            needed: [ModelRecord::old(true); LEVELS],
+            needed_hints: [ModelRecord::old(false); LEVELS],
             acknowledged: NumberSet::EMPTY,
             is_refused: false,
             is_deleted: false,
@@ -31,7 +31,7 @@ impl ImmutableScenario {
     fn hinted(name: &'static str) -> Self {
         let mut scenario = Self::new(name);
         scenario.store.hints = [ModelRecord::old(true); DIGESTS];
-        scenario.store.child_hint = ModelRecord::old(true);
+        scenario.store.needed_hints = [ModelRecord::old(true); LEVELS];
         scenario
     }
 
@@ -81,14 +81,28 @@ pub(crate) fn scenarios() -> Vec<ImmutableScenario> {
         ImmutableScenario::new("push to an immutable tag, DELETE of the child")
             .without_manifests()
             .with(ImmutablePush::of(0))
-            .with(ChildDelete::begin())
+            .with(ChildDelete::at_level(0))
             .reaching(&[Refuses, Deletes])
             .until(6),
+        ImmutableScenario::new("push to an immutable tag, DELETE of the grandchild")
+            .without_manifests()
+            .with(ImmutablePush::of_nested())
+            .with(ChildDelete::at_level(1))
+            .reaching(&[Refuses, Deletes])
+            .until(6),
+        ImmutableScenario::hinted(
+            "push to an immutable tag with hints, DELETEs of child and grandchild",
+        )
+        .with(ImmutablePush::of_nested())
+        .with(ChildDelete::at_level(0))
+        .with(ChildDelete::at_level(1))
+        .reaching(&[Refuses, Deletes])
+        .until(4),
         ImmutableScenario::hinted("2 pushes to an immutable tag, 2 DELETEs by digest")
             .with(ImmutablePush::of(0))
             .with(ImmutablePush::of(1))
             .with(DigestDelete::of(1))
-            .with(ChildDelete::begin())
+            .with(ChildDelete::at_level(0))
             .reaching(&[Second, Refuses, Deletes])
             .until(3),
     ]

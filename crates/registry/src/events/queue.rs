@@ -12,10 +12,15 @@ use crate::record::{JsonRecord, StoredRecord, decode_versioned, later_version};
 use crate::window::WriteWindow;
 use crate::{ChangeId, Error, Event, EventAction, EventInterest, Registry, Result, keys};
 
-/// An event in the queue.
+/// Maximum events of facts that are queued together.
+const EVENTS_TOGETHER_MAX: usize = 500;
+
+/// An event in the queue, or several of facts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct QueuedEvent {
-    pub(super) event: Event,
+    event: Event,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    more: Vec<Event>,
 }
 
 impl JsonRecord for QueuedEvent {
@@ -79,7 +84,8 @@ impl Core {
             EventAction::ManifestDelete => ChangeId::after(None, self.clock.now()),
             _ => event.change,
         };
-        let (key, record) = (keys::queued_event(queued_as), QueuedEvent { event: event.clone() });
+        let (key, record) =
+            (keys::queued_event(queued_as), QueuedEvent { event: event.clone(), more: Vec::new() });
         let put = self.store.put(&key, record.encode(), PutMode::Create);
         match self.send_within(window, put).await {
             Ok(_) => {}
@@ -88,6 +94,18 @@ impl Core {
             Err(error) => return Err(error.into()),
         }
         self.events.arrivals.notify_one();
+        Ok(())
+    }
+
+    /// Queues events of facts that sinks want, many in one write. If the store fails, the rest is lost.
+    pub(crate) async fn queue_facts(&self, events: Vec<Event>) -> Result<()> {
+        let mut events = events.into_iter();
+        while let Some(event) = events.next() {
+            let key = keys::queued_event(event.change);
+            let more = events.by_ref().take(EVENTS_TOGETHER_MAX - 1).collect();
+            self.store.put(&key, QueuedEvent { event, more }.encode(), PutMode::Create).await?;
+            self.events.arrivals.notify_one();
+        }
         Ok(())
     }
 
@@ -116,8 +134,8 @@ impl Core {
         Ok(listing)
     }
 
-    /// Reads an event of the queue; `None` if it is gone, `Err` in it if it cannot be decoded.
-    pub(super) async fn read_queued(&self, key: &Key) -> Result<Option<Result<Event, Bytes>>> {
+    /// Reads the events at a key of the queue; `None` if they are gone, `Err` in it if they cannot be decoded.
+    pub(super) async fn read_queued(&self, key: &Key) -> Result<Option<Result<Vec<Event>, Bytes>>> {
         let record = match self.store.get(key).await {
             Ok(record) => record,
             Err(error) if error.is_not_found() => return Ok(None),
@@ -125,7 +143,11 @@ impl Core {
         };
         let bytes = record.bytes.clone();
         match decode_versioned::<QueuedEvent>(key, record) {
-            Ok(read) => Ok(Some(Ok(read.value.event))),
+            Ok(read) => {
+                let QueuedEvent { event, mut more } = read.value;
+                more.insert(0, event);
+                Ok(Some(Ok(more)))
+            }
             // A later version of this program sequences it.
             Err(Error::Damaged { .. }) if later_version(&bytes).is_some() => Ok(None),
             Err(Error::Damaged { reason, .. }) => {

@@ -201,6 +201,9 @@ impl Registry {
             if !plan.confirmed.is_empty() {
                 sequencer.append(core, &mut plan).await?;
             }
+            // A key with several events is named by each.
+            plan.settled.sort_unstable();
+            plan.settled.dedup();
             for keys in plan.settled.chunks(1000) {
                 core.store.delete_many(keys).await?;
             }
@@ -224,17 +227,25 @@ impl Core {
             Ok::<_, crate::Error>((listed, read))
         });
         let reads: Vec<_> = reads.collect();
-        let reads = stream::iter(reads).buffered(self.reads_in_flight_max());
+        let mut reads = stream::iter(reads).buffered(self.reads_in_flight_max());
         let mut entries = Vec::new();
-        for (listed, read) in reads.try_collect::<Vec<_>>().await? {
+        while let Some((listed, read)) = reads.try_next().await? {
+            // One key may have many. What is left out has greater keys, as if it were queued later.
+            if entries.len() >= 2 * PASS_EVENTS_MAX {
+                plan.report.more = true;
+                break;
+            }
             let age = age(second.date, listed.last_modified);
             let key = listed.key;
             match read {
                 // Another pass has settled it.
                 None => {}
-                Some(Ok(event)) => {
+                Some(Ok(events)) => {
                     let is_eligible = eligible.contains(&key);
-                    entries.push(PassEntry { key, event, age, is_eligible });
+                    entries.extend(events.into_iter().map(|event| {
+                        let key = key.clone();
+                        PassEntry { key, event, age, is_eligible }
+                    }));
                 }
                 Some(Err(bytes)) => {
                     self.quarantine_event(&key, bytes).await?;

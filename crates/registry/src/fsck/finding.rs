@@ -143,6 +143,9 @@ kinds! {
     CatalogStray, "catalog-stray", Note;
     /// An event, or a record about sending events, that cannot be decoded: the events are not sent.
     EventUnreadable, "event-unreadable", Damage;
+    /// Pull times that cannot be decoded, or are missing: no tag expires by them until they were tracked again for as
+    /// long.
+    PullTimesLost, "pull-times-lost", Untidy;
     /// An upload's session that cannot be decoded.
     SessionUnreadable, "session-unreadable", Damage;
     /// An open upload session has lost bytes.

@@ -10,8 +10,8 @@ use super::read::{RecordState, read_state};
 use super::{FindingKind, FindingSubject, FsckFinding, FsckRun, RepairStatus};
 use crate::Result;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
 use crate::manifest_header::HeadlessManifest;
+use crate::manifest_read::verified;
 use crate::record::ManifestRecord;
 use crate::tag_record::TagRecord;
 

@@ -102,7 +102,7 @@ impl FsckRun<'_> {
     /// Finds keys below unknown prefixes.
     async fn check_roots(&mut self) -> Result<()> {
         let mut request = ListRequest { delimiter: true, ..ListRequest::below("") };
-        let mut unknown = Vec::new();
+        let (mut unknown, mut has_pulls) = (Vec::new(), false);
         loop {
             let page = self.core.store.list(&request).await?;
             self.count(&page);
@@ -111,12 +111,16 @@ impl FsckRun<'_> {
                     self.report_unknown(&entry.key).await?;
                 }
             }
+            has_pulls |= page.prefixes.iter().any(|prefix| prefix == keys::PULLS);
             let is_ours = |prefix: &String| keys::ROOTS.contains(&prefix.as_str());
             unknown.extend(page.prefixes.into_iter().filter(|prefix| !is_ours(prefix)));
             match page.next {
                 Some(next) => request.start_after = Some(next),
                 None => break,
             }
+        }
+        if has_pulls {
+            self.check_pulls().await?;
         }
         let mut pages = self.core.list_pages(keys::AUTH);
         while let Some(page) = pages.next().await? {

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::core::Core;
 use crate::fingerprint;
 use crate::keys::{self, ParsedKey};
-use crate::manifest::verified;
+use crate::manifest_read::verified;
 use crate::record::{ManifestRecord, PresenceMark, StoredRecord};
 use crate::tag_record::TagRecord;
 use crate::window::WRITE_MAX;

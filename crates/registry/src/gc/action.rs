@@ -33,6 +33,8 @@ pub enum GcActionKind {
     RemoveHistory,
     /// The copy of a deleted manifest is removed.
     RemoveCopy,
+    /// The same before its time: copies alone hold more than a quota allows.
+    EndCopy,
     /// The mark of a purge is removed.
     RemovePurgeMark,
     /// A hint is deleted whose tag or manifest no longer exists.

@@ -2,6 +2,7 @@
 //! and manifests until they expire, and are listed after those: content moves from tags and manifests to
 //! history and copies, so what is missed in the first listing is in the second.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -122,6 +123,7 @@ impl GcRun<'_> {
     /// Removes copies that have expired or whose manifest was purged, and marks of purges that are older
     /// than the grace. The mark is listed after the copies of its manifest.
     pub(super) async fn expire_copies(&mut self) -> Result<()> {
+        let over = Box::pin(self.copies_over_quota()).await?;
         let mut pages = self.core.list_pages(keys::DELETED_MANIFESTS);
         let mut copies = ListedCopies::default();
         while let Some(page) = pages.next().await? {
@@ -133,16 +135,16 @@ impl GcRun<'_> {
                 };
                 self.done.copies.scan(entry.size_bytes);
                 if copies.of.as_ref() != Some(&of) {
-                    self.judge_copies(copies).await?;
+                    self.judge_copies(copies, &over).await?;
                     copies = ListedCopies { of: Some(of), entries: Vec::new() };
                 }
                 copies.entries.push(entry);
             }
         }
-        self.judge_copies(copies).await
+        self.judge_copies(copies, &over).await
     }
 
-    async fn judge_copies(&mut self, copies: ListedCopies) -> Result<()> {
+    async fn judge_copies(&mut self, copies: ListedCopies, over: &HashSet<Key>) -> Result<()> {
         let Some((name, digest)) = copies.of else { return Ok(()) };
         let mark = copies.entries.iter().find(|entry| is_purge_mark(entry)).cloned();
         let mut is_undone = true;
@@ -151,9 +153,10 @@ impl GcRun<'_> {
         }
         let mut expired = Vec::new();
         for entry in copies.entries {
+            let is_over = over.contains(&entry.key);
             let is_expired = match ParsedKey::parse(&entry.key) {
                 Some(ParsedKey::ManifestCopy(.., change)) => {
-                    mark.is_some() || !self.is_kept(change.time())
+                    mark.is_some() || is_over || !self.is_kept(change.time())
                 }
                 // After the copies: a delete that had begun before the purge may have written one late.
                 Some(ParsedKey::PurgeMark(..)) => self.is_old(entry.last_modified),
@@ -165,6 +168,7 @@ impl GcRun<'_> {
             }
             let kind = match is_purge_mark(&entry) {
                 true => GcActionKind::RemovePurgeMark,
+                false if is_over && mark.is_none() => GcActionKind::EndCopy,
                 false => GcActionKind::RemoveCopy,
             };
             expired.push(GcAction {
@@ -181,12 +185,37 @@ impl GcRun<'_> {
         copies.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         // As long as there is something to restore, the mark stays.
         let outcome = match outcome {
-            GcOutcome::Done if is_undone => self.remove_expired(&marks).await,
+            GcOutcome::Done if is_undone => self.remove_marks(&marks).await,
             GcOutcome::Done => GcOutcome::Changed,
             failed => failed,
         };
         marks.iter().for_each(|action| self.done.copies.count(outcome, action.size_bytes));
         Ok(())
+    }
+
+    /// Removes marks on the versions that are old: a purge may have written one again since the listing, and a restore
+    /// looks for that. A store that cannot delete a version removes what is there.
+    async fn remove_marks(&self, marks: &[GcAction]) -> GcOutcome {
+        if !self.core.store.capabilities().deletes_versions {
+            return self.remove_expired(marks).await;
+        }
+        let mut worst = GcOutcome::Done;
+        for action in marks {
+            let Ok(key) = action.key.parse::<Key>() else { continue };
+            let outcome = match self.core.store.get(&key).await {
+                Ok(mark) if self.is_old(mark.last_modified) => {
+                    let step = GcStep::Remove(&mark.etag);
+                    self.sink.perform(&self.core, self.watch, action, &key, step).await
+                }
+                Ok(_) => GcOutcome::Changed,
+                Err(error) if error.is_not_found() => GcOutcome::Changed,
+                Err(_) => GcOutcome::Failed,
+            };
+            if outcome != GcOutcome::Done {
+                worst = outcome;
+            }
+        }
+        worst
     }
 
     /// Removes a purged manifest that a restore has written and not looked at afterwards: it ended before.
@@ -265,7 +294,8 @@ impl GcRun<'_> {
             return Ok(false);
         }
         let current = self.core.read::<TagRecord>(&keys::tag(name, tag)).await.map_err(damaged)?;
-        Ok(match current.map(|read| read.value.change().id) {
+        let current = current.map(|read| read.value).filter(|record| !record.is_placeholder());
+        Ok(match current.map(|record| record.change().id) {
             // It is about to be replaced.
             Some(current) if current <= change => false,
             Some(current) => !self.is_kept(current.time()),
@@ -326,7 +356,8 @@ impl GcRun<'_> {
         tag: &Tag,
         record: &TagRecord,
     ) -> crate::Result<()> {
-        if self.options.dry_run || !self.core.rules.keep(Rule::ArchiveDeleted) {
+        let is_change = !record.is_placeholder();
+        if self.options.dry_run || !is_change || !self.core.rules.keep(Rule::ArchiveDeleted) {
             return Ok(());
         }
         self.core.archive(window, self.repository(name).archive_of(tag, record)).await?;

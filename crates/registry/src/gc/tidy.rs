@@ -11,21 +11,25 @@
 
 use std::time::SystemTime;
 
-use jreg_oci::{Digest, RepositoryName, Tag};
-use jreg_storage::{Key, ListRequest, Listed};
+use jreg_oci::{Digest, Reference, RepositoryName, Tag};
+use jreg_storage::{Key, ListRequest, Listed, error_chain};
 
 use super::action::{GcAction, GcActionKind, GcOutcome, GcStep};
 use super::memo::{Memo, MemoKind};
 use super::observer::GcPhase;
-use super::{GcRun, Result, last_key, seconds};
+use super::{GcRun, GcTally, Result, last_key, seconds};
 use crate::damaged::FoundRecord;
 use crate::fingerprint::{self, ListedVersion};
 use crate::keys::{self, ParsedKey};
+use crate::pulls::PrunedPulls;
 use crate::record::{ManifestRecord, VersionedRecord};
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange};
 use crate::tag_record::{TagRecord, is_deleted_tag};
 use crate::window::{TOUCH_AGE, WRITE_MAX, WriteWindow};
+
+/// How long before a run a pull must have been that is dropped with its tag: longer than clocks differ.
+const PULLED_BEFORE_S: u64 = 3600;
 
 /// What earlier runs noted.
 struct TidyMemos<'a, 'b> {
@@ -108,6 +112,35 @@ impl GcRun<'_> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Merges pull times, and drops those of tags and manifests that are gone. They are no content: if that fails,
+    /// the next sweep retries.
+    pub(super) async fn tidy_pulls(&mut self) {
+        if self.options.dry_run {
+            return;
+        }
+        let (seen, began) = (&self.seen, seconds(self.began));
+        let is_gone = |name: &RepositoryName, reference: &Reference, pulled: u64| {
+            let is_listed = match reference {
+                Reference::Tag(tag) => seen.tags.contains(fingerprint::key(&keys::tag(name, tag))),
+                Reference::Digest(digest) => {
+                    seen.manifests.contains(fingerprint::content(name, digest))
+                }
+            };
+            // What came after the listing is pulled after it.
+            !is_listed && pulled + PULLED_BEFORE_S < began
+        };
+        let merged = self.core.merge_pulls().await;
+        match merged.and(self.core.prune_pulls(&is_gone).await) {
+            Ok(PrunedPulls { scanned, removed, changed }) => {
+                self.done.pull_times = GcTally { scanned, removed, changed, ..GcTally::default() };
+            }
+            Err(error) => {
+                let error = error_chain(&error);
+                tracing::warn!(error, "cannot tidy pull times; retrying with the next sweep");
+            }
+        }
     }
 
     /// A hint whose manifest is not there: an orphan, unless its tag still points to that manifest.

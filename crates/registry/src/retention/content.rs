@@ -7,7 +7,7 @@ use jreg_oci::{Digest, Manifest, RepositoryName};
 use serde::Deserialize;
 
 use crate::core::Core;
-use crate::manifest::verified;
+use crate::manifest_read::verified;
 use crate::record::ManifestRecord;
 use crate::{Result, StoredManifest, keys};
 

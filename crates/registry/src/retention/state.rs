@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_lifecycle::{
-    ManifestState, RepositoryState, RetentionJudgement, TagDecision, TagState, TagVerdict,
+    ManifestState, RepositoryState, RetentionJudgement, RetentionRun, TagDecision, TagState,
+    TagVerdict,
 };
 use jreg_oci::{Algorithm, Digest, RepositoryName, Tag};
 
@@ -56,17 +57,35 @@ impl RetentionPass<'_> {
     /// them.
     pub(super) async fn judge(&self, name: &RepositoryName) -> Result<JudgedRepository> {
         let (mut state, versions) = self.read_tags(name).await?;
-        let mut judgement = self.rules.judge(&state, &self.run);
+        let run = self.read_pulls(&mut state).await?;
+        let mut judgement = self.rules.judge(&state, &run);
         let (mut bytes, mut bytes_together) = (HashMap::new(), 0);
         let is_removed = |verdict: &TagVerdict| verdict.decision == TagDecision::Remove;
         if judgement.verdicts.iter().any(is_removed) {
             let manifests = self.read_manifests(name).await?;
             state.manifests.extend(manifests.iter().map(ManifestContent::state));
-            judgement = self.rules.judge(&state, &self.run);
+            judgement = self.rules.judge(&state, &run);
             let removed: Vec<_> = judgement.verdicts.iter().map(is_removed).collect();
             (bytes, bytes_together) = content::only_bytes(&state.tags, &removed, &manifests);
         }
         Ok(JudgedRepository { state, versions, judgement, bytes, bytes_together })
+    }
+
+    /// Reads when the tags were pulled, if a rule asks for it, or it is shown.
+    async fn read_pulls(&self, state: &mut RepositoryState) -> Result<RetentionRun> {
+        let mut run = self.run;
+        let entry = self.rules.retention_of(&state.name);
+        let is_needed = entry.is_some_and(|(_, entry)| entry.needs_pull_times());
+        let Some(pulls) = self.pulls.as_ref().filter(|_| is_needed || self.shows_pulls) else {
+            return Ok(run);
+        };
+        let tags: Vec<_> = state.tags.iter().map(|tag| (&tag.tag, &tag.digest)).collect();
+        let last = pulls.of(&state.name, &tags).await?;
+        for (tag, pulled) in state.tags.iter_mut().zip(last.times) {
+            tag.pulled = pulled;
+        }
+        run.pulls_since = last.since;
+        Ok(run)
     }
 
     async fn read_tags(

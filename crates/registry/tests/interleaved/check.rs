@@ -87,6 +87,16 @@ fn check_tags(view: &StoreView, records: &LedgerRecords) -> CheckResult {
     Ok(())
 }
 
+/// Every tag leads somewhere, also beside deletes.
+pub(crate) fn check_tags_lead(view: &StoreView) -> CheckResult {
+    for ((name, tag), target) in &view.tags {
+        if !view.manifests.contains_key(&(name.clone(), target.clone())) {
+            return Err(format!("{tag} in {name} leads to a manifest that is missing"));
+        }
+    }
+    Ok(())
+}
+
 /// What was acknowledged is there: a tag for ever, the rest for a while, or for as long as
 /// something keeps it.
 fn check_push(

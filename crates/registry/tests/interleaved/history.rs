@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jreg_oci::{Digest, Tag};
+use jreg_oci::{Digest, Manifest, Tag};
 use jreg_registry::{ChangeId, Registry};
 
 use crate::instance::read_history;
@@ -154,7 +154,11 @@ pub(crate) fn check_purged(view: &StoreView, records: &LedgerRecords) -> CheckRe
 }
 
 /// An immutable tag points to what was acknowledged, and that is whole.
-pub(crate) fn check_immutable(view: &StoreView, records: &LedgerRecords) -> CheckResult {
+pub(crate) fn check_immutable(
+    view: &StoreView,
+    records: &LedgerRecords,
+    needs_below: bool,
+) -> CheckResult {
     for push in records.acked() {
         let PushedContent::Tag(name, tag) = &push.thing else { continue };
         if !tag.starts_with('v') {
@@ -167,10 +171,17 @@ pub(crate) fn check_immutable(view: &StoreView, records: &LedgerRecords) -> Chec
         let Some(manifest) = view.manifests.get(&(name.clone(), push.digest.clone())) else {
             return Err(format!("{tag} in {name} leads to a manifest that is missing"));
         };
-        for reference in manifest.references.iter().map(|reference| &reference.digest) {
-            if !view.holds(&(name.clone(), reference.clone())) {
-                return Err(format!("{reference}, which {tag} in {name} needs, is missing"));
+        let references = |of: &Manifest| {
+            of.references.iter().map(|reference| reference.digest.clone()).collect::<Vec<_>>()
+        };
+        let mut needed = references(manifest);
+        while let Some(of) = needed.pop() {
+            let content = (name.clone(), of);
+            if !view.holds(&content) {
+                return Err(format!("{}, which {tag} in {name} needs, is missing", content.1));
             }
+            let below = view.manifests.get(&content).filter(|_| needs_below);
+            needed.extend(below.map(references).unwrap_or_default());
         }
     }
     Ok(())

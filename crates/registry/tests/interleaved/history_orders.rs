@@ -57,6 +57,28 @@ fn immutable_tags() {
 }
 
 #[test]
+fn a_push_of_a_tag_beside_the_delete_of_its_manifest() {
+    whole("push and delete", push_and_delete, 2);
+    whole("push of a moved tag and delete", moved_tag_push_and_delete, 1);
+    whole("push, push and delete", push_push_and_delete, 2);
+    whole("two pushes and delete", two_pushes_and_delete, 1);
+}
+
+#[test]
+fn rules_of_deletes_beside_pushes() {
+    caught(Rule::HintWithReads, push_and_delete(false), 3);
+    caught(Rule::RenewAfterLostTag, push_and_delete(false), 3);
+    caught(Rule::FenceTags, push_and_delete(false), 2);
+    caught(Rule::ServeAfterHint, push_push_and_delete(false), 3);
+}
+
+#[test]
+fn an_immutable_tag_of_a_nested_index() {
+    whole("immutable nested index and delete", immutable_nested_index_and_delete, 1);
+    caught(Rule::NestedHints, immutable_nested_index_and_delete(false), 2);
+}
+
+#[test]
 fn rules_of_history() {
     caught(Rule::Archive, two_moves(false), 2);
     caught(Rule::LookForOwn, lost_move(false), 2);

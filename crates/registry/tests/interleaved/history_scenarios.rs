@@ -276,6 +276,55 @@ pub(crate) async fn immutable_push_push_and_delete(stays: bool) -> InterleavedSc
     immutable(untagged(stays).await, vec![moves("pusher", 5), deletes(5), again])
 }
 
+/// An image is deleted by its digest while a tag is pushed to it.
+pub(crate) async fn push_and_delete(stays: bool) -> InterleavedScenario {
+    leading(InterleavedScenario::new(untagged(stays).await, vec![moves("pusher", 5), deletes(5)]))
+}
+
+/// The same of a tag that points elsewhere, and is moved back, too.
+pub(crate) async fn moved_tag_push_and_delete(stays: bool) -> InterleavedScenario {
+    let start = untagged(stays).await.following(async |instance| {
+        for length in [5, 6] {
+            instance.put_manifest("app", "v1", &image_of(length)).await;
+        }
+    });
+    let actors = vec![moves("pusher", 5), deletes(5), moves("another", 6)];
+    leading(InterleavedScenario::new(start.await, actors))
+}
+
+/// The same, and the image is pushed by digest as well: another push's version of the manifest serves.
+pub(crate) async fn push_push_and_delete(stays: bool) -> InterleavedScenario {
+    let again = client("another pusher", async |instance| {
+        instance.put_manifest("app", "", &image_of(5)).await;
+    });
+    let actors = vec![moves("pusher", 5), again, deletes(5)];
+    leading(InterleavedScenario::new(untagged(stays).await, actors))
+}
+
+/// Two push the same image to one tag, and it is deleted by its digest.
+pub(crate) async fn two_pushes_and_delete(stays: bool) -> InterleavedScenario {
+    let actors = vec![moves("pusher", 5), moves("another", 5), deletes(5)];
+    leading(InterleavedScenario::new(untagged(stays).await, actors))
+}
+
+fn leading(mut scenario: InterleavedScenario) -> InterleavedScenario {
+    scenario.tags_lead = true;
+    scenario
+}
+
+/// A grandchild is deleted while an index of an index of it is pushed to an immutable tag.
+pub(crate) async fn immutable_nested_index_and_delete(stays: bool) -> InterleavedScenario {
+    let start = untagged(stays).await.following(async |instance| {
+        instance.put_manifest("app", "", &index(&[&image_of(5)])).await;
+    });
+    let pusher = client("pusher", async |instance| {
+        instance.put_manifest("app", "v1", &index(&[&index(&[&image_of(5)])])).await;
+    });
+    let mut scenario = immutable(start.await, vec![pusher, deletes(5)]);
+    scenario.needs_below = true;
+    scenario
+}
+
 /// A child is deleted while an index of it is pushed to an immutable tag.
 pub(crate) async fn immutable_index_and_delete(stays: bool) -> InterleavedScenario {
     let pusher = client("pusher", async |instance| {

@@ -195,6 +195,10 @@ pub(crate) struct InterleavedScenario {
     pub(crate) keeps_history: bool,
     /// Rules of the file, by which tags are immutable.
     pub(crate) rules: Option<&'static str>,
+    /// Whether no tag is ever without its manifest, whatever is deleted.
+    pub(crate) tags_lead: bool,
+    /// Whether an immutable tag needs what indexes below its index need.
+    pub(crate) needs_below: bool,
     /// A call of this actor whose response is lost: its retry finds a conflict.
     pub(crate) lost: Option<(usize, CallMatch)>,
 }
@@ -223,6 +227,8 @@ impl InterleavedScenario {
             referrer: None,
             keeps_history: false,
             rules: None,
+            tags_lead: false,
+            needs_below: false,
             lost: None,
         }
     }
@@ -322,6 +328,9 @@ impl SharedStore {
         if scenario.is_calm && self.ledger.records().interrupted > 0 {
             return Err("a request failed because of another".to_owned());
         }
+        if scenario.tags_lead {
+            check::check_tags_lead(view)?;
+        }
         if let Some((name, of)) = &scenario.deleted {
             check::check_deleted(view, &self.ledger.records(), name, of)?;
         }
@@ -345,7 +354,7 @@ impl SharedStore {
             history::check_kept(&view, &records, &registry).await?;
         }
         if scenario.rules.is_some() {
-            history::check_immutable(&view, &records)?;
+            history::check_immutable(&view, &records, scenario.needs_below)?;
         }
         if scenario.kills == 0 {
             history::check_purged(&view, &records)?;

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_registry::{
-    ChangeOrigin, Error, GcError, GcOptions, HISTORY_ENTRIES_MAX, NoObserver, OpenError,
+    ChangeOrigin, Error, GcError, GcOptions, HISTORY_ENTRIES_MAX, MaySetTag, NoObserver, OpenError,
     PageRequest, PurgeObstacle, ReferencePrecondition, Registry, RegistryOptions, TagHistoryEntry,
     TouchPolicy,
 };
-use jreg_storage::testing::{Call, ManualClock};
-use jreg_storage::{Clock, PutMode, Store};
+use jreg_storage::testing::{Call, Fault, ManualClock};
+use jreg_storage::{Clock, ErrorKind, PutMode, Store};
 
 use crate::bench::{Bench, BenchStoreKind, HOUR, MINUTE, digest, push_of};
 
@@ -273,6 +273,29 @@ async fn a_deleted_manifest_can_be_restored_with_its_tags_until_its_copy_expires
         let gone = repository.manifest_restore(&of, false).await;
         assert!(matches!(gone, Err(Error::ManifestUnknown { .. })), "{gone:?}");
     }
+}
+
+/// What was done is known, whatever fails after it.
+#[tokio::test]
+async fn a_restore_that_fails_between_its_tags_says_which_were_set() {
+    let bench = bench(BenchStoreKind::Remote).await;
+    for name in ["v1", "v2", "v3"] {
+        push(&bench, name, 1).await;
+    }
+    let (repository, of) = (bench.repository("a"), digest_of(1));
+    delete(&bench, &of.to_string()).await;
+    let of_second = |call: &Call| call.operation == "put" && call.key.ends_with("/_tags/v2");
+    bench.faults.inject(Fault::fail(ErrorKind::Unavailable).on(of_second).from_then_on());
+    let mut set = Vec::new();
+    let all: MaySetTag<'_> = &|_| true;
+    let failed = repository.manifest_restore_if(&of, Some(all), &mut set).await;
+    assert!(matches!(failed, Err(Error::Store(_))), "{failed:?}");
+    let names: Vec<_> = set.iter().map(|set| set.tag.as_str()).collect();
+    assert_eq!(names, ["v1"]);
+    assert_eq!(set[0].change, history(&bench, "v1").await[0].change);
+    bench.faults.heal();
+    let restored = repository.manifest_restore(&of, true).await;
+    assert!(restored.is_ok(), "{restored:?}");
 }
 
 /// A copy of them could not be read, and GC would stop.

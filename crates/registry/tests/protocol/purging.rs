@@ -1,9 +1,11 @@
 //! When the bytes of a purged manifest go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::{Digest, Reference};
-use jreg_registry::{GcOptions, NoObserver, RegistryOptions};
+use jreg_registry::{Error, GcOptions, NoObserver, PageRequest, Registry, RegistryOptions};
 
 use crate::bench::{Bench, BenchStoreKind, MINUTE, digest};
 
@@ -57,4 +59,43 @@ async fn bytes_of_a_deleted_manifest_stay_for_as_long_as_it_can_be_restored() {
         }
         bench.repository("a").manifest_restore(&image, true).await.unwrap();
     }
+}
+
+/// The tag comes between the check of a purge and its delete: nothing is purged, and the manifest can be deleted and
+/// restored.
+#[tokio::test]
+async fn a_purge_that_an_immutable_tag_stops_leaves_no_mark() {
+    let bench = Bench::new().await;
+    let image = push(&bench).await;
+    bench.repository("a").manifest_delete(&"v1".parse().unwrap(), None).await.unwrap();
+    let rules = "[[immutable]]\nrepositories = ['a']\ntags = ['v*']\n";
+    let rules = CurrentRules::new(Arc::new(LifecycleRules::parse(rules).unwrap()));
+    let purging = bench.registry.with_rules(rules).repository("a".parse().unwrap());
+    let mut held = bench.gate.hold(|call| call.operation == "put" && call.key.ends_with("/purged"));
+    let of = image.clone();
+    let purge = tokio::spawn(async move { purging.manifest_purge(&of, false).await });
+    held.reached(1).await;
+    let store = bench.faults.clone();
+    let other =
+        Registry::open(store, bench.clock.clone(), RegistryOptions::default()).await.unwrap();
+    let other = other.repository("a".parse().unwrap());
+    other.tag_restore(&"v2".parse().unwrap(), &image, None).await.unwrap();
+    held.release();
+    let stopped = purge.await.unwrap();
+    assert!(matches!(stopped, Err(Error::Immutable(_))), "{stopped:?}");
+    assert!(bench.keys("deleted/").await.iter().all(|key| !key.as_str().ends_with("/purged")));
+    bench.repository("a").manifest_delete(&Reference::Digest(image.clone()), None).await.unwrap();
+    bench.repository("a").manifest_restore(&image, true).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_purge_says_by_which_changes_tags_were_deleted() {
+    let bench = Bench::new().await;
+    let image = push(&bench).await;
+    let purged = bench.repository("a").manifest_purge(&image, true).await.unwrap();
+    let page = PageRequest { limit: 10, last: None };
+    let tag = "v1".parse().unwrap();
+    let history = bench.repository("a").tag_history(&tag, &page).await.unwrap().items;
+    assert_eq!(purged.changes.get(&tag), Some(&history[0].change));
+    assert_eq!((history[0].digest.as_ref(), purged.tags_removed), (None, vec![tag]));
 }

@@ -198,8 +198,9 @@ async fn without_a_quota_nothing_is_read_for_it() {
     assert_eq!(calls_of(rules(1)).await, calls_of(CurrentRules::default()).await);
 }
 
-/// More requests of the first push to a pool, which counts it, and of a later one.
-const COSTS: (usize, usize) = (9, 1);
+/// More requests of the first push to a pool, which counts it and reads whether there was a warning, and of a later
+/// one.
+const COSTS: (usize, usize) = (10, 1);
 
 /// Requests of a push of two blobs and a manifest: without quota, the first and a later one with.
 #[tokio::test]

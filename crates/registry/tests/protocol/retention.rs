@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jreg_lifecycle::{CurrentRules, LifecycleRules};
-use jreg_oci::{Digest, Tag};
+use jreg_oci::{Digest, RepositoryName, Tag};
 use jreg_registry::{
-    GcOptions, LeftRepository, NoObserver, Registry, RegistryOptions, RemovalOutcome,
-    RetentionError, RetentionObserver, RetentionOptions, RetentionPlan, RetentionReport,
-    RetentionVerdict, VerdictStatus,
+    EventAction, EventInterest, GcOptions, LeftRepository, NoObserver, Registry, RegistryOptions,
+    RemovalOutcome, RetentionError, RetentionObserver, RetentionOptions, RetentionPlan,
+    RetentionReport, RetentionVerdict, Sequencer, VerdictStatus,
 };
 use jreg_storage::testing::{Call, Fault};
 use jreg_storage::{ErrorKind, Store};
@@ -347,6 +347,45 @@ async fn a_tag_is_explained() {
     assert_eq!(verdict.status, VerdictStatus::Keep);
     assert!(verdict.reason.ends_with("; expires 2024-07-17 by retention entry 1"), "{verdict:?}");
     assert_eq!(explain("none").await, None);
+}
+
+#[derive(Debug)]
+struct Everything;
+
+impl EventInterest for Everything {
+    fn wants(&self, _: EventAction, _: Option<&RepositoryName>) -> bool {
+        true
+    }
+}
+
+/// A removal is an event of its own, once, and names retention; a delete by a client is another.
+#[tokio::test]
+async fn removals_are_events() {
+    let retained = Retained::new(RULES).await;
+    let registry = retained.registry.with_events(Arc::new(Everything));
+    retained.put("a", "old", 1).await;
+    retained.put("a", "deleted", 2).await;
+    retained.bench.clock.advance(15 * DAY);
+    let repository = registry.repository("a".parse().unwrap());
+    repository.manifest_delete(&"deleted".parse().unwrap(), None).await.unwrap();
+    registry.run_retention(&options(), &NoObserver).await.unwrap();
+    registry.run_retention(&options(), &NoObserver).await.unwrap();
+    let mut sequencer = Sequencer::default();
+    registry.sequence_events(&mut sequencer, &registry).await.unwrap();
+    let number = registry.next_event_segment(0).await.unwrap().unwrap();
+    let segment = registry.event_segment(number).await.unwrap().unwrap();
+    let mut events: Vec<_> = segment.events.iter().collect();
+    events.sort_by_key(|event| event.action);
+    let expired: Vec<_> = events
+        .iter()
+        .map(|event| (event.action, event.tag.as_ref().unwrap().as_str(), event.actor.as_deref()))
+        .collect();
+    let expected = [
+        (EventAction::TagDelete, "deleted", None),
+        (EventAction::TagExpire, "old", Some("jreg:retention")),
+    ];
+    assert_eq!(expired, expected);
+    assert_eq!(events[1].digest, Some(digest_of(1)));
 }
 
 /// In a bucket: the mark of the store, T0, and the catalog; for a repository that an entry matches a page of tags and
