@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, backup, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, session, tag,
-    token, transfer, upload, usage, user, version,
+    self, backup, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, session,
+    tag, token, transfer, upload, usage, user, version,
 };
 
 fn main() -> ExitCode {

@@ -155,16 +155,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("operator", &[]),
     (
         "transfer",
-        &[
-            "bucket",
-            "error",
-            "folder",
-            "lifecycle",
-            "maintenance",
-            "operator",
-            "options",
-            "store",
-        ],
+        &["bucket", "error", "folder", "lifecycle", "maintenance", "operator", "options", "store"],
     ),
     ("app", &["error", "jobs", "lifecycle", "maintenance", "operator", "options", "store"]),
     ("cli", &["maintenance", "transfer"]),

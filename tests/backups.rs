@@ -61,7 +61,10 @@ fn a_served_folder_is_backed_up_and_comes_back() {
     block_on(push(process.client(), "v1", 1));
     let back_up = ["backup", "--to", &backups, "--storage", &storage, "--json"];
     let first = report(&jreg(&back_up));
-    assert_eq!((&first["report"], &first["tags"], &first["copied"]), (&"backup".into(), &1.into(), &3.into()));
+    assert_eq!(
+        (&first["report"], &first["tags"], &first["copied"]),
+        (&"backup".into(), &1.into(), &3.into())
+    );
     block_on(push(process.client(), "v2", 2));
     let second = report(&jreg(&back_up));
     assert_eq!((&second["tags"], &second["copied"]), (&2.into(), &3.into()));
@@ -128,7 +131,10 @@ fn a_bucket_becomes_a_folder_and_a_folder_a_bucket() {
             let (key, secret) = (key.clone(), secret.clone());
             tokio::task::spawn_blocking(move || {
                 let mut command = Command::new(BINARY);
-                command.args(args).env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+                command
+                    .args(args)
+                    .env("AWS_ACCESS_KEY_ID", key)
+                    .env("AWS_SECRET_ACCESS_KEY", secret);
                 command.output().unwrap()
             })
         };
@@ -141,7 +147,8 @@ fn a_bucket_becomes_a_folder_and_a_folder_a_bucket() {
         // The bucket is only read.
         let requests = bucket.take_requests();
         assert!(requests.iter().all(|request| ["GET", "HEAD"].contains(&&*request.method)));
-        let done = run(words(&["restore", "--from", &backups, "--storage", &folder])).await.unwrap();
+        let done =
+            run(words(&["restore", "--from", &backups, "--storage", &folder])).await.unwrap();
         text(&done);
         let there = Process::start(BINARY, Path::new(&folder));
         pull(&there.client(), "v1", 1).await;
@@ -150,7 +157,8 @@ fn a_bucket_becomes_a_folder_and_a_folder_a_bucket() {
         let target = other.storage_url().replace("/?", "/storage?");
         let done = run(words(&["backup", "--to", &in_bucket, "--storage", &folder])).await.unwrap();
         text(&done);
-        let done = run(words(&["restore", "--from", &in_bucket, "--storage", &target])).await.unwrap();
+        let done =
+            run(words(&["restore", "--from", &in_bucket, "--storage", &target])).await.unwrap();
         text(&done);
         let restored = other.keys().into_iter().filter(|key| key.starts_with("storage/")).count();
         assert!(restored > 5);
@@ -180,7 +188,8 @@ fn places_that_hold_no_backups_are_left_alone() {
     }
     assert_eq!(std::fs::read_dir(&mine).unwrap().count(), 1);
     assert!(!Path::new(&absent).exists() && !Path::new(&path(work.path(), "new")).exists());
-    for wrong in [&["backup"][..], &["backup", "prune", "x"], &["restore", "--from", "x", "no-id"]] {
+    for wrong in [&["backup"][..], &["backup", "prune", "x"], &["restore", "--from", "x", "no-id"]]
+    {
         assert_eq!(jreg(wrong).status.code(), Some(2), "{wrong:?}");
     }
     // A store of backups is no registry.

@@ -82,7 +82,8 @@ fn a_store_sees_no_write() {
         read_all_and_write_nothing(reader.client()).await;
         reader.stop().await;
         let calls = recording.take();
-        let is_read = |call: &jreg_storage::testing::Call| call.is_read() || call.operation == "file";
+        let is_read =
+            |call: &jreg_storage::testing::Call| call.is_read() || call.operation == "file";
         assert!(!calls.is_empty() && calls.iter().all(is_read), "{calls:?}");
     });
 }
@@ -165,8 +166,11 @@ fn what_has_not_arrived_is_unavailable() {
         let bytes = location(&*store, &blob).await;
         let bytes_late = store.get(&bytes).await.unwrap();
         store.delete(&bytes, None).await.unwrap();
-        let settings =
-            Settings { retry_after: Duration::from_secs(7), read_only: true, ..Settings::default() };
+        let settings = Settings {
+            retry_after: Duration::from_secs(7),
+            read_only: true,
+            ..Settings::default()
+        };
         let spec = ServerSpec { settings, ..ServerSpec::default() };
         let reader = TestServer::start(spec.store(StoreKind::Given(Arc::clone(&store)))).await;
         let mut scenario = Scenario::new("app", reader.client());

@@ -43,9 +43,10 @@ fn summary(output: &Output) -> Value {
 
 #[track_caller]
 fn counts(output: &Output) -> (u64, u64, u64, u64) {
-    let done: Value =
-        serde_json::from_slice(output.stdout.split(|b| *b == b'\n').rfind(|l| !l.is_empty()).unwrap())
-            .unwrap();
+    let done: Value = serde_json::from_slice(
+        output.stdout.split(|b| *b == b'\n').rfind(|l| !l.is_empty()).unwrap(),
+    )
+    .unwrap();
     let of = |name: &str| done[name].as_u64().unwrap();
     (of("copied"), of("present"), of("skipped"), of("failed"))
 }
@@ -70,7 +71,8 @@ impl Content {
         };
         let index = index_of(&[platform(&image, "amd64"), platform(&other, "arm64")]);
         let signature = Image::referrer(3, &index, "application/vnd.test.signature");
-        let attestation = Image::referrer(4, &signature.manifest, "application/vnd.test.attestation");
+        let attestation =
+            Image::referrer(4, &signature.manifest, "application/vnd.test.attestation");
         let tagged_signature = Image::plain(5);
         Self { image, other, index, signature, attestation, tagged_signature }
     }
@@ -218,7 +220,8 @@ fn an_export_says_what_it_has() {
         let exported = jreg(folder.path(), &[&["export"], args, &["--to", &to_text]].concat());
         (exported, to)
     };
-    let read = |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let read =
+        |path: PathBuf| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
     // One image: with its signature by tag, loadable by docker.
     let (exported, to) = export(&["contract/app:v1"]);
     text(&exported);
@@ -265,7 +268,11 @@ fn an_export_says_what_it_has() {
     };
     assert!(has(&content.other) && !has(&content.image));
     // What is not there is an error, and leaves nothing.
-    for wrong in [&["contract/app:v9"][..], &["contract/none"], &["contract/app:multi", "--platform", "windows/amd64"]] {
+    for wrong in [
+        &["contract/app:v9"][..],
+        &["contract/none"],
+        &["contract/app:multi", "--platform", "windows/amd64"],
+    ] {
         let (exported, _) = export(wrong);
         assert_eq!(exported.status.code(), Some(1), "{wrong:?}");
     }
@@ -353,7 +360,8 @@ fn another_registry_is_a_source_over_its_api() {
     let target = tempfile::tempdir().unwrap();
     let url = format!("http://{address}");
     let anonymous = ["--credentials", "anonymous", "--json"];
-    let one = jreg(target.path(), &[&["import", &format!("{url}/{APP}:v1")][..], &anonymous].concat());
+    let one =
+        jreg(target.path(), &[&["import", &format!("{url}/{APP}:v1")][..], &anonymous].concat());
     assert_eq!(counts(&one), (1, 0, 0, 0), "{}", complaint(&one));
     let all = jreg(target.path(), &[&["import", &url][..], &anonymous].concat());
     assert_eq!(counts(&all).3, 0, "{}", complaint(&all));
@@ -361,9 +369,11 @@ fn another_registry_is_a_source_over_its_api() {
     block_on(content.check(&there.client(), APP));
     let again = jreg(target.path(), &[&["import", &url][..], &anonymous].concat());
     assert_eq!(summary(&again)["bytes"], 0);
-    let none = jreg(target.path(), &[&["import", &format!("{url}/{APP}:v9")][..], &anonymous].concat());
+    let none =
+        jreg(target.path(), &[&["import", &format!("{url}/{APP}:v9")][..], &anonymous].concat());
     assert_eq!(counts(&none), (0, 0, 1, 0), "{}", complaint(&none));
-    let wrong = jreg(target.path(), &["import", "http://127.0.0.1:1/app", "--credentials", "anonymous"]);
+    let wrong =
+        jreg(target.path(), &["import", "http://127.0.0.1:1/app", "--credentials", "anonymous"]);
     assert_eq!(wrong.status.code(), Some(1));
 }
 
@@ -409,7 +419,9 @@ fn the_storage_of_distribution_and_harbor_comes_over() {
     // What a delete leaves, an image of schema 1, and a tag that leads nowhere.
     fs::create_dir_all(base.join("revisions/sha256").join("a".repeat(64))).unwrap();
     let gone = format!("sha256:{}", "b".repeat(64));
-    for path in [format!("revisions/sha256/{}/link", "b".repeat(64)), "tags/gone/current/link".to_owned()] {
+    for path in
+        [format!("revisions/sha256/{}/link", "b".repeat(64)), "tags/gone/current/link".to_owned()]
+    {
         fs::create_dir_all(base.join(&path).parent().unwrap()).unwrap();
         fs::write(base.join(path), &gone).unwrap();
     }
@@ -452,7 +464,11 @@ fn the_storage_of_distribution_and_harbor_comes_over() {
     let lines = [
         format!("contract/app,v1,{}", content.image.manifest.digest()),
         format!("contract/app:multi {}", content.index.digest()),
-        format!("\"contract/app\",\"{}\",\"{}\"", content.signature_tag(), content.tagged_signature.manifest.digest()),
+        format!(
+            "\"contract/app\",\"{}\",\"{}\"",
+            content.signature_tag(),
+            content.tagged_signature.manifest.digest()
+        ),
     ];
     fs::write(&tags, format!("# from the database\n\n{}\n", lines.join("\n"))).unwrap();
     let second = tempfile::tempdir().unwrap();
@@ -603,7 +619,8 @@ fn an_image_that_fails_does_not_stop_the_others() {
     for _ in 0..2 {
         let imported = jreg(target.path(), &["import", &place, "--jobs", "2"]);
         assert_eq!(imported.status.code(), Some(1));
-        let (errors, printed) = (complaint(&imported), String::from_utf8_lossy(&imported.stdout).into_owned());
+        let (errors, printed) =
+            (complaint(&imported), String::from_utf8_lossy(&imported.stdout).into_owned());
         assert!(printed.contains("app:good"), "{printed}");
         for (tag, why) in [("app:bad", "digest"), ("app:cut", "lacks the layer")] {
             let line = errors.lines().find(|line| line.contains(tag)).unwrap_or_default();
@@ -633,7 +650,9 @@ fn what_is_no_source_is_refused() {
         assert_eq!(failed.status.code(), Some(1));
     }
     fs::remove_file(&file).unwrap();
-    for source in [work.path().display().to_string(), "ftp://x".to_owned(), "/nonexistent".to_owned()] {
+    for source in
+        [work.path().display().to_string(), "ftp://x".to_owned(), "/nonexistent".to_owned()]
+    {
         let failed = jreg(target.path(), &["import", &source]);
         assert_eq!(failed.status.code(), Some(1), "{source}");
         assert!(failed.stdout.is_empty() && !complaint(&failed).is_empty(), "{source}");
@@ -687,7 +706,8 @@ fn unusual_content_survives_the_way() {
             let pulled = client.get(&format!("/v2/x/{APP}/manifests/{tag}")).await;
             assert_eq!(pulled.body, manifest.bytes, "{tag}");
         }
-        let pulled = client.get(&format!("/v2/x/{APP}/manifests/{}", image.manifest.digest512())).await;
+        let pulled =
+            client.get(&format!("/v2/x/{APP}/manifests/{}", image.manifest.digest512())).await;
         assert_eq!(pulled.body, image.manifest.bytes);
     });
 }

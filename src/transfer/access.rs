@@ -104,7 +104,8 @@ pub trait RegistryAccess: Debug + Send + Sync + 'static {
     async fn mount(&self, name: &RepositoryName, digest: &Digest) -> Result<bool>;
 
     /// Stores a blob, whose digest the registry checks.
-    async fn push_blob(&self, name: &RepositoryName, digest: &Digest, blob: OpenBlob) -> Result<()>;
+    async fn push_blob(&self, name: &RepositoryName, digest: &Digest, blob: OpenBlob)
+    -> Result<()>;
 
     /// Stores a manifest, and points tags to it.
     async fn push_manifest(
@@ -222,7 +223,12 @@ impl RegistryAccess for LocalRegistry {
         Ok(false)
     }
 
-    async fn push_blob(&self, name: &RepositoryName, digest: &Digest, blob: OpenBlob) -> Result<()> {
+    async fn push_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        blob: OpenBlob,
+    ) -> Result<()> {
         let body = blob.stream.map_err(|error| {
             tracing::debug!(%error, "the source of a blob broke off");
             BodyError::Broken

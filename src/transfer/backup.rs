@@ -167,7 +167,8 @@ async fn open_backups(
         let message = format!("{place} cannot hold backups: {reason}");
         TransferCommandError::Backups(message)
     };
-    let location = location.ok_or_else(|| unusable("it must be a folder or s3://BUCKET[/PREFIX]"))?;
+    let location =
+        location.ok_or_else(|| unusable("it must be a folder or s3://BUCKET[/PREFIX]"))?;
     if location == settings.storage {
         return Err(unusable("it is the storage of the registry"));
     }

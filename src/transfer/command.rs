@@ -83,9 +83,7 @@ pub fn export(settings: Settings, options: ExportOptions) -> TransferOutcome {
 pub fn import(settings: Settings, source: SourceSpec, options: ImportOptions) -> TransferOutcome {
     let audit = match options.dry_run {
         true => AuditLog::off(),
-        false => {
-            AuditLog::open_for_command(&options::audit(&settings), &Arc::new(Metrics::new()))?
-        }
+        false => AuditLog::open_for_command(&options::audit(&settings), &Arc::new(Metrics::new()))?,
     };
     until_signal(async move {
         let asked = json!({

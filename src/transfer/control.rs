@@ -21,7 +21,9 @@ use hyper_util::rt::TokioIo;
 use jreg_oci::{Digest, Reference, RepositoryName, Tag};
 use serde::Deserialize;
 
-use super::access::{BlobStream, OpenBlob, RegistryAccess, RegistryManifest, Result, TransferError};
+use super::access::{
+    BlobStream, OpenBlob, RegistryAccess, RegistryManifest, Result, TransferError,
+};
 use crate::maintenance::socket;
 
 /// The most bytes of a response that is read whole: more than a page of any listing.
@@ -97,10 +99,11 @@ impl RawResponse {
 /// A body, with the connection that it comes on.
 fn body_stream(body: Incoming, sender: SendRequest<RequestBody>) -> BlobStream {
     let frames = BodyStream::new(body);
-    let stream = TryStreamExt::map_err(frames, std::io::Error::other).try_filter_map(move |frame| {
-        let _open = &sender;
-        futures::future::ready(Ok(frame.into_data().ok()))
-    });
+    let stream =
+        TryStreamExt::map_err(frames, std::io::Error::other).try_filter_map(move |frame| {
+            let _open = &sender;
+            futures::future::ready(Ok(frame.into_data().ok()))
+        });
     stream.boxed()
 }
 
@@ -373,7 +376,12 @@ impl RegistryAccess for ControlClient {
         Ok(parts.status == StatusCode::CREATED)
     }
 
-    async fn push_blob(&self, name: &RepositoryName, digest: &Digest, blob: OpenBlob) -> Result<()> {
+    async fn push_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        blob: OpenBlob,
+    ) -> Result<()> {
         let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
         let body = SizedBody { stream: blob.stream, left: blob.size_bytes };
         let kind = Some("application/octet-stream");

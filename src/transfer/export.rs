@@ -447,7 +447,9 @@ impl Exporter {
         let Some(manifest) = self.registry.manifest(name, reference).await? else { return Ok(()) };
         let (digest, tag) = (manifest.digest.clone(), reference.tag().cloned());
         let is_listed = plan.entries.iter().any(|entry| {
-            entry.repository == *name && entry.digest == digest && (tag.is_none() || entry.tag == tag)
+            entry.repository == *name
+                && entry.digest == digest
+                && (tag.is_none() || entry.tag == tag)
         });
         self.plan_manifest(name, manifest, plan, 0).await?;
         if !is_listed {
@@ -558,9 +560,8 @@ impl Exporter {
 }
 
 fn fields(manifest: &RegistryManifest) -> Result<ManifestFields> {
-    serde_json::from_slice(&manifest.bytes).map_err(|error| {
-        TransferError::Content(format!("manifest {}: {error}", manifest.digest))
-    })
+    serde_json::from_slice(&manifest.bytes)
+        .map_err(|error| TransferError::Content(format!("manifest {}: {error}", manifest.digest)))
 }
 
 /// Whether a tag names a manifest as tools do that have no referrers: `sha256-<hex>`, with an ending as of cosign.

@@ -309,7 +309,11 @@ impl Importer {
     }
 
     /// Whether the source has a manifest under a digest, and not a blob.
-    async fn is_manifest(&self, root: RootManifest<'_>, digest: &Digest) -> Result<bool, ItemError> {
+    async fn is_manifest(
+        &self,
+        root: RootManifest<'_>,
+        digest: &Digest,
+    ) -> Result<bool, ItemError> {
         match self.source.manifest(root.pair.from, digest).await? {
             FoundManifest::Found(found) => {
                 let hint = found.media_type.as_ref();

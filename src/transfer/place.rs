@@ -29,13 +29,17 @@ const ATTEMPTS_MAX: u32 = 3;
 /// Why the registry of a command cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    #[error("storage in memory exists only within its process: set --storage to a folder or a bucket")]
+    #[error(
+        "storage in memory exists only within its process: set --storage to a folder or a bucket"
+    )]
     Memory,
     #[error("folder {folder} holds no registry: set --storage to the folder that jreg serves")]
     NoRegistry { folder: String },
     #[error(transparent)]
     Foreign(#[from] ForeignFolder),
-    #[error("folder {folder} is in use by process {holder}, which does not respond on its control socket")]
+    #[error(
+        "folder {folder} is in use by process {holder}, which does not respond on its control socket"
+    )]
     InUse { folder: String, holder: String },
     #[error(transparent)]
     Start(#[from] StartError),

@@ -206,5 +206,7 @@ fn total(summary: &MoveSummary) -> String {
     let MoveSummary { copied, present, skipped, failed, bytes, dry_run } = summary;
     let bytes = crate::maintenance::print::size(*bytes);
     let start = if *dry_run { "dry run, nothing was written: " } else { "" };
-    format!("{start}{copied} copied ({bytes}), {present} present, {skipped} skipped, {failed} failed")
+    format!(
+        "{start}{copied} copied ({bytes}), {present} present, {skipped} skipped, {failed} failed"
+    )
 }

@@ -80,9 +80,10 @@ impl RemoteSource {
         let mut options = UpstreamOptions::new([place.url.clone()], credentials);
         // Who names an address on the command line may reach it.
         options.private_addresses = true;
-        options.environment = EnvironmentVariables::new(std::env::vars_os().filter_map(|(n, v)| {
-            Some((n.into_string().ok()?, v.into_string().ok()?))
-        }));
+        options.environment = EnvironmentVariables::new(
+            std::env::vars_os()
+                .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?))),
+        );
         let client = UpstreamClient::new(options).map_err(io::Error::other)?;
         Ok(Self { client, place, manifests: Mutex::default() })
     }
@@ -135,8 +136,7 @@ impl RemoteSource {
         });
         // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
         let lookups: Vec<_> = lookups.collect();
-        let found: Vec<_> =
-            stream::iter(lookups).buffered(LOOKUPS_AT_ONCE).try_collect().await?;
+        let found: Vec<_> = stream::iter(lookups).buffered(LOOKUPS_AT_ONCE).try_collect().await?;
         for (tag, digest) in found.into_iter().flatten() {
             images.entry(digest).or_default().push(tag);
         }
@@ -153,7 +153,8 @@ impl RemoteSource {
             Some(Reference::Tag(tag)) => {
                 self.look_up(name, vec![tag.clone()], &mut images).await?;
                 if images.is_empty() {
-                    let (item, reason) = (format!("{name}:{tag}"), "there is no such tag".to_owned());
+                    let (item, reason) =
+                        (format!("{name}:{tag}"), "there is no such tag".to_owned());
                     index.skipped.push(jreg_archive::SkippedItem { item, reason });
                 }
             }
@@ -225,10 +226,8 @@ impl ImageSource for RemoteSource {
         };
         let absent = || io::Error::other("the registry does not say how long the blob is");
         let size_bytes = blob.size().ok_or_else(absent);
-        let size_bytes = size_bytes.map_err(|source| ArchiveError::Io {
-            what: format!("blob {digest}"),
-            source,
-        })?;
+        let size_bytes = size_bytes
+            .map_err(|source| ArchiveError::Io { what: format!("blob {digest}"), source })?;
         let stream = blob.into_stream().map_err(io::Error::other).boxed();
         Ok(Some(SourceBlob { size_bytes, stream }))
     }

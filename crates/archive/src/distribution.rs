@@ -113,7 +113,8 @@ impl DistributionSource {
             if names.iter().any(|name| name == "_manifests/") {
                 found.push(folder.trim_end_matches('/').to_owned());
             }
-            let below = names.into_iter().filter(|name| name.ends_with('/') && !name.starts_with('_'));
+            let below =
+                names.into_iter().filter(|name| name.ends_with('/') && !name.starts_with('_'));
             folders.extend(below.map(|name| format!("{folder}{name}")));
         }
         found.sort();
@@ -213,13 +214,17 @@ impl ImageSource for DistributionSource {
     ) -> Result<FoundManifest> {
         let Some(name) = repository else { return Ok(FoundManifest::Absent) };
         let (algorithm, hex) = (digest.algorithm(), digest.hex());
-        let link =
-            format!("{}_manifests/revisions/{algorithm}/{hex}/link", self.repository(name.as_str()));
+        let link = format!(
+            "{}_manifests/revisions/{algorithm}/{hex}/link",
+            self.repository(name.as_str())
+        );
         if self.link(&link).await?.is_none() {
             return Ok(FoundManifest::Absent);
         }
         let Some(content) = self.open_data(digest).await? else {
-            return Ok(FoundManifest::Skipped("the link is dangling: its manifest is gone".to_owned()));
+            return Ok(FoundManifest::Skipped(
+                "the link is dangling: its manifest is gone".to_owned(),
+            ));
         };
         if content.size_bytes > MANIFEST_BYTES_MAX {
             let reason = format!("it has {} bytes, more than any manifest", content.size_bytes);
@@ -232,7 +237,11 @@ impl ImageSource for DistributionSource {
         })
     }
 
-    async fn blob(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<Option<SourceBlob>> {
+    async fn blob(
+        &self,
+        _: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<Option<SourceBlob>> {
         // Whoever can read the storage can read its bytes: whether the repository links them says nothing.
         Ok(self.open_data(digest).await?.map(SourceContent::into_blob))
     }

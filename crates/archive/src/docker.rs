@@ -189,7 +189,11 @@ impl ImageSource for DockerArchive {
         }))
     }
 
-    async fn blob(&self, _: Option<&RepositoryName>, digest: &Digest) -> Result<Option<SourceBlob>> {
+    async fn blob(
+        &self,
+        _: Option<&RepositoryName>,
+        digest: &Digest,
+    ) -> Result<Option<SourceBlob>> {
         match self.content().await?.blobs.get(digest) {
             Some(path) => Ok(self.tree.open(&clean(path)).await?.map(SourceContent::into_blob)),
             None => Ok(None),

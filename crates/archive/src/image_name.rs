@@ -32,10 +32,8 @@ impl FromStr for ImageName {
     type Err = InvalidImageName;
 
     fn from_str(name: &str) -> Result<Self, InvalidImageName> {
-        let invalid = |reason: String| InvalidImageName {
-            name: name.chars().take(300).collect(),
-            reason,
-        };
+        let invalid =
+            |reason: String| InvalidImageName { name: name.chars().take(300).collect(), reason };
         let named = match name.split_once('@') {
             Some((named, digest)) => {
                 digest.parse::<Digest>().map_err(|error| invalid(error.to_string()))?;

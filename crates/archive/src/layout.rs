@@ -94,8 +94,8 @@ impl LayoutSource {
             index.skip(folder, "it has no index.json");
             return Ok(());
         };
-        let read: LayoutIndex = serde_json::from_slice(&bytes)
-            .map_err(|error| ArchiveError::document(&path, error))?;
+        let read: LayoutIndex =
+            serde_json::from_slice(&bytes).map_err(|error| ArchiveError::document(&path, error))?;
         let mut images = LayoutImages::default();
         for entry in read.manifests.unwrap_or_default() {
             images.add(entry, repository.as_ref(), index);

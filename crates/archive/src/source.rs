@@ -135,6 +135,7 @@ pub(crate) fn unsupported(media_type: Option<&str>, bytes: &[u8]) -> Option<Stri
     let is_schema_1 = declared.as_ref().is_some_and(|declared| declared.schema_version == Some(1))
         || media_type.or(of_body).is_some_and(|kind| kind.contains("distribution.manifest.v1+"));
     is_schema_1.then(|| {
-        "it is an image of schema 1, which clients and registries have dropped: push it again".to_owned()
+        "it is an image of schema 1, which clients and registries have dropped: push it again"
+            .to_owned()
     })
 }

@@ -123,12 +123,7 @@ impl<R: BufRead> Read for ZstdFrames<R> {
     }
 }
 
-fn copy(
-    from: &mut impl Read,
-    to: &mut File,
-    spool: &Spool,
-    packed: &Cell<u64>,
-) -> Result<()> {
+fn copy(from: &mut impl Read, to: &mut File, spool: &Spool, packed: &Cell<u64>) -> Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut unpacked: u64 = 0;
     loop {

@@ -33,7 +33,10 @@ const CHUNK_BYTES: u64 = 256 * 1024;
 /// What a name in an archive stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum TarMember {
-    File { offset: u64, size_bytes: u64 },
+    File {
+        offset: u64,
+        size_bytes: u64,
+    },
     /// The name of another member.
     Link(String),
 }
@@ -158,7 +161,8 @@ impl TarScan<'_> {
                     EntryType::Symlink => name.rsplit_once('/').map_or("", |(folder, _)| folder),
                     _ => "",
                 };
-                let to = link_target(base, &to).ok_or_else(|| refuse("leads out of the archive"))?;
+                let to =
+                    link_target(base, &to).ok_or_else(|| refuse("leads out of the archive"))?;
                 Some(TarMember::Link(to))
             }
             EntryType::GNUSparse => return Err(refuse("is a sparse file")),

@@ -67,7 +67,11 @@ impl LayoutWriter {
     /// # Errors
     ///
     /// I/O errors.
-    pub fn write_index(&mut self, entries: &[Value], docker: Option<&[LayoutImage]>) -> io::Result<()> {
+    pub fn write_index(
+        &mut self,
+        entries: &[Value],
+        docker: Option<&[LayoutImage]>,
+    ) -> io::Result<()> {
         self.write_whole("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         let index = json!({
             "schemaVersion": 2,
@@ -138,7 +142,9 @@ impl LayoutWriter {
                 output.write_all(zeros(padding))
             }
             LayoutOutput::Folder { file, .. } => match file.take() {
-                Some((_, file)) => file.into_inner().map_err(|error| error.into_error())?.sync_all(),
+                Some((_, file)) => {
+                    file.into_inner().map_err(|error| error.into_error())?.sync_all()
+                }
                 None => Ok(()),
             },
         }

@@ -696,7 +696,11 @@ impl Settings {
         }
         for (given, other, why) in [
             (acme, "acme-domains", "certificates are kept in the storage"),
-            (!self.event_sinks.is_empty(), "events.sink", "positions of sinks are kept in the storage"),
+            (
+                !self.event_sinks.is_empty(),
+                "events.sink",
+                "positions of sinks are kept in the storage",
+            ),
         ] {
             if given && self.read_only {
                 return Err(ConfigError::Contradictory { given: "read-only", other, why });

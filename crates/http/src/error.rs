@@ -157,7 +157,8 @@ impl ApiError {
 
     /// As distribution answers in its read-only mode; docker shows the text.
     pub(crate) fn read_only() -> Self {
-        let message = "this registry is read-only: push to and delete in the registry that it copies";
+        let message =
+            "this registry is read-only: push to and delete in the registry that it copies";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
             .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
     }

@@ -143,10 +143,14 @@ pub enum BackupError {
     #[error("the storage is not empty: a backup is restored to an empty folder or bucket")]
     NotEmpty,
     /// An interrupted restore of another snapshot.
-    #[error("a restore of snapshot {other} into the storage was interrupted: finish it, or empty the storage")]
+    #[error(
+        "a restore of snapshot {other} into the storage was interrupted: finish it, or empty the storage"
+    )]
     OtherRestore { other: String },
     /// A backup and a removal at the same time would take each other's content.
-    #[error("{other} is running on the backups: try again when it has ended, or 15 minutes after it was killed")]
+    #[error(
+        "{other} is running on the backups: try again when it has ended, or 15 minutes after it was killed"
+    )]
     Busy { other: String },
     /// The bytes of a blob are not what the snapshot says.
     #[error("blob {content} of the backup is damaged: {reason}")]

@@ -125,9 +125,9 @@ mod writer;
 
 pub use crate::core::MANIFEST_READS_MAX;
 pub use backup::{
-    BackupError, BackupInfo, BackupObserver, BackupOptions, BackupReport, MissingContent, PruneReport,
-    PurgedBackup, RestoreReport, back_up, list_backups, prune_backups, purge_from_backups,
-    restore_backup,
+    BackupError, BackupInfo, BackupObserver, BackupOptions, BackupReport, MissingContent,
+    PruneReport, PurgedBackup, RestoreReport, back_up, list_backups, prune_backups,
+    purge_from_backups, restore_backup,
 };
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};

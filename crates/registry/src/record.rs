@@ -166,7 +166,9 @@ pub(crate) fn renewed_nonce(record: &[u8]) -> Vec<u8> {
     const DIGITS: usize = 32;
     let is_tag_without_change = || {
         serde_json::from_slice::<serde_json::Value>(record).is_ok_and(|record| {
-            record.get("digest").is_some() && record.get("time").is_some() && record.get("change").is_none()
+            record.get("digest").is_some()
+                && record.get("time").is_some()
+                && record.get("change").is_none()
         })
     };
     let rest = record.strip_prefix(START).and_then(|rest| rest.get(DIGITS..));

@@ -125,7 +125,9 @@ fn what_programs_read_differently_is_refused() {
         ("twice", |archive| archive.file("a", b"1").file("./a", b"2")),
         ("twice", |archive| archive.file("a", b"1").link(EntryType::Symlink, "a", "b")),
         ("sparse", |archive| archive.header(EntryType::GNUSparse, b"a", b"", 0)),
-        ("sparse", |archive| archive.pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.realsize", "9")])),
+        ("sparse", |archive| {
+            archive.pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.realsize", "9")])
+        }),
         ("neither", |archive| archive.header(EntryType::Char, b"a", b"", 0)),
         ("neither", |archive| archive.header(EntryType::Fifo, b"a", b"", 0)),
         ("although", |archive| archive.header(EntryType::Symlink, b"a", b"b", 3).data(b"abc")),
@@ -180,10 +182,8 @@ async fn compressed_streams_are_unpacked_within_their_limits() {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&archive.0).unwrap();
     let gzip = gzip.finish().unwrap();
-    let zstd = ruzstd::encoding::compress_to_vec(
-        &*archive.0,
-        ruzstd::encoding::CompressionLevel::Fastest,
-    );
+    let zstd =
+        ruzstd::encoding::compress_to_vec(&*archive.0, ruzstd::encoding::CompressionLevel::Fastest);
     // Several frames, as some programs write them.
     let (one, two) = archive.0.split_at(50_000);
     let compress = |part: &[u8]| {
@@ -245,7 +245,10 @@ async fn what_is_written_is_read_and_is_the_same_each_time() {
     let path = format!("blobs/sha512/{}", sha512.hex());
     assert_eq!(text(&tree, &path).await.as_deref(), Some("x"));
     assert_eq!(text(&tree, "manifest.json").await.as_deref(), Some("[]"));
-    assert_eq!(tree.names("").await.unwrap(), ["blobs/", "index.json", "manifest.json", "oci-layout"]);
+    assert_eq!(
+        tree.names("").await.unwrap(),
+        ["blobs/", "index.json", "manifest.json", "oci-layout"]
+    );
 }
 
 proptest::proptest! {

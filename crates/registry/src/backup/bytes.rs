@@ -63,7 +63,8 @@ pub(super) async fn copy_blob(
         Err(error) => return Err(error.into()),
     };
     let mut hasher = Hasher::new(blob.digest.algorithm());
-    let written = write(to, &blob.key, blob.size_bytes, stream, |chunk| hasher.update(chunk)).await?;
+    let written =
+        write(to, &blob.key, blob.size_bytes, stream, |chunk| hasher.update(chunk)).await?;
     let actual = hasher.finish();
     if actual == blob.digest {
         written.complete(to).await?;

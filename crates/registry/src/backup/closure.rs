@@ -258,9 +258,7 @@ impl<'a> BackupClosure<'a> {
             let wanted: Vec<_> = self
                 .needed
                 .keys()
-                .filter(|(name, digest)| {
-                    !self.records.contains_key(&keys::link(digest, name))
-                })
+                .filter(|(name, digest)| !self.records.contains_key(&keys::link(digest, name)))
                 .cloned()
                 .collect();
             let core = self.core;
@@ -329,7 +327,8 @@ impl<'a> BackupClosure<'a> {
                 _ => None,
             };
             let below = keys::links(&blob.digest);
-            let links = self.records.range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
+            let links =
+                self.records.range::<str, _>((Bound::Included(below.as_str()), Bound::Unbounded));
             let links = links.take_while(|(key, _)| key.as_str().starts_with(&below));
             let links: Vec<Key> = links.filter_map(of_blob).collect();
             for key in links {
@@ -358,7 +357,8 @@ impl<'a> BackupClosure<'a> {
         let below = keys::links(&blob.digest);
         self.records.retain(|key, bytes| {
             let is_of_digest = key.as_str().starts_with(&below);
-            let names_it = || matches!(Link::decode(bytes), Ok(Link::Live(at)) if at.key == blob.key);
+            let names_it =
+                || matches!(Link::decode(bytes), Ok(Link::Live(at)) if at.key == blob.key);
             !(is_of_digest && names_it())
         });
     }

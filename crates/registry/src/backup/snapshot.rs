@@ -258,8 +258,9 @@ mod tests {
         }
         let encoded = records.encode();
         assert_eq!(SnapshotRecords::decode(&encoded), Some(records));
-        let ends: Vec<usize> =
-            (0..encoded.len()).filter(|end| SnapshotRecords::decode(&encoded.slice(..*end)).is_some()).collect();
+        let ends: Vec<usize> = (0..encoded.len())
+            .filter(|end| SnapshotRecords::decode(&encoded.slice(..*end)).is_some())
+            .collect();
         // Only where a record ends; the length and the checksum in the snapshot tell those.
         assert_eq!(ends.len(), 3, "{ends:?}");
         assert_eq!(SnapshotRecords::decode(&Bytes::from_static(b"x")), None);

@@ -333,8 +333,7 @@ async fn a_manifest_that_is_purged_before_its_links_are_read_is_not_missed() {
     let run = async move {
         app.manifest_purge(&gone, true).await.unwrap();
     };
-    let (report, registry) =
-        back_up_during(&bench, |call| is_of(call, "get", "links/"), run).await;
+    let (report, registry) = back_up_during(&bench, |call| is_of(call, "get", "links/"), run).await;
     assert_eq!(report.missing, []);
     let tags = tagged(&registry).await;
     assert_eq!(tags.iter().map(|it| &*it.1).collect::<Vec<_>>(), ["stays"]);
@@ -346,7 +345,8 @@ async fn bytes_that_garbage_collection_moves_are_found_again() {
     push_image(&bench, "app", "v1", 1).await;
     let config = Bytes::from_static(b"{\"n\":1}");
     let blob = digest(&config);
-    let link: Key = format!("links/sha256/{}/{}/app", &blob.hex()[..2], blob.hex()).parse().unwrap();
+    let link: Key =
+        format!("links/sha256/{}/{}/app", &blob.hex()[..2], blob.hex()).parse().unwrap();
     let store = bench.faults.clone();
     let run = async move {
         let seen = store.get(&link).await.unwrap();
@@ -394,7 +394,8 @@ async fn content_that_is_named_but_gone_is_reported_and_the_rest_is_saved() {
     let key = format!("repositories/app/_manifests/sha256/{}", digest(dangling.as_bytes()).hex());
     bench.faults.delete(&key.parse().unwrap(), None).await.unwrap();
     let backups = memory();
-    let report = back_up(&bench.registry, &backups, BackupOptions::default(), &Quiet).await.unwrap();
+    let report =
+        back_up(&bench.registry, &backups, BackupOptions::default(), &Quiet).await.unwrap();
     let missing: Vec<_> =
         report.missing.iter().map(|it| format!("{}: {}", it.content, it.reason)).collect();
     assert_eq!(missing.len(), 3, "{missing:#?}");
@@ -477,7 +478,8 @@ async fn old_snapshots_go_with_what_only_they_name() {
     let pruned = prune_backups(&backups, Duration::ZERO, later).await.unwrap();
     assert_eq!((pruned.removed.len(), pruned.kept.len()), (0, 1));
     let objects = backups.list(&ListRequest::below("")).await.unwrap().entries;
-    let below = |prefix: &str| objects.iter().filter(|it| it.key.as_str().starts_with(prefix)).count();
+    let below =
+        |prefix: &str| objects.iter().filter(|it| it.key.as_str().starts_with(prefix)).count();
     assert_eq!(["snapshots/", "records/", "blobs/", "activity/"].map(below), [1, 1, 2, 0]);
 }
 
@@ -545,7 +547,9 @@ async fn what_holds_something_else_takes_no_backup_and_private_keys_stay() {
         let record = format!(r#"{{"nonce":"{:032}","v":1}}"#, 0);
         bench.faults.put(&key.parse().unwrap(), record.into(), PutMode::Create).await.unwrap();
     }
-    for (with_secrets, expected) in [(false, vec![token]), (true, vec![token, "auth/acme/account", keys])] {
+    for (with_secrets, expected) in
+        [(false, vec![token]), (true, vec![token, "auth/acme/account", keys])]
+    {
         let backups = memory();
         let options = BackupOptions { with_secrets, ..BackupOptions::default() };
         back_up(&bench.registry, &backups, options, &Quiet).await.unwrap();

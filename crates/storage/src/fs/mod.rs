@@ -67,8 +67,9 @@ use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
-    OpenFile, Part, PartRules, Presign, Put, PutMode, ReadOnlyStore, Record, Result, SequenceOutcome,
-    StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreHealth, SystemClock, Written,
+    OpenFile, Part, PartRules, Presign, Put, PutMode, ReadOnlyStore, Record, Result,
+    SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreHealth,
+    SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
