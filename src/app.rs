@@ -1,6 +1,9 @@
 //! The wiring: settings become a store (`store.rs`), the options of each component (`options.rs`), a
 //! registry and a server.
 
+mod announce;
+mod run;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +15,19 @@ use jreg_access::{
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{Api, ApiContext, HttpOptions, NoActivity, Redirects, UiState};
+use jreg_http::{AdminApi, Api, ApiContext, HttpOptions, NoActivity, Redirects, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
-use jreg_net::server::{RunningServer, ServerEnding, ServerOptions, ServerParts, listen, serve};
+use jreg_net::server::{RunningServer, ServerOptions, ServerParts, serve};
 use jreg_net::tls::Tls;
+use jreg_net::trace_export::TraceExporter;
 use jreg_registry::Registry;
-use jreg_storage::{Clock, FS_THREADS, ReadOnlyStore, Store, SystemClock};
+use jreg_storage::{Clock, ReadOnlyStore, Store, SystemClock};
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
+use jreg_telemetry::trace::Tracer;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -38,7 +42,11 @@ use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
 use crate::operator::OperatorHandler;
 use crate::options;
-use crate::store::{open_store, surrounded};
+use crate::store::surrounded;
+use crate::support::SupportContext;
+
+pub use announce::{check_exposure, greeting, log_start};
+pub use run::{ServeHooks, run};
 
 /// How long detached work may take after the server has stopped.
 const RUNTIME_END_MAX: Duration = Duration::from_secs(1);
@@ -54,6 +62,7 @@ pub struct App {
     server: ServerOptions,
     acme: Option<Arc<Acme>>,
     lifecycle: CurrentRules,
+    exporter: Option<TraceExporter>,
 }
 
 impl App {
@@ -143,7 +152,9 @@ impl App {
             access_tokens,
             sessions,
             audit: audit.clone(),
+            settings: Arc::new(settings.clone()),
         };
+        let (tracer, exporter) = open_tracer(&settings, &metrics)?;
         let server = server_options(&settings);
         let options = options::http(&settings);
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
@@ -162,12 +173,14 @@ impl App {
             options,
             metrics,
             tasks,
+            draining: CancellationToken::new(),
             stopping,
             readiness: Default::default(),
+            tracer,
             ui,
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
-        Ok(Self { context, jobs, workshop, operator, server, acme, lifecycle })
+        Ok(Self { context, jobs, workshop, operator, server, acme, lifecycle, exporter })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -202,20 +215,38 @@ impl App {
         socket.serve(self.workshop.clone(), operator, tasks, stopping.clone());
     }
 
-    /// Opens the audit log again at each SIGHUP, once it serves, if it is a file.
-    fn follow_hangups(&self) -> io::Result<()> {
-        let audit = self.context.audit.clone();
-        if !audit.is_file() {
-            return Ok(());
-        }
-        let mut hangups = signal(SignalKind::hangup())?;
-        let stopping = self.context.stopping.clone();
-        self.context.tasks.spawn(async move {
-            while stopping.run_until_cancelled(hangups.recv()).await.flatten().is_some() {
-                audit.reopen().await;
-            }
+    /// What sends the traces.
+    fn take_exporter(&mut self) -> Option<TraceExporter> {
+        self.exporter.take()
+    }
+
+    /// Cancelled when load balancers should send requests elsewhere.
+    fn draining(&self) -> CancellationToken {
+        self.context.draining.clone()
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.context.metrics
+    }
+
+    /// Serves health, metrics and support bundles on `listener` until the returned value is shut down or
+    /// dropped.
+    pub fn serve_admin(&self, listener: TcpListener) -> io::Result<RunningServer> {
+        let address = listener.local_addr()?;
+        let support = Arc::new(SupportContext {
+            registry: self.workshop.registry.clone(),
+            metrics: Arc::clone(&self.workshop.metrics),
+            settings: Arc::clone(&self.workshop.settings),
         });
-        Ok(())
+        let parts = ServerParts {
+            handler: Arc::new(AdminApi::new(Arc::clone(&self.context), support)),
+            tls: None,
+            metrics: Arc::new(Metrics::new()),
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+        };
+        Ok(serve(listener, address, parts, ServerOptions::default()))
     }
 
     /// Serves on `listener` until the returned value is shut down or dropped.
@@ -256,8 +287,10 @@ fn operator_api(
         options,
         metrics: Arc::clone(metrics),
         tasks: tasks.clone(),
+        draining: CancellationToken::new(),
         stopping: stopping.clone(),
         readiness: Default::default(),
+        tracer: Tracer::default(),
         ui,
     }))
 }
@@ -325,6 +358,21 @@ async fn open_events(
         holder: holder(),
         is_shared,
     }))
+}
+
+/// What traces requests, and what sends the traces if there is a collector.
+fn open_tracer(
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+) -> Result<(Tracer, Option<TraceExporter>), StartError> {
+    let options = options::trace(settings);
+    let Some(collector) = &settings.trace_collector else {
+        return Ok((Tracer::new(options), None));
+    };
+    let (tracer, queue) = Tracer::with_collector(options);
+    let (instance, metrics) = (Uuid::new_v4().to_string(), Arc::clone(metrics));
+    let exporter = TraceExporter::new(collector.as_str(), instance, queue, metrics);
+    Ok((tracer, Some(exporter.map_err(io::Error::other)?)))
 }
 
 /// Name of this instance in leases.
@@ -487,217 +535,6 @@ impl Jobs {
         }
         if let Some(sender) = self.sender {
             jobs::spawn_events(sender, tasks, stopping.clone());
-        }
-    }
-}
-
-/// Number of threads beside those of the folder: for the hashes of passwords, for files that are
-/// looked at, and for bytes that are read ahead.
-const OTHER_THREADS: usize = 16;
-
-/// Maximum number of blocking calls under way. Each has a stack.
-const BLOCKING_THREADS_MAX: usize = FS_THREADS + OTHER_THREADS;
-
-/// `jreg serve`: serves until SIGTERM or SIGINT, then finishes what runs. A second signal ends
-/// the process at once. `announce` is told where the registry listens.
-pub fn run(
-    settings: Settings,
-    announce: impl FnOnce(&Settings, std::net::SocketAddr),
-) -> Result<ServerEnding, StartError> {
-    descriptors::raise_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS_MAX)
-        .build()?;
-    let ending = runtime.block_on(serve_until_signal(settings, announce));
-    runtime.shutdown_timeout(RUNTIME_END_MAX);
-    ending
-}
-
-async fn serve_until_signal(
-    settings: Settings,
-    announce: impl FnOnce(&Settings, std::net::SocketAddr),
-) -> Result<ServerEnding, StartError> {
-    let mut signals = Signals::new()?;
-    warn_if_open(&settings)?;
-    // The address first: it is the cheaper of the two to find taken.
-    let address = settings.listen;
-    let listener = listen(address).map_err(|source| StartError::Listen { address, source })?;
-    let store = open_store(&settings).await?;
-    let app = App::build(settings.clone(), store).await?;
-    if let (StorageLocation::Folder(path), false) = (&settings.storage, settings.read_only) {
-        match ControlSocket::open(path) {
-            Ok(socket) => app.control(socket),
-            // Some file systems have no sockets.
-            Err(error) => tracing::warn!(
-                error = jreg_storage::error_chain(&error),
-                "cannot open the control socket: jreg gc, fsck and explain work only while the server is stopped"
-            ),
-        }
-    }
-    app.follow_hangups()?;
-    let pulls = app.jobs.pulls.clone();
-    let running = app.serve(listener)?;
-    announce(&settings, running.local_addr());
-    signals.next().await;
-    tracing::info!(
-        deadline_s = settings.shutdown_deadline.as_secs(),
-        "stopping: no new connections, requests in flight may finish; a second signal exits at once"
-    );
-    let ending = tokio::select! {
-        ending = running.shutdown() => ending,
-        () = signals.next() => ServerEnding::CutOff,
-    };
-    // Of requests that ended since the jobs did.
-    if let Some(pulls) = pulls {
-        pulls.write_last().await;
-    }
-    tracing::info!(whole = ending == ServerEnding::Whole, "stopped");
-    Ok(ending)
-}
-
-/// A registry without authentication listens on loopback only, unless the operator insists; one that
-/// does is better asked over TLS.
-fn warn_if_open(settings: &Settings) -> Result<(), StartError> {
-    let address = settings.listen;
-    if address.ip().to_canonical().is_loopback() {
-        return Ok(());
-    }
-    if settings.requires_authentication() {
-        if !settings.has_tls() && settings.trusted_proxies.is_empty() {
-            tracing::warn!(
-                %address,
-                "credentials cross the network unencrypted: set tls-cert and tls-key, acme-domains, or trusted-proxies if a reverse proxy terminates TLS (docs/tls.md)"
-            );
-        }
-        return Ok(());
-    }
-    if !settings.insecure_open {
-        return Err(StartError::Insecure { address });
-    }
-    tracing::warn!(%address, "insecure-open: every client that reaches this address may pull, push and delete");
-    Ok(())
-}
-
-/// The signals that end the server.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        let terminate = signal(SignalKind::terminate())?;
-        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Logs where the registry listens and where it keeps everything.
-pub fn log_start(settings: &Settings, address: std::net::SocketAddr) {
-    let durability = match settings.durability {
-        jreg_storage::Durability::Strict => "strict",
-        jreg_storage::Durability::Relaxed => "relaxed",
-    };
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        %address,
-        tls = settings.has_tls(),
-        storage = %settings.storage,
-        durability,
-        "listening"
-    );
-}
-
-/// What `jreg serve` says when it has started.
-pub fn greeting(settings: &Settings, address: std::net::SocketAddr) -> String {
-    let storage = match &settings.storage {
-        StorageLocation::Memory => "memory: data is lost when it stops".to_owned(),
-        StorageLocation::Folder(path) => format!("{} ({})", path.display(), durability(settings)),
-        StorageLocation::Bucket(url) => url.to_string(),
-    };
-    // An address that means "every one here" is no address to push to, nor one that a certificate is
-    // not for.
-    let host = if let Some(name) = settings.acme_domains.first() {
-        format!("{name}:{}", address.port())
-    } else if address.ip().is_unspecified() {
-        format!("127.0.0.1:{}", address.port())
-    } else {
-        address.to_string()
-    };
-    let scheme = if settings.has_tls() { "https" } else { "http" };
-    format!(
-        "jreg {} listens on {scheme}://{address}\n  storage  {storage}\n\n\
-         Try it:\n  docker tag alpine {host}/alpine\n  docker push {host}/alpine\n",
-        env!("CARGO_PKG_VERSION")
-    )
-}
-
-fn durability(settings: &Settings) -> &'static str {
-    match settings.durability {
-        jreg_storage::Durability::Strict => "strict durability: survives a power failure",
-        jreg_storage::Durability::Relaxed => "relaxed durability: survives a crash of jreg only",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_greeting_says_where_and_what_to_try() {
-        let settings = Settings::default();
-        let text = greeting(&settings, settings.listen);
-        assert!(text.contains("listens on http://127.0.0.1:5000\n"), "{text}");
-        assert!(text.contains("./jreg-data (strict durability"), "{text}");
-        assert!(text.contains("docker tag alpine 127.0.0.1:5000/alpine\n"), "{text}");
-        assert!(text.contains("docker push 127.0.0.1:5000/alpine\n"), "{text}");
-    }
-
-    #[test]
-    fn the_greeting_says_that_memory_keeps_nothing_and_names_an_address_to_push_to() {
-        let settings = Settings { storage: StorageLocation::Memory, ..Settings::default() };
-        let text = greeting(&settings, "0.0.0.0:80".parse().unwrap());
-        assert!(text.contains("data is lost"), "{text}");
-        assert!(text.contains("listens on http://0.0.0.0:80\n"), "{text}");
-        assert!(text.contains("docker push 127.0.0.1:80/alpine"), "{text}");
-    }
-
-    #[test]
-    fn the_greeting_says_https_where_tls_is_spoken() {
-        let tls_cert = Some("cert.pem".to_owned());
-        let settings = Settings { tls_cert, ..Settings::default() };
-        let text = greeting(&settings, settings.listen);
-        assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
-        let acme_domains = vec!["registry.test".to_owned()];
-        let settings = Settings { acme_domains, ..Settings::default() };
-        let text = greeting(&settings, settings.listen);
-        assert!(text.contains("listens on https://127.0.0.1:5000\n"), "{text}");
-        assert!(text.contains("docker push registry.test:5000/alpine"), "{text}");
-    }
-
-    #[test]
-    fn an_open_registry_is_for_this_machine() {
-        let start = |listen: &str, change: fn(&mut Settings)| {
-            let mut settings = Settings { listen: listen.parse().unwrap(), ..Settings::default() };
-            change(&mut settings);
-            warn_if_open(&settings)
-        };
-        for listen in ["127.0.0.1:0", "127.8.8.8:0", "[::1]:0", "[::ffff:127.0.0.1]:0"] {
-            assert!(start(listen, |_| {}).is_ok(), "{listen}");
-        }
-        for listen in ["0.0.0.0:0", "[::]:0", "10.0.0.1:0"] {
-            let refused = start(listen, |_| {}).unwrap_err().to_string();
-            assert!(refused.contains("--insecure-open") && refused.contains(listen), "{refused}");
-            assert!(start(listen, |settings| settings.insecure_open = true).is_ok());
-            assert!(start(listen, |settings| settings.authentication = true).is_ok());
         }
     }
 }

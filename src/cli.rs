@@ -5,6 +5,7 @@ mod backup;
 mod events;
 mod history;
 mod lifecycle;
+mod operate;
 mod transfer;
 mod upload;
 
@@ -30,37 +31,74 @@ pub use backup::{BackupArgs, RestoreArgs};
 pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::{LifecycleAction, PreviewArgs, RunArgs};
+pub use operate::{
+    ConfigAction, ConfigCheckArgs, HealthArgs, ListContentArgs, ManArgs, Shell, SupportArgs,
+};
 pub use transfer::{ExportArgs, ImportArgs};
 pub use upload::{CancelArgs, UploadAction, UsageArgs};
 
 const EXAMPLES: &str = "\
+Try it:
+  jreg serve                           listen on 127.0.0.1:5000, store in ./jreg-data
+  docker pull alpine                   and in another terminal push an image
+  docker tag alpine 127.0.0.1:5000/alpine
+  docker push 127.0.0.1:5000/alpine
+  jreg ls                              list what is stored
+
+With users, on all addresses:
+  jreg user add alice --file users
+  jreg serve --listen :5000 --htpasswd users
+
+In a bucket, with the credentials of the AWS tools:
+  jreg serve --storage 's3://bucket/jreg?region=eu-central-1'
+
+Operate it:
+  jreg config check                    verify the configuration
+  jreg gc --dry-run                    show what garbage collection would delete
+  jreg tag history team/app:v1         list what the tag pointed to, and who moved it
+  jreg fsck --deep                     verify everything that is stored";
+
+/// The settings that the short help shows, each with a text that fits its line.
+const BRIEF: &[(&str, &str)] = &[
+    ("listen", "Where to listen [127.0.0.1:5000]"),
+    ("admin-listen", "Listener for metrics and health"),
+    ("storage", "Folder, s3://BUCKET or memory: [./jreg-data]"),
+    ("public-url", "External base URL"),
+    ("trusted-proxies", "Reverse proxies whose headers are trusted"),
+    ("deletes", "Allow deleting through the API [on]"),
+    ("htpasswd", "Users; enables authentication"),
+    ("policy", "Rules; enables authentication"),
+    ("anonymous-pull", "Allow pulling without login [off]"),
+    ("insecure-open", "Allow :PORT without authentication [off]"),
+    ("tls-cert", "Certificate (PEM); enables TLS"),
+    ("tls-key", "Its private key (PEM)"),
+    ("acme-domains", "Obtain the certificate by ACME"),
+    ("log", "Log level [info]"),
+    ("log-format", "auto is pretty on a terminal [auto]"),
+    ("audit-log", "Audit log, or stdout, stderr [off]"),
+    ("lifecycle", "Retention, immutable tags, quotas"),
+    ("gc-interval", "Interval of garbage collection [6h]"),
+    ("gc-grace", "Minimum age of what it deletes [1d]"),
+    ("history-keep", "How long tags can be restored [30d]"),
+    ("redirect", "Redirect downloads to the bucket [off]"),
+    ("shutdown-delay", "Not ready, but serving, at stop [0s]"),
+    ("shutdown-deadline", "Time for requests to finish [30s]"),
+];
+
+const SERVE_EXAMPLES: &str = "\
+All settings: jreg serve --help. Verify a configuration: jreg config check.
+
 Examples:
   jreg serve
-      listen on 127.0.0.1:5000 and store everything in ./jreg-data
-  jreg user add alice --file users && jreg serve --listen 0.0.0.0:5000 --htpasswd users
-      listen on all addresses and authenticate users by password
+  jreg serve --listen :5000 --htpasswd users
   jreg serve --storage 's3://bucket/jreg?region=eu-central-1'
-      store everything in a bucket, with the credentials of the AWS tools
-  jreg serve --storage memory:
-      try it: data is lost when it stops
-  jreg serve --config /etc/jreg.toml
-      read the settings from a file
-
-  jreg gc --dry-run
-      show what garbage collection would delete
-  jreg tag history team/app:v1
-      list what the tag pointed to, and who moved it
-  jreg fsck --deep
-      verify everything that is stored, including blob bytes
-
-With serve running, for example:
-  docker tag alpine 127.0.0.1:5000/alpine
-  docker push 127.0.0.1:5000/alpine";
+  jreg serve --storage memory:                  data is lost when it stops
+  jreg serve --config /etc/jreg/jreg.toml";
 
 const SERVE_ABOUT: &str = "\
 Serve the registry until SIGTERM or SIGINT
 
-Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as
+SIGHUP reloads the log level and reopens the audit log; SIGUSR1 turns debug logging on or off. Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as
 a key of the configuration file (log-format). Flags override variables, variables override the
 file. Sizes are written 4MiB, durations 30s, 5m, 6d.";
 
@@ -122,6 +160,7 @@ Exit codes: 0 done, 1 failed, or fsck found damage, 2 wrong command line, 130 in
 /// An OCI registry server in one binary, without a database or other services.
 #[derive(Debug, Parser)]
 #[command(name = "jreg", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(max_term_width = 80)]
 pub struct Cli {
     /// The command.
     #[command(subcommand)]
@@ -132,7 +171,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum CliCommand {
     #[command(about = "Serve the registry until SIGTERM or SIGINT", long_about = SERVE_ABOUT)]
-    #[command(after_help = EXAMPLES)]
+    #[command(after_help = SERVE_EXAMPLES)]
     /// Serve the registry.
     Serve(ServeArgs),
     /// Delete unreferenced content (garbage collection).
@@ -192,8 +231,36 @@ pub enum CliCommand {
     /// Make a storage of a backup.
     #[command(long_about = RESTORE_ABOUT)]
     Restore(RestoreArgs),
+    /// Verify the configuration.
+    #[command(subcommand)]
+    Config(ConfigAction),
+    /// List repositories, or the tags of one.
+    ///
+    /// Exit codes: 0 done, 1 failed, or there is no such repository, 2 wrong command line, 130 interrupted.
+    Ls(ListContentArgs),
+    /// Ask the running registry for its health, for health checks of containers.
+    ///
+    /// Asks at the address, port and TLS of the settings. Exit codes: 0 healthy, 1 not, 2 wrong command line.
+    Health(HealthArgs),
+    /// Print a support bundle: version, settings, store, metrics, recent warnings; no secrets.
+    ///
+    /// Asks the process that serves, at admin-listen or through the folder; without one, looks at the store.
+    /// Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.
+    Support(SupportArgs),
+    /// Print the completions of a shell.
+    Completions {
+        /// Shell
+        shell: Shell,
+    },
+    /// Write the man pages into a folder.
+    #[command(hide = true)]
+    Man(ManArgs),
     /// Print the version.
-    Version,
+    Version {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// The store of a command, and its output format.
@@ -394,7 +461,7 @@ impl StoreArgs {
 }
 
 /// Arguments of `jreg serve`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ServeArgs {
     /// TOML file with settings
     #[arg(long, value_name = "FILE", help_heading = "Service")]
@@ -404,7 +471,7 @@ pub struct ServeArgs {
 }
 
 /// The settings given as flags; one flag for each of [`KEYS`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Flags(Vec<Assignment>);
 
 impl Args for Flags {
@@ -434,15 +501,17 @@ fn flag(key: &SettingKey) -> Arg {
         default => default,
     };
     let doc = key.doc.trim().trim_end_matches('.');
-    let arg = Arg::new(key.name()).long(key.name()).value_name("VALUE");
+    let brief = BRIEF.iter().find(|(name, _)| *name == key.name()).map(|(_, brief)| *brief);
+    let arg = Arg::new(key.name()).long(key.name()).value_name(key.kind());
     let arg = match key.allowed {
         "on or off" => arg.num_args(0..=1).default_missing_value("on"),
         _ => arg,
     };
+    let arg = arg.hide_short_help(brief.is_none());
     arg.action(ArgAction::Append)
         .allow_negative_numbers(true)
         .help_heading(key.section)
-        .help(format!("{doc} [default: {default}]"))
+        .help(brief.unwrap_or(doc))
         .long_help(format!(
             "{doc}\n\nAllowed: {}\nDefault: {default}\nVariable: {}",
             key.allowed,
@@ -676,6 +745,36 @@ mod tests {
     fn a_file_that_is_not_there_is_named() {
         let error = resolve(&["--config", "/nonexistent/jreg.toml"], &[]).unwrap_err();
         assert_eq!(error.to_string(), "cannot read the configuration file /nonexistent/jreg.toml");
+    }
+
+    #[test]
+    fn the_short_help_fits_two_screens_of_80_columns() {
+        for command in ["serve", "gc", "fsck", "config", "user", "health", "ls"] {
+            let help = parse(["jreg", command, "-h"].map(OsString::from)).unwrap_err().to_string();
+            assert!(help.lines().all(|line| line.chars().count() <= 80), "{command}: {help}");
+            assert!(help.lines().count() <= 80, "{command}: {}", help.lines().count());
+        }
+        let help = parse(["jreg", "serve", "-h"].map(OsString::from)).unwrap_err().to_string();
+        for flag in ["--listen <IP:PORT>", "--storage <LOCATION>", "--htpasswd <FILE>"] {
+            assert!(help.contains(flag), "{flag}: {help}");
+        }
+        for (name, _) in BRIEF {
+            assert!(KEYS.iter().any(|key| key.name() == *name), "{name}");
+        }
+        let long = parse(["jreg", "serve", "--help"].map(OsString::from)).unwrap_err().to_string();
+        assert!(long.contains("--uploads-max <NUMBER>") && long.contains("--part-bytes <SIZE>"));
+    }
+
+    #[test]
+    fn addresses_have_short_forms() {
+        let listen =
+            |text| resolve(&["--listen", text], &[]).map(|r| r.settings.listen.to_string());
+        assert_eq!(listen("localhost:5000").unwrap(), "127.0.0.1:5000");
+        assert_eq!(listen(":5000").unwrap(), "0.0.0.0:5000");
+        assert_eq!(listen("[::]:80").unwrap(), "[::]:80");
+        for wrong in ["5000", "localhost", "example.com:80", ":70000", "localhost:+80", ":"] {
+            assert!(listen(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,16 +1,21 @@
 //! The subcommands of `jreg`, one file each: from the parsed command line to an exit code.
 
 pub mod backup;
+pub mod config;
+pub mod documents;
 pub mod events;
 pub mod explain;
 pub mod fsck;
 pub mod gc;
+pub mod health;
 pub mod lifecycle;
+pub mod ls;
 pub mod manifest;
 pub mod policy;
 pub mod purge;
 pub mod serve;
 pub mod session;
+pub mod support;
 pub mod tag;
 pub mod token;
 pub mod transfer;
@@ -75,6 +80,12 @@ fn maintain_and(
         },
         Err(error) => fail(failed, &error),
     }
+}
+
+/// Runs a short future on this thread.
+fn block_on<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(work))
 }
 
 fn print(text: &str, code: ExitCode) -> ExitCode {

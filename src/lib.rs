@@ -30,9 +30,11 @@ pub mod folder;
 pub mod jobs;
 pub mod lifecycle;
 pub mod maintenance;
+mod notify;
 mod operator;
 pub mod options;
 mod store;
+mod support;
 pub mod transfer;
 
 #[cfg(test)]

@@ -4,9 +4,13 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, backup, events, explain, fsck, gc, lifecycle, manifest, policy, purge, serve, session,
-    tag, token, transfer, upload, usage, user, version,
+    self, backup, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest,
+    policy, purge, serve, session, support, tag, token, transfer, upload, usage, user, version,
 };
+
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match cli::parse(std::env::args_os()) {
@@ -14,7 +18,13 @@ fn main() -> ExitCode {
         Err(error) => return commands::print_usage(&error),
     };
     match cli.command {
-        CliCommand::Version => version::run(),
+        CliCommand::Version { json } => version::run(json),
+        CliCommand::Config(action) => config::run(action),
+        CliCommand::Health(args) => health::run(args),
+        CliCommand::Ls(args) => ls::run(args),
+        CliCommand::Support(args) => support::run(args),
+        CliCommand::Completions { shell } => documents::completions(shell),
+        CliCommand::Man(args) => documents::man(&args),
         CliCommand::Serve(args) => serve::run(args),
         CliCommand::Gc(args) => gc::run(args),
         CliCommand::Fsck(args) => fsck::run(args),

@@ -8,6 +8,7 @@
 pub mod command;
 mod events;
 mod history;
+mod list;
 pub mod print;
 mod retention;
 mod session;
@@ -32,6 +33,7 @@ use tokio::sync::mpsc;
 pub use events::{EventsReport, EventsRequest, SinkStatus};
 pub(crate) use history::rfc3339;
 pub use history::{HistoryReport, HistoryRequest};
+pub use list::{ListContentReport, ListContentRequest, ListedContent, ListedManifest};
 pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};
 pub use session::{SessionReport, SessionRequest};
 pub use token::{AccessTokenInfo, AccessTokenReport, AccessTokenRequest};
@@ -39,12 +41,14 @@ pub use upload::{UploadReport, UploadRequest};
 pub use usage::{UsageReport, UsageRequest};
 
 use jreg_access::{AccessTokenStore, SessionStore};
+use jreg_config::Settings;
 use jreg_storage::error_chain;
 use jreg_telemetry::audit::command::{AuditedCommand, CommandOutcome, Operator};
 use jreg_telemetry::audit::{AuditLog, TagChangeAudit};
 use jreg_telemetry::metrics::Metrics;
 
 use crate::jobs::{record, record_report, report};
+use crate::support::{self, SupportContext};
 
 /// Maximum number of queued events. Further ones are dropped and counted.
 pub const EVENTS_MAX: usize = 65_536;
@@ -71,6 +75,10 @@ pub enum MaintenanceCommand {
     Upload(UploadRequest),
     /// Count what repositories hold.
     Usage(UsageRequest),
+    /// List repositories or tags.
+    List(ListContentRequest),
+    /// Make a support bundle.
+    Support,
     /// Show how far the sinks of events are, or send events again.
     Events(EventsRequest),
     /// Show or restore what tags and manifests were, or remove one for good.
@@ -143,6 +151,8 @@ pub enum MaintenanceEvent {
     Left(LeftRepository),
     /// What one repository holds.
     Repository(RepositoryUsage),
+    /// A repository or a tag.
+    Listed(ListedContent),
     /// Events were dropped because the queue was full.
     Omitted {
         events: u64,
@@ -169,8 +179,16 @@ pub enum MaintenanceReport {
     Session(SessionReport),
     Upload(UploadReport),
     Usage(UsageReport),
+    List(ListContentReport),
+    Support(SupportReport),
     Events(EventsReport),
     History(HistoryReport),
+}
+
+/// A support bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupportReport {
+    pub bundle: serde_json::Value,
 }
 
 /// The registry that commands work on, with its context.
@@ -188,6 +206,8 @@ pub struct MaintenanceContext {
     pub(crate) sessions: Arc<SessionStore>,
     /// Where commands are recorded.
     pub audit: AuditLog,
+    /// The settings of this process.
+    pub settings: Arc<Settings>,
 }
 
 /// Sends events.
@@ -341,6 +361,14 @@ impl MaintenanceContext {
                 let done = Box::pin(usage::run(&self.registry, &request, &sender.events)).await;
                 done.map(MaintenanceReport::Usage).map_err(|error| error_chain(&error))
             }
+            MaintenanceCommand::List(request) => {
+                let done = Box::pin(list::run(&self.registry, request, &sender.events)).await;
+                done.map(MaintenanceReport::List).map_err(|error| error_chain(&error))
+            }
+            MaintenanceCommand::Support => {
+                let bundle = Box::pin(support::bundle(&self.support_context())).await;
+                Ok(MaintenanceReport::Support(SupportReport { bundle }))
+            }
             MaintenanceCommand::Events(request) => {
                 let done = events::run(&self.registry, request).await;
                 done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
@@ -349,6 +377,14 @@ impl MaintenanceContext {
                 let done = Box::pin(history::run(&self.registry, request, self.gc.grace)).await;
                 done.map(MaintenanceReport::History).map_err(|error| error_chain(&error))
             }
+        }
+    }
+
+    fn support_context(&self) -> SupportContext {
+        SupportContext {
+            registry: self.registry.clone(),
+            metrics: Arc::clone(&self.metrics),
+            settings: Arc::clone(&self.settings),
         }
     }
 
@@ -383,7 +419,9 @@ impl MaintenanceCommand {
             Self::Explain(_)
             | Self::ExplainTag(_)
             | Self::Token(AccessTokenRequest::List)
-            | Self::Usage(_) => None,
+            | Self::Usage(_)
+            | Self::List(_)
+            | Self::Support => None,
             Self::Token(AccessTokenRequest::Create { .. }) => Some("token_create"),
             Self::Token(AccessTokenRequest::Revoke { .. }) => Some("token_revoke"),
             Self::Session(SessionRequest::Revoke { .. }) => Some("session_revoke"),
@@ -471,6 +509,8 @@ impl fmt::Display for MaintenanceCommand {
             Self::Session(_) => "session",
             Self::Upload(_) => "upload",
             Self::Usage(_) => "usage",
+            Self::List(_) => "ls",
+            Self::Support => "support",
             Self::Events(_) => "events",
             Self::History(HistoryRequest::TagHistory { .. }) => "tag history",
             Self::History(HistoryRequest::TagRestore { .. }) => "tag restore",

@@ -20,6 +20,7 @@ use jreg_registry::{
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
+use jreg_telemetry::trace::TraceOptions;
 
 /// Number of concurrent store requests of a command.
 const REQUESTS_AT_ONCE: usize = 16;
@@ -61,6 +62,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
             identities: settings.pulls_identities_except.clone(),
             agents: settings.pulls_agents_except.clone(),
         },
+        serves_metrics: settings.admin_listen.is_none(),
     }
 }
 
@@ -177,6 +179,11 @@ pub fn limits(settings: &Settings) -> LimitOptions {
         address_bytes: settings.rate_limit_address_bytes_in_flight,
         identity_bytes: settings.rate_limit_bytes_in_flight,
     }
+}
+
+/// Options of traces and of the log of slow requests.
+pub fn trace(settings: &Settings) -> TraceOptions {
+    TraceOptions { slow: settings.slow_request, percent: settings.trace_percent }
 }
 
 /// Options of the audit log.

@@ -11,6 +11,7 @@ use jreg_storage::{
     MeteredStore, Store, StoreObserver,
 };
 use jreg_telemetry::metrics::Metrics;
+use jreg_telemetry::trace;
 
 use crate::bucket;
 use crate::error::StartError;
@@ -76,6 +77,12 @@ impl StoreObserver for StoreMetrics {
     fn observe(&self, operation: &'static str, duration: Duration, result: Result<(), ErrorKind>) {
         let outcome = result.map_or_else(outcome, |()| "ok");
         self.0.count_store_request(operation, outcome, duration);
+        trace::note(operation, outcome, duration);
+        if WRITES.contains(&operation)
+            && let Some(is_writable) = says_writable(outcome)
+        {
+            self.0.set_store_writable(is_writable);
+        }
     }
 
     fn hedge(&self, hedge: Hedge) {
@@ -84,6 +91,27 @@ impl StoreObserver for StoreMetrics {
             Hedge::Lost => "lost",
             Hedge::Withheld => "withheld",
         });
+    }
+}
+
+/// Store operations that change something.
+/// Not deletes: a folder on a full disk still takes them.
+const WRITES: [&str; 7] = [
+    "put",
+    "put_after",
+    "create_multipart",
+    "put_part",
+    "put_last_part",
+    "sync_parts",
+    "complete_multipart",
+];
+
+/// What an outcome of a write says about whether the store takes writes; `None`: nothing.
+fn says_writable(outcome: &str) -> Option<bool> {
+    match outcome {
+        "ok" => Some(true),
+        "throttled" | "unavailable" | "refused" | "full" | "other" => Some(false),
+        _ => None,
     }
 }
 

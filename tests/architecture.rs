@@ -146,18 +146,36 @@ fn crates_know_only_those_below_them() {
 const MODULES: &[(&str, &[&str])] = &[
     ("bucket", &[]),
     ("folder", &[]),
+    ("notify", &[]),
+    ("support", &[]),
     ("error", &["bucket", "folder"]),
     ("options", &[]),
     ("store", &["bucket", "error", "folder", "options"]),
     ("lifecycle", &[]),
     ("jobs", &["lifecycle"]),
-    ("maintenance", &["bucket", "error", "folder", "jobs", "lifecycle", "options", "store"]),
+    (
+        "maintenance",
+        &["bucket", "error", "folder", "jobs", "lifecycle", "options", "store", "support"],
+    ),
     ("operator", &[]),
     (
         "transfer",
         &["bucket", "error", "folder", "lifecycle", "maintenance", "operator", "options", "store"],
     ),
-    ("app", &["error", "jobs", "lifecycle", "maintenance", "operator", "options", "store"]),
+    (
+        "app",
+        &[
+            "error",
+            "jobs",
+            "lifecycle",
+            "maintenance",
+            "notify",
+            "operator",
+            "options",
+            "store",
+            "support",
+        ],
+    ),
     ("cli", &["maintenance", "transfer"]),
     ("commands", &["app", "cli", "maintenance", "transfer"]),
 ];
@@ -238,6 +256,7 @@ const HTTP_MODULES: &[(&str, &[&str])] = &[
     ),
     ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
+    ("admin", &["context", "error", "exchange", "headers", "observed", "routes", "service"]),
 ];
 
 /// The same of the modules of crates/registry.

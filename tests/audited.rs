@@ -90,6 +90,13 @@ fn tokens(scenario: &AuditScenario) {
     assert!(!scenario.jreg(&["token", "revoke", none]).status.success());
     let failed = line(&scenario.take());
     assert_eq!((&failed["outcome"], &failed["asked"]["id"]), (&"failed".into(), &none.into()));
+    let ended = out(&scenario.jreg(&["session", "revoke", "company:alice"]));
+    assert!(ended.starts_with("logins of company:alice until 2"), "{ended}");
+    let ended = line(&scenario.take());
+    assert_eq!(
+        (&ended["operation"], &ended["asked"]["identity"]),
+        (&"session_revoke".into(), &"company:alice".into())
+    );
 }
 
 fn collections(scenario: &AuditScenario) {

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use jreg_testkit::Process;
-use jreg_testkit::credentials::{CredentialServer, IDENTITY_TOKEN, ROLE_ARN, TemporaryKeys};
+use jreg_testkit::credentials::{
+    CredentialServer, IDENTITY_TOKEN, ROLE_ARN, SSO_TOKEN, TemporaryKeys,
+};
 use jreg_testkit::s3::{RecordedRequest, S3Server, S3Spec};
 use tempfile::TempDir;
 
@@ -170,6 +172,101 @@ async fn keys_are_had_from_the_metadata_of_an_instance() {
     scenario.assert_asked_once(scenario.instance()).await;
 }
 
+/// The environment of a home folder with these files.
+fn home(scenario: &CredentialScenario, files: &[(&str, String)]) -> Environment {
+    for (name, text) in files {
+        let path = scenario.folder.path().join(".aws").join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    vec![("HOME", scenario.folder.path().display().to_string())]
+}
+
+fn keys_in_a_file(bucket: &S3Server) -> String {
+    let (id, secret) = (bucket.access_key(), bucket.secret_key());
+    format!(
+        "[default]\naws_access_key_id = {id}\naws_secret_access_key = {secret}\n\
+         aws_session_token = session-1\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_taken_from_the_default_profile() {
+    let scenario = CredentialScenario::plain(HOUR).await;
+    let environment = home(&scenario, &[("credentials", keys_in_a_file(&scenario.bucket))]);
+    let program = scenario.start(environment).await;
+    assert_eq!(program.client().get("/readyz").await.status, 200);
+    let requests = scenario.bucket.take_requests();
+    assert!(!requests.is_empty());
+    assert!(requests.iter().all(|request| signed_token(request) == Some("session-1")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_had_from_a_credential_process() {
+    let scenario = CredentialScenario::plain(HOUR).await;
+    let keys = serde_json::json!({
+        "Version": 1, "AccessKeyId": scenario.bucket.access_key(),
+        "SecretAccessKey": scenario.bucket.secret_key(), "SessionToken": "session-1",
+        "Expiration": "2999-01-01T00:00:00Z",
+    });
+    let file = scenario.file("keys.json", &keys.to_string());
+    let config = format!("[profile dev]\ncredential_process = cat {}\n", file.display());
+    let mut environment = home(&scenario, &[("config", config)]);
+    environment.push(("AWS_PROFILE", "dev".to_owned()));
+    environment.push(("PATH", std::env::var("PATH").unwrap()));
+    let program = scenario.start(environment).await;
+    assert_eq!(program.client().get("/readyz").await.status, 200);
+    let requests = scenario.bucket.take_requests();
+    assert!(requests.iter().all(|request| signed_token(request) == Some("session-1")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_had_for_a_session_of_identity_center() {
+    let scenario = CredentialScenario::plain(HOUR).await;
+    let config = "[default]\nsso_session = corp\nsso_account_id = 111122223333\nsso_role_name = jreg\n\
+                  [sso-session corp]\nsso_region = eu-central-1\nsso_start_url = https://corp.test\n";
+    // The SHA-1 of the session's name.
+    let token = "sso/cache/ee0bfd2552fbd840c02cc48b6e823320543c450f.json".to_owned();
+    let session = |ends: &str| format!(r#"{{"accessToken":"{SSO_TOKEN}","expiresAt":"{ends}"}}"#);
+    let files = [("config", config.to_owned()), (&token, session("2999-01-01T00:00:00Z"))];
+    let mut environment = home(&scenario, &files);
+    environment.push(("AWS_ENDPOINT_URL_SSO", scenario.keys.endpoint()));
+    scenario.assert_asked_once(environment.clone()).await;
+
+    home(&scenario, &[(&token, session("2020-01-01T00:00:00Z"))]);
+    let mut program = Command::new(PROGRAM);
+    program.args(["gc", "--storage", &scenario.storage()]).env_clear();
+    program
+        .env("JREG_S3_REQUEST_BUDGET", "1s")
+        .envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
+    let output = tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("run aws sso login --profile default"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_had_for_a_role_of_another_profile() {
+    let scenario = CredentialScenario::plain(HOUR).await;
+    let config = format!("[profile dev]\nrole_arn = {ROLE_ARN}\nsource_profile = default\n");
+    let files = [("config", config), ("credentials", keys_in_a_file(&scenario.bucket))];
+    let mut environment = home(&scenario, &files);
+    environment.push(("AWS_PROFILE", "dev".to_owned()));
+    environment.push(("AWS_ENDPOINT_URL_STS", scenario.keys.endpoint()));
+    scenario.assert_asked_once(environment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_that_is_named_and_absent_is_an_error() {
+    let scenario = CredentialScenario::plain(HOUR).await;
+    let environment = home(&scenario, &[("credentials", keys_in_a_file(&scenario.bucket))]);
+    let mut program = Command::new(PROGRAM);
+    program.args(["gc", "--storage", &scenario.storage()]).env_clear();
+    program.envs(environment.iter().map(|(name, value)| (*name, value.as_str())));
+    let output = program.env("AWS_PROFILE", "nowhere").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("there is no profile nowhere"), "{text}");
+}
+
 const SOON: Duration = Duration::from_secs(200);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -237,7 +334,7 @@ async fn without_credentials_it_is_told_what_was_tried() {
             "environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY: not set)",
             "web identity (AWS_WEB_IDENTITY_TOKEN_FILE: not set)",
             "container (ECS) (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI: not set)",
-            &format!("instance metadata ({endpoint}): no response within 1.5 s"),
+            &format!("instance metadata ({endpoint}): no response within 0.8 s"),
         ] {
             assert!(text.contains(source), "{source}: {text}");
         }

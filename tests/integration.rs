@@ -25,6 +25,7 @@ mod instances;
 mod lifecycle;
 mod maintenance;
 mod model;
+mod operating;
 mod process;
 mod pulls;
 mod quotas;

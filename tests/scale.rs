@@ -37,10 +37,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::{Algorithm, Digest};
-use jreg_registry::{GcOptions, GcReport, NoObserver, Registry, RegistryOptions};
+use jreg_registry::{
+    GcOptions, GcReport, ManifestPush, NoObserver, PageRequest, Registry, RegistryOptions,
+    RetentionOptions,
+};
 use jreg_storage::testing::{Call, InterceptedStore, Interceptor, ManualClock};
-use jreg_storage::{ByteStream, Key, MemoryStore, PutMode, Result, Store};
+use jreg_storage::{ByteStream, Key, ListRequest, MemoryStore, PutMode, Result, Store};
 use jreg_testkit::s3::{S3Operation, S3Server, S3Spec};
 use jreg_testkit::{Rng, SmallPagesStore};
 
@@ -544,4 +548,205 @@ async fn ask(server: &S3Server) -> Requests {
     };
     assert_eq!(counted.all(), requests.len() as u64, "nothing else is asked");
     counted
+}
+
+/// A repository with many tags of few manifests, as it is listed, judged and collected.
+///
+/// With T tags of K manifests, each tag with its hint: a page of the list is one request wherever it begins, so all tags
+/// are pages(T) lists. The history of a tag that never moved is 2 requests, whatever T is. A preview of retention
+/// lists pages(T) + 2 times and reads each tag once; manifests are read only where a tag would go. A GC run lists
+/// pages(K + 2 T) twice and reads each manifest, and no tag.
+///
+/// `JREG_SCALE_TAGS` sets T.
+#[test]
+fn many_tags_cost_what_the_formula_says() {
+    const MANIFESTS: u64 = 10;
+    let tags = std::env::var("JREG_SCALE_TAGS").ok().and_then(|value| value.parse().ok());
+    let tags: u64 = tags.unwrap_or(20_000);
+    block_on(async {
+        let (home, size) = (Home::new(), Size { links: 1, manifests: 1 });
+        let manifests: Vec<_> = (0..MANIFESTS).map(artifact).collect();
+        home.write(manifests.iter().map(|(key, bytes)| written(key, bytes))).await;
+        home.write((0..tags).flat_map(|n| tag_records(n, &manifests[(n % MANIFESTS) as usize])))
+            .await;
+        home.write([catalog_entry()].into_iter()).await;
+        home.clock.advance(48 * HOUR);
+        let registry = open(&home).await;
+        let repository = registry.repository("many/tags".parse().unwrap());
+        let counter = home.store.interceptor();
+        counter.take();
+
+        let (mut listed, mut last) = (0, None);
+        loop {
+            let page = PageRequest { limit: PAGE_ENTRIES, last };
+            let page = repository.tags(&page).await.unwrap();
+            listed += page.items.len() as u64;
+            last = page.next;
+            if last.is_none() {
+                break;
+            }
+        }
+        let listing = counter.take();
+        assert_eq!(listed, tags);
+        // The last page may be full.
+        let list_requests = Requests { lists: pages(tags), ..Requests::default() };
+        assert_eq!(listing, list_requests, "all tags");
+
+        let page = PageRequest { limit: 50, last: None };
+        let name = format!("t{:07}", tags / 2).parse().unwrap();
+        let history = repository.tag_history(&name, &page).await.unwrap();
+        assert_eq!(history.items.len(), 1);
+        let expected = Requests { lists: 1, gets: 1, ..Requests::default() };
+        assert_eq!(counter.take(), expected, "history of one of many tags");
+
+        let rules = "[[retention]]\nrepositories = [\"**\"]\n[[retention.keep]]\ntags = [\"t*\"]\n";
+        let rules = CurrentRules::new(Arc::new(LifecycleRules::parse(rules).unwrap()));
+        let (memory, began) = (Memory::watch(), Instant::now());
+        let judging = registry.with_rules(rules);
+        let options = RetentionOptions::default();
+        let report = judging.preview_retention(&options, false, &NoObserver).await.unwrap();
+        let requests = counter.take();
+        let mib = memory.and_then(Memory::peak).unwrap_or_default() / 1024 / 1024;
+        println!("preview of {tags} tags: {requests:?} in {:?}, {mib} MiB", began.elapsed());
+        assert_eq!((report.tags, report.kept), (tags, tags));
+        // The catalog, what was pulled and since when that is known, and the tags.
+        let (lists, gets) = (2 + pages(tags), 1 + tags);
+        let expected = Requests { lists, gets, ..Requests::default() };
+        assert_eq!(requests, expected, "preview of retention");
+
+        let (first, requests) = home.collect("GC of many tags", size).await;
+        assert_eq!((first.manifests_read, first.links.removed), (MANIFESTS, 0));
+        let of_repository = pages(MANIFESTS + 2 * tags);
+        let expected = Requests {
+            lists: 13 + 2 * of_repository + 1 + 1 + 2,
+            gets: 3 + MANIFESTS,
+            puts: 1 + 1,
+            ..Requests::default()
+        };
+        assert_eq!(requests, expected, "GC of many tags");
+    });
+}
+
+/// A tag that was moved 10,000 times: a page costs the same wherever it begins, and GC removes all but the latest
+/// thousand of the replaced changes, a thousand with each request.
+#[test]
+fn a_tag_that_was_moved_ten_thousand_times_costs_what_the_formula_says() {
+    const MOVES: u64 = 10_000;
+    block_on(async {
+        let home = Home::new();
+        let manifests: Vec<_> = (0..2).map(artifact).collect();
+        home.write(manifests.iter().map(|(key, bytes)| written(key, bytes))).await;
+        home.write([catalog_entry()].into_iter()).await;
+        let registry = open(&home).await;
+        let repository = registry.repository("many/tags".parse().unwrap());
+        for n in 0..=MOVES {
+            let (_, bytes) = &manifests[(n % 2) as usize];
+            let push = ManifestPush {
+                reference: "moving".parse().unwrap(),
+                tags: Vec::new(),
+                media_type: None,
+                bytes: content_of(bytes),
+                condition: None,
+            };
+            repository.manifest_put(push).await.unwrap();
+            home.clock.advance(Duration::from_secs(1));
+        }
+        let counter = home.store.interceptor();
+        let name = "moving".parse().unwrap();
+        let sizes = entry_sizes(&home).await;
+        let bytes: u64 = sizes.iter().sum();
+        println!("{} entries of {} bytes", sizes.len(), bytes / sizes.len() as u64);
+        assert_eq!(sizes.len() as u64, MOVES);
+        let (mut shown, mut last) = (0, None);
+        counter.take();
+        loop {
+            let is_first = last.is_none();
+            let page =
+                repository.tag_history(&name, &PageRequest { limit: 50, last }).await.unwrap();
+            let requests = counter.take();
+            let archived = page.items.len() as u64 - u64::from(is_first);
+            let expected = Requests { lists: 1, gets: 1 + archived, ..Requests::default() };
+            assert_eq!(requests, expected, "page from {shown} on");
+            shown += page.items.len() as u64;
+            last = page.next;
+            if last.is_none() {
+                break;
+            }
+        }
+        assert_eq!(shown, MOVES + 1);
+
+        home.clock.advance(3 * HOUR);
+        let run = registry.collect_garbage(&options(true), &NoObserver).await.unwrap();
+        let requests = counter.take();
+        println!("GC of {MOVES} entries: {requests:?}");
+        assert_eq!(run.history.removed, MOVES - 1000);
+        assert_eq!(requests.deletes_of_many, (MOVES - 1000) / PAGE);
+        assert_eq!(entry_sizes(&home).await.len(), 1000);
+    });
+}
+
+async fn open(home: &Home) -> Registry {
+    let (store, clock) = (home.store.clone(), home.clock.clone());
+    Registry::open(store, clock, RegistryOptions::default()).await.unwrap()
+}
+
+async fn entry_sizes(home: &Home) -> Vec<u64> {
+    let mut request = ListRequest::below("history/");
+    let mut sizes = Vec::new();
+    loop {
+        let page = home.bare.list(&request).await.unwrap();
+        sizes.extend(page.entries.iter().map(|entry| entry.size_bytes));
+        match page.next {
+            Some(next) => request.start_after = Some(next),
+            None => return sizes,
+        }
+    }
+}
+
+fn written(key: &str, bytes: &Bytes) -> Written {
+    Written { key: key.to_owned(), bytes: bytes.clone() }
+}
+
+fn catalog_entry() -> Written {
+    let bytes = format!(r#"{{"nonce":"{}"}}"#, nonce(0)).into();
+    Written { key: "catalog/many.tags".to_owned(), bytes }
+}
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A manifest without references, as it lies in the store.
+fn artifact(number: u64) -> (String, Bytes) {
+    let content = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[],"annotations":{{"n":"{number}"}}}}"#
+    );
+    let header = format!(
+        r#"{{"nonce":"{}","mediaType":"{INDEX}","size":{}}}"#,
+        nonce(number),
+        content.len()
+    );
+    let key = format!("repositories/many/tags/_manifests/sha256/{}", digest(&content).hex());
+    (key, format!("{header}\n{content}").into())
+}
+
+/// The manifest of a record.
+fn content_of(record: &Bytes) -> Bytes {
+    let end = record.iter().position(|byte| *byte == b'\n').unwrap();
+    record.slice(end + 1..)
+}
+
+fn tag_records(number: u64, (_, record): &(String, Bytes)) -> [Written; 2] {
+    let content = content_of(record);
+    let (digest, size, nonce) =
+        (Digest::of(Algorithm::Sha256, &content), content.len(), nonce(number));
+    let tag = format!(
+        r#"{{"nonce":"{nonce}","digest":"{digest}","mediaType":"{INDEX}","size":{size},"time":0}}"#
+    );
+    let folder = "repositories/many/tags";
+    [
+        Written { key: format!("{folder}/_tags/t{number:07}"), bytes: tag.into() },
+        Written {
+            key: format!("{folder}/_tagged/sha256/{}/t{number:07}", digest.hex()),
+            bytes: format!(r#"{{"nonce":"{nonce}"}}"#).into(),
+        },
+    ]
 }

@@ -85,6 +85,11 @@ fn wrong_settings_are_told_without_the_secret() {
         format!("storage = \"s3://key:{SECRET_KEY}@bucket\""),
         format!("public-url = \"https://user:{SECRET_KEY}@registry\""),
         format!("token-realm = \"https://user:{SECRET_KEY}@registry/token?x\""),
+        format!("[[login.client]]\nissuer = 'a'\nclient-id = 'b'\nsecret = [\"{SECRET_KEY}\"]"),
+        format!(
+            "[[login.client]]\nissuer = 'a'\nclient-id = 'b'\nsecret = \"{SECRET_KEY}\"\nx = 1"
+        ),
+        format!("[[login.client]]\nissuer = 'a'\nclient = 'b'\nsecret = \"{SECRET_KEY}"),
     ] {
         std::fs::write(&file, &text).unwrap();
         for command in [&["serve"][..], &["gc"], &["token", "list"]] {

@@ -20,16 +20,19 @@ use crate::maintenance::{AccessTokenRequest, MaintenanceCommand, SessionRequest}
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the text of a flattened field would be shown as the command's")]
 pub enum UserAction {
-    /// Add a user, or set a new password
+    /// Add a user, or with --force set a new password
     ///
-    /// Without --password-stdin a random password is generated and printed. A running registry reloads
-    /// the file.
+    /// Without --password-stdin a random password is generated; standard output is that password alone. A
+    /// running registry reloads the file.
     Add {
         /// User name
         name: String,
         /// Read the password from standard input (one line)
         #[arg(long)]
         password_stdin: bool,
+        /// Replace the password of a user that exists
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         file: UserFile,
     },
@@ -56,9 +59,17 @@ pub struct UserFile {
     /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
 impl UserFile {
+    /// Whether the output is JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// The htpasswd file, if one is given, and the settings.
     ///
     /// # Errors
@@ -74,7 +85,7 @@ impl UserFile {
     }
 }
 
-fn settings(
+pub(super) fn settings(
     config: Option<PathBuf>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Settings, ConfigError> {
@@ -242,6 +253,9 @@ pub struct PolicyArgs {
     /// TOML file with settings, as for serve
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
 }
 
 /// A policy evaluation request.
@@ -254,6 +268,8 @@ pub struct PolicyQuestion {
     /// Identities that may administer the registry.
     pub admins: Vec<String>,
     pub test: PolicyTest,
+    /// Whether the output is JSON.
+    pub is_json: bool,
 }
 
 impl PolicyAction {
@@ -279,6 +295,7 @@ impl PolicyAction {
         Ok(PolicyQuestion {
             file: asked.file.or(settings.policy.map(PathBuf::from)),
             anonymous_pull: settings.anonymous_pull,
+            is_json: asked.json,
             admins: settings.admins,
             test: PolicyTest {
                 identity: asked.who,

@@ -20,6 +20,9 @@ pub enum LifecycleAction {
     Check {
         /// Lifecycle file
         file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Show what retention does with each tag, and write nothing
     ///

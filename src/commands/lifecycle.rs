@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use jreg_lifecycle::LifecycleRules;
 use jreg_registry::RetentionReport;
+use serde_json::json;
 
 use super::user::{UserFileError, read, wrong};
 use super::{fail, maintain, maintain_and, print};
@@ -15,7 +16,7 @@ use crate::maintenance::MaintenanceReport;
 
 pub fn run(action: LifecycleAction) -> ExitCode {
     match action {
-        LifecycleAction::Check { file } => match check(&file) {
+        LifecycleAction::Check { file, json } => match check_as(&file, json) {
             Ok(text) => print(&text, ExitCode::SUCCESS),
             Err(error) => fail(3, &error),
         },
@@ -37,6 +38,20 @@ fn write_plan(path: Option<&Path>, report: &MaintenanceReport) -> io::Result<()>
     let text = serde_json::to_string_pretty(plan).map_err(io::Error::other)?;
     std::fs::write(path, text)
         .map_err(|error| io::Error::other(format!("cannot write {}: {error}", path.display())))
+}
+
+fn check_as(path: &Path, is_json: bool) -> Result<String, UserFileError> {
+    if !is_json {
+        return check(path);
+    }
+    let rules = LifecycleRules::parse(&read(path)?);
+    let rules = rules.map_err(|error| wrong(path, error.to_string()))?;
+    let entries = rules.sentences().into_iter();
+    let entries = entries.map(|(name, sentence)| json!({ "name": name, "sentence": sentence }));
+    let entries: Vec<_> = entries.collect();
+    let warnings: Vec<_> = rules.remarks().into_iter().map(|remark| remark.to_string()).collect();
+    let hash = rules.hash().to_string();
+    Ok(format!("{}\n", json!({ "rules": entries, "warnings": warnings, "hash": hash })))
 }
 
 /// The rules of a file in sentences.

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 
 use jreg_auth::Policy;
 
+use serde_json::json;
+
 use super::user::{UserFileError, read, wrong};
 use super::{fail, print};
 use crate::cli::{PolicyAction, PolicyQuestion};
@@ -45,7 +47,15 @@ pub fn policy(question: &PolicyQuestion) -> Result<(bool, String), UserFileError
         allowed &= decision.allowed;
         let word = if decision.allowed { "allowed" } else { "denied" };
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{action}: {word}: {}", decision.reason);
+        let _ = match question.is_json {
+            true => {
+                let (allowed, reason) = (decision.allowed, decision.reason.to_string());
+                let line =
+                    json!({ "action": action.as_str(), "allowed": allowed, "reason": reason });
+                writeln!(text, "{line}")
+            }
+            false => writeln!(text, "{action}: {word}: {}", decision.reason),
+        };
     }
     Ok((allowed, text))
 }
@@ -70,6 +80,7 @@ mod tests {
         let mut question = PolicyQuestion {
             file: Some(file),
             anonymous_pull: false,
+            is_json: false,
             admins: vec!["alice".to_owned()],
             test: PolicyTest {
                 identity: Some("alice".to_owned()),

@@ -51,6 +51,9 @@ pub enum UserFileError {
     /// The name is not allowed.
     #[error(transparent)]
     Name(#[from] InvalidUser),
+    /// There is one of this name.
+    #[error("there is a user {0:?} already: set a new password with --force")]
+    Exists(String),
     /// There is no such user.
     #[error("there is no user {0:?}")]
     NoUser(String),
@@ -66,16 +69,18 @@ pub enum UserFileError {
 /// Changes or lists an htpasswd file.
 pub fn run(action: UserAction) -> ExitCode {
     let (file, command) = match action {
-        UserAction::Add { name, password_stdin, file } => {
+        UserAction::Add { name, password_stdin, force, file } => {
             let password = password_stdin.then(|| password_from(std::io::stdin()));
             match password.transpose() {
-                Ok(password) => (file, UserCommand::Add { name, password }),
+                Ok(password) => (file, UserCommand::Add { name, password, force }),
                 Err(error) => return fail(1, &error),
             }
         }
         UserAction::Remove { name, file } => (file, UserCommand::Remove { name }),
         UserAction::List { file } => (file, UserCommand::List),
     };
+    let is_json = file.is_json();
+    let said = command.clone();
     let (path, settings) = match file.resolve(std::env::vars_os()) {
         Ok((Some(path), settings)) => (path, settings),
         Ok((None, _)) => return fail(2, &UserFileError::NoFile),
@@ -89,7 +94,12 @@ pub fn run(action: UserAction) -> ExitCode {
         },
     };
     match done {
-        Ok(text) => print(&text, ExitCode::SUCCESS),
+        Ok(text) if is_json => print(&said.json(&path, &text), ExitCode::SUCCESS),
+        Ok(text) => {
+            // Beside the output, which scripts read. Standard error may be closed.
+            let _ = io::stderr().write_all(said.note(&path, &text).as_bytes());
+            print(&text, ExitCode::SUCCESS)
+        }
         Err(error) => fail(1, &error),
     }
 }
@@ -122,6 +132,8 @@ pub enum UserCommand {
         name: String,
         /// The password; `None`: generate one and print it.
         password: Option<Secret>,
+        /// Whether the password of a user that exists is replaced.
+        force: bool,
     },
     Remove {
         name: String,
@@ -136,6 +148,34 @@ impl UserCommand {
             Self::Add { .. } => Some("user_add"),
             Self::Remove { .. } => Some("user_remove"),
             Self::List => None,
+        }
+    }
+
+    /// What was done, for people, beside the output of [`user`].
+    fn note(&self, path: &Path, output: &str) -> String {
+        let path = path.display();
+        match self {
+            Self::Add { name, .. } if output.is_empty() => format!("user {name} is in {path}\n"),
+            Self::Add { name, .. } => {
+                format!("user {name} is in {path}; the password, which cannot be shown again:\n")
+            }
+            Self::Remove { name } => format!("user {name} is no longer in {path}\n"),
+            Self::List => String::new(),
+        }
+    }
+
+    /// The output of [`user`] as JSON.
+    fn json(&self, path: &Path, output: &str) -> String {
+        let file = path.display().to_string();
+        let line = |value: Value| format!("{value}\n");
+        match self {
+            Self::List => output.lines().map(|name| line(json!({ "user": name }))).collect(),
+            Self::Add { name, .. } if !output.is_empty() => {
+                line(json!({ "user": name, "file": file, "password": output.trim_end() }))
+            }
+            Self::Add { name, .. } | Self::Remove { name } => {
+                line(json!({ "user": name, "file": file }))
+            }
         }
     }
 
@@ -162,7 +202,7 @@ pub fn user(path: &Path, command: UserCommand) -> Result<String, UserFileError> 
             let users = Htpasswd::parse(&text).map_err(|error| wrong(path, error.to_string()))?;
             Ok(users.names().fold(String::new(), |text, name| text + name + "\n"))
         }
-        UserCommand::Add { name, password } => {
+        UserCommand::Add { name, password, force } => {
             let made = match &password {
                 None => Some(random_hex::<16>().ok_or(UserFileError::Random)?),
                 Some(_) => None,
@@ -173,6 +213,10 @@ pub fn user(path: &Path, command: UserCommand) -> Result<String, UserFileError> 
             let _lock = lock(path)?;
             let old = open_own(path)?;
             let text = old.as_ref().map_or(Ok(String::new()), |old| read_open(old, path))?;
+            let is_new = !Htpasswd::parse(&text).is_ok_and(|users| users.get(&name).is_some());
+            if !is_new && !force {
+                return Err(UserFileError::Exists(name));
+            }
             replace(path, old.as_ref(), &with_user(&text, &name, &hash)?)?;
             Ok(made.map_or_else(String::new, |password| format!("{password}\n")))
         }
@@ -299,9 +343,17 @@ mod tests {
         let path = folder.path().join("users");
         let add = |name: &str, password: Option<&str>| {
             let password = password.map(Secret::new);
-            user(&path, UserCommand::Add { name: name.to_owned(), password })
+            user(&path, UserCommand::Add { name: name.to_owned(), password, force: false })
         };
         assert_eq!(add("bob", Some("one")).unwrap(), "");
+        let before = std::fs::read_to_string(&path).unwrap();
+        let exists = add("bob", Some("two")).unwrap_err().to_string();
+        assert!(exists.contains("\"bob\" already") && exists.contains("--force"), "{exists}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+        let password = Some(Secret::new("two"));
+        let forced = UserCommand::Add { name: "bob".to_owned(), password, force: true };
+        user(&path, forced).unwrap();
+        assert_ne!(std::fs::read_to_string(&path).unwrap(), before);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let made = add("alice", None).unwrap();
         assert_eq!(made.trim().len(), 32);
@@ -330,7 +382,7 @@ mod tests {
         let before = std::fs::read_to_string(&other).unwrap();
         let add = |path: &Path| {
             let password = Some(Secret::new("x"));
-            user(path, UserCommand::Add { name: "bob".to_owned(), password })
+            user(path, UserCommand::Add { name: "bob".to_owned(), password, force: true })
         };
         let remove = |path: &Path| user(path, UserCommand::Remove { name: "root".to_owned() });
         for target in [other.clone(), folder.path().join("absent")] {

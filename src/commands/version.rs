@@ -2,10 +2,16 @@
 
 use std::process::ExitCode;
 
+use serde_json::json;
+
 use super::print;
 use crate::cli;
 
 /// Prints the version.
-pub fn run() -> ExitCode {
-    print(&format!("{}\n", cli::version()), ExitCode::SUCCESS)
+pub fn run(is_json: bool) -> ExitCode {
+    let text = match is_json {
+        true => json!({ "version": env!("CARGO_PKG_VERSION") }).to_string(),
+        false => cli::version(),
+    };
+    print(&format!("{text}\n"), ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use jreg_registry::{
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ListRequest, MemoryStore, Store};
 use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
-use jreg_telemetry::metrics::Metrics;
+use jreg_telemetry::metrics::{Metrics, MetricsForm};
 
 use super::*;
 
@@ -78,7 +78,7 @@ async fn of_several_instances_the_one_with_the_lease_runs_gc() {
     assert_eq!(store.list(&ListRequest::below("links/")).await.unwrap().entries, []);
     // The lease was released.
     job(&other, "other").run().await;
-    let text = metrics.render(&one.usage());
+    let text = metrics.render(MetricsForm::OpenMetrics, &one.usage());
     assert!(text.contains("jreg_gc_runs_total{outcome=\"ok\"} 2"), "{text}");
 }
 
@@ -167,6 +167,6 @@ async fn retention_takes_a_lease_of_its_own_and_counts_what_it_removed() {
     let _gc = registry.take_lease(LeaseKind::Gc, "other", HOUR).await.unwrap().unwrap();
     job.run().await;
     assert_eq!(tags().await.len(), 1);
-    let text = metrics.render(&registry.usage());
+    let text = metrics.render(MetricsForm::OpenMetrics, &registry.usage());
     assert!(text.contains("jreg_retention_tags_total{outcome=\"removed\"} 1"), "{text}");
 }

@@ -166,6 +166,8 @@ fn verdict(report: &MaintenanceReport) -> CommandVerdict {
         | MaintenanceReport::Token(_)
         | MaintenanceReport::Session(_)
         | MaintenanceReport::Usage(_)
+        | MaintenanceReport::List(_)
+        | MaintenanceReport::Support(_)
         | MaintenanceReport::Events(_) => true,
         MaintenanceReport::History(report) => !report.has_failed(),
         MaintenanceReport::Fsck(checked) => checked.left == 0,
@@ -210,6 +212,8 @@ async fn find(
                 | MaintenanceCommand::Retention(_)
                 | MaintenanceCommand::Upload(_)
                 | MaintenanceCommand::Usage(_)
+                | MaintenanceCommand::List(_)
+                | MaintenanceCommand::Support
                 | MaintenanceCommand::Events(EventsRequest::Status)
                 | MaintenanceCommand::History(_) => bucket::BucketAccess::Look,
             };
@@ -309,6 +313,7 @@ async fn workshop(
         access_tokens,
         sessions,
         audit,
+        settings: Arc::new(settings),
     })))
 }
 

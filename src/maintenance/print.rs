@@ -14,7 +14,8 @@ use jreg_registry::{
 use tokio::sync::mpsc;
 
 use super::{
-    MaintenanceEvent, MaintenanceReport, events, history, retention, session, token, upload, usage,
+    MaintenanceEvent, MaintenanceReport, events, history, list, retention, session, token, upload,
+    usage,
 };
 
 /// Refresh interval of the progress line.
@@ -114,7 +115,7 @@ impl ProgressLine {
             MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
                 return self.bar.finish_and_clear();
             }
-            MaintenanceEvent::Repository(_) => self.objects += 1,
+            MaintenanceEvent::Repository(_) | MaintenanceEvent::Listed(_) => self.objects += 1,
             MaintenanceEvent::Omitted { .. } | MaintenanceEvent::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
@@ -156,6 +157,7 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Omitted { events } => {
             format!("... and {} more\n", count(*events, "line", "lines"))
         }
+        MaintenanceEvent::Listed(content) => list::line(content),
         MaintenanceEvent::Done(report) => match &**report {
             MaintenanceReport::Gc(done) => collected(done),
             MaintenanceReport::Fsck(checked) => check_summary(checked),
@@ -165,6 +167,8 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::Token(report) => token::plain(report),
             MaintenanceReport::Session(report) => session::plain(report),
             MaintenanceReport::Usage(report) => usage::plain(report),
+            MaintenanceReport::List(report) => list::plain(*report),
+            MaintenanceReport::Support(report) => format!("{:#}\n", report.bundle),
             MaintenanceReport::Upload(report) => upload::plain(report),
             MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),

@@ -3,11 +3,15 @@
 
 mod attacks;
 mod audit;
+mod browser;
 mod connection;
 mod failures;
 mod guarded;
 mod limits;
+mod login;
 mod matrix;
+mod oidc;
+mod provider;
 mod proxies;
 mod tokens;
 mod workload;

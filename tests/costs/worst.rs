@@ -202,9 +202,8 @@ const WORST: &[Worst] = &[
             let body = json!({ "digest": content.earlier });
             send_json("/v2/past/_jreg/tags/moved/restore".into(), body)
         },
-        at_most: 1 + 3 + 6,
-        why: "manifest; manifest, tag, catalog; manifest, hint (three, as it is there), what is \
-              replaced, tag",
+        at_most: 1 + 4 + 3,
+        why: "manifest; manifest, tag, catalog, hint; manifest, what is replaced; tag",
     },
     Worst {
         endpoint: "deleted_manifests",
@@ -297,8 +296,8 @@ const WORST: &[Worst] = &[
                 .header("Content-Type", &image.manifest.media_type)
                 .body(image.manifest.bytes)
         },
-        at_most: 6 + 2 + 1,
-        why: "a link for each blob, manifest, tag, catalog; manifest, hint; tag (one for each layer, two \
+        at_most: 7 + 1 + 1,
+        why: "a link for each blob, manifest, tag, catalog, hint; manifest; tag (one for each layer, two \
               where a digest may be a blob or a manifest: at the most 2,048 lookups, LOOKUPS_MAX)",
     },
     Worst {

@@ -1,6 +1,6 @@
 //! The real process is killed at random moments of concurrent pushes to a folder, and restarted on
-//! it: acknowledged content is present byte for byte, acknowledged deletes hold, and an upload
-//! resumes at or after its acknowledged offset.
+//! it: acknowledged content is present byte for byte, acknowledged deletes and restores hold, every acknowledged change
+//! of a tag is in its history once and in order, and an upload resumes at or after its acknowledged offset.
 
 mod worker;
 

@@ -36,8 +36,11 @@ pub(crate) struct Worker {
     manifests: BTreeMap<String, Bytes>,
     /// Possible targets of each tag; `None` is absence.
     tags: BTreeMap<&'static str, BTreeSet<Option<String>>>,
+    /// Acknowledged changes of each tag, in order.
+    changes: BTreeMap<&'static str, Vec<Option<String>>>,
     deleted_blobs: BTreeSet<String>,
-    deleted_manifests: BTreeSet<String>,
+    /// With their bytes.
+    deleted_manifests: BTreeMap<String, Bytes>,
     upload: Option<Upload>,
 }
 
@@ -52,8 +55,9 @@ impl Worker {
             loose: Vec::new(),
             manifests: BTreeMap::new(),
             tags: BTreeMap::new(),
+            changes: BTreeMap::new(),
             deleted_blobs: BTreeSet::new(),
-            deleted_manifests: BTreeSet::new(),
+            deleted_manifests: BTreeMap::new(),
             upload: None,
         }
     }
@@ -71,12 +75,13 @@ impl Worker {
     }
 
     async fn operation(&mut self, client: &Client) -> io::Result<()> {
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..=2 => self.push_loose(client).await,
             3..=5 => self.upload(client).await,
             6..=8 => self.push_image(client).await,
             9 => self.delete_loose(client).await,
             10 => self.delete_tag(client).await,
+            11 => self.restore_manifest(client).await,
             _ => self.delete_manifest(client).await,
         }
     }
@@ -176,7 +181,57 @@ impl Worker {
             .body(manifest.bytes.clone());
         done(client.try_send(put).await?, &[201]);
         self.manifests.insert(digest.clone(), manifest.bytes.clone());
-        self.tags.insert(tag, [Some(digest)].into());
+        self.set_tag(tag, Some(digest));
+        Ok(())
+    }
+
+    /// An acknowledged request has set a tag, or deleted it.
+    fn set_tag(&mut self, tag: &'static str, to: Option<String>) {
+        let changes = self.changes.entry(tag).or_default();
+        if changes.last().cloned().flatten() != to {
+            changes.push(to.clone());
+        }
+        self.tags.insert(tag, [to].into());
+    }
+
+    /// Restores a manifest with its tags, from the copy that its delete has made.
+    async fn restore_manifest(&mut self, client: &Client) -> io::Result<()> {
+        let known: Vec<_> = self.deleted_manifests.keys().cloned().collect();
+        if known.is_empty() {
+            return Ok(());
+        }
+        let digest = self.rng.pick(&known).clone();
+        let bytes = self.deleted_manifests.remove(&digest).unwrap();
+        for tag in TAGS {
+            let places = self.tags.entry(tag).or_insert_with(|| [None].into());
+            if places.contains(&None) {
+                places.insert(Some(digest.clone()));
+            }
+        }
+        let restore = Request::new("POST", self.target(&format!("_jreg/deleted/{digest}/restore")))
+            .header("Content-Type", "application/json")
+            .body(r#"{"tags":true}"#);
+        let response = client.try_send(restore).await?;
+        // A blob that it needs may have been deleted as one that nothing references.
+        done(response.clone(), &[200, 404]);
+        let restored: BTreeSet<String> = match response.status {
+            200 => {
+                self.manifests.insert(digest.clone(), bytes);
+                let tags = response.json()["tags"].as_array().cloned().unwrap_or_default();
+                tags.iter().map(|set| set["tag"].as_str().unwrap().to_owned()).collect()
+            }
+            _ => {
+                self.deleted_manifests.insert(digest.clone(), bytes);
+                BTreeSet::new()
+            }
+        };
+        for tag in TAGS {
+            if restored.contains(tag) {
+                self.set_tag(tag, Some(digest.clone()));
+            } else {
+                self.tags.get_mut(tag).unwrap().remove(&Some(digest.clone()));
+            }
+        }
         Ok(())
     }
 
@@ -194,7 +249,7 @@ impl Worker {
         self.tags.entry(tag).or_insert_with(|| [None].into()).insert(None);
         let delete = Request::new("DELETE", self.target(&format!("manifests/{tag}")));
         done(client.try_send(delete).await?, &[202, 404]);
-        self.tags.insert(tag, [None].into());
+        self.set_tag(tag, None);
         Ok(())
     }
 
@@ -204,17 +259,19 @@ impl Worker {
             return Ok(());
         }
         let digest = self.rng.pick(&known).clone();
-        self.manifests.remove(&digest);
+        let bytes = self.manifests.remove(&digest).unwrap();
         let at = Some(digest.clone());
         self.tags.values_mut().filter(|places| places.contains(&at)).for_each(|places| {
             places.insert(None);
         });
         let delete = Request::new("DELETE", self.target(&format!("manifests/{digest}")));
         done(client.try_send(delete).await?, &[202]);
-        self.tags.values_mut().for_each(|places| {
-            places.remove(&at);
-        });
-        self.deleted_manifests.insert(digest);
+        for tag in TAGS {
+            if self.tags.get(tag).is_some_and(|places| places.contains(&at)) {
+                self.set_tag(tag, None);
+            }
+        }
+        self.deleted_manifests.insert(digest, bytes);
         Ok(())
     }
 
@@ -243,7 +300,7 @@ impl Worker {
                 "{digest}"
             );
         }
-        for digest in &self.deleted_manifests {
+        for digest in self.deleted_manifests.keys() {
             assert_eq!(
                 client.get(&self.target(&format!("manifests/{digest}"))).await.status,
                 404,
@@ -252,6 +309,7 @@ impl Worker {
         }
         for tag in TAGS {
             self.verify_tag(client, tag).await;
+            self.verify_history(client, tag).await;
         }
         self.verify_upload(client).await;
     }
@@ -280,6 +338,43 @@ impl Worker {
                 self.repository
             );
         }
+    }
+
+    /// Every acknowledged change is in the history once and in order, and what was in doubt at most once more.
+    async fn verify_history(&mut self, client: &Client, tag: &'static str) {
+        let mut changes = Vec::new();
+        let mut target = self.target(&format!("_jreg/tags/{tag}/history?n=100"));
+        loop {
+            let page = client.get(&target).await;
+            if page.status == 404 {
+                break;
+            }
+            assert_eq!(page.status, 200, "{page}");
+            for item in page.json()["history"].as_array().unwrap() {
+                let id = item["change"].as_str().unwrap().to_owned();
+                changes.push((id, item["digest"].as_str().map(str::to_owned)));
+            }
+            let Some(next) = page.header("Link") else { break };
+            target = next.trim_start_matches('<').split('>').next().unwrap().to_owned();
+        }
+        let is_ordered = changes.windows(2).all(|two| two[0].0 > two[1].0 && two[0].1 != two[1].1);
+        assert!(is_ordered, "{}:{tag}: {changes:?}", self.repository);
+        let current = self.tags[tag].iter().next().cloned().flatten();
+        let latest = changes.first().and_then(|(_, digest)| digest.clone());
+        assert_eq!(latest, current, "{}:{tag}: {changes:?}", self.repository);
+        // Oldest first; what was in doubt is between acknowledged ones.
+        let acknowledged = self.changes.entry(tag).or_default();
+        let mut expected = acknowledged.iter().peekable();
+        for (_, digest) in changes.iter().rev() {
+            expected.next_if(|next| *next == digest);
+        }
+        assert_eq!(
+            expected.next(),
+            None,
+            "{}:{tag}: {acknowledged:?} in {changes:?}",
+            self.repository
+        );
+        *acknowledged = changes.into_iter().rev().map(|(_, digest)| digest).collect();
     }
 
     async fn verify_upload(&mut self, client: &Client) {

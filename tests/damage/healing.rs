@@ -55,7 +55,10 @@ fn pushing_again_heals_without_a_repair() {
         scenario.push_again().await;
         scenario.everything_is_right(context).await;
         nothing_is_left(&scenario, context).await;
-        assert_eq!(scenario.registry.usage().damaged_records_replaced, before + 1, "{context}");
+        // In a bucket a hint is written over whatever is there.
+        let is_counted = object != Object::Hint || context.starts_with("Folder");
+        let replaced = scenario.registry.usage().damaged_records_replaced - before;
+        assert_eq!(replaced, u64::from(is_counted), "{context}");
     });
 }
 

@@ -4,6 +4,7 @@
 
 mod concurrent;
 mod healing;
+mod kept;
 mod object;
 mod scenario;
 mod serving;

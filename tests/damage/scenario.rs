@@ -154,6 +154,8 @@ impl DamageScenario {
         let repository = self.damaged();
         let id = repository.upload_start(None);
         repository.upload_append(&id, UploadChunk::of(self.content.upload.clone())).await.unwrap();
+        // In a folder its session is recorded before any other request of the upload.
+        repository.upload_status(&id).await.unwrap();
         let of_upload: Vec<_> =
             self.keys().await.into_iter().filter(|key| !before.contains(key)).collect();
         for object in Object::ALL.into_iter().chain([Object::IndexTag, Object::IndexHint]) {
@@ -250,7 +252,11 @@ impl DamageScenario {
 
     /// Changes the bytes of an object behind the registry.
     pub(crate) fn change(&self, object: Object, by: impl Fn(&[u8]) -> Option<Vec<u8>>) {
-        let key = self.key(object).unwrap();
+        self.change_at(self.key(object).unwrap(), by);
+    }
+
+    /// Changes the bytes at a key behind the registry.
+    pub(crate) fn change_at(&self, key: &str, by: impl Fn(&[u8]) -> Option<Vec<u8>>) {
         match &self.backend {
             BackendHandle::Folder(folder, clock) => {
                 let path: PathBuf = folder.path().join(key);

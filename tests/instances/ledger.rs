@@ -89,10 +89,10 @@ impl Ledger {
             match register {
                 Register::Tag(..) => {
                     history.close_failures();
-                    history.allow_dangling();
+                    history.allow_repeated_deletes();
                 }
                 Register::Manifest(..) => history.close_failures(),
-                Register::Referrer(..) => history.allow_dangling(),
+                Register::Referrer(..) => history.allow_stray(),
                 Register::Blob(..) => {}
             }
             if let Err(why) = history.check() {

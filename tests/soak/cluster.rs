@@ -1,11 +1,14 @@
 //! Three instances on one bucket, each of which may crash at any time and restarts at once.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use jreg_registry::{Registry, RegistryLimits, RegistryOptions};
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
+use jreg_oci::RepositoryName;
+use jreg_registry::{EventAction, EventInterest, Registry, RegistryLimits, RegistryOptions};
 use jreg_storage::{
-    CoalescedStore, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store, TombstoneStore,
+    Clock, CoalescedStore, GATHER_MAX, MemoryStore, PartRules, S3Options, S3Store, Store,
+    TombstoneStore,
 };
 use jreg_testkit::SmallPagesStore;
 use jreg_testkit::s3::{
@@ -23,6 +26,8 @@ const MEMORY_PARTS: PartRules = PartRules { part_bytes: 64, uniform: true, parts
 const PAGE: usize = 9;
 /// Maximum age of an upload: a few GC runs.
 const UPLOAD_AGE_MAX: Duration = Duration::from_secs(8 * 3600);
+/// How far the clock of an instance with a lifecycle is from the store's, in seconds.
+const CLOCK_DIFFERENCES: [i64; INSTANCES] = [0, 60, -60];
 /// How long a cached entry is trusted, by instance.
 const TRUST: [Duration; INSTANCES] = [Duration::ZERO, Duration::from_secs(60), Duration::ZERO];
 
@@ -48,6 +53,37 @@ struct Instance {
     lifetime: Arc<InstanceLifetime>,
 }
 
+/// A clock that is ahead of another, or behind it.
+#[derive(Debug)]
+struct SkewedClock {
+    clock: Arc<dyn Clock>,
+    seconds: i64,
+}
+
+impl Clock for SkewedClock {
+    fn now(&self) -> SystemTime {
+        let difference = Duration::from_secs(self.seconds.unsigned_abs());
+        match self.seconds < 0 {
+            true => self.clock.now() - difference,
+            false => self.clock.now() + difference,
+        }
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+}
+
+/// Wants every event.
+#[derive(Debug)]
+struct Everything;
+
+impl EventInterest for Everything {
+    fn wants(&self, _: EventAction, _: Option<&RepositoryName>) -> bool {
+        true
+    }
+}
+
 /// The instances.
 #[derive(Debug)]
 pub(crate) struct Cluster {
@@ -55,10 +91,31 @@ pub(crate) struct Cluster {
     pub(crate) removal: Removal,
     server: Option<Arc<S3Server>>,
     memory: Arc<dyn Store>,
+    /// The lifecycle file. With it, events are written, and the clocks differ.
+    lifecycle: Option<&'static str>,
     instances: Vec<Mutex<Option<Arc<Instance>>>>,
 }
 
 impl Cluster {
+    /// The same with a lifecycle file, events, and clocks that differ.
+    pub(crate) fn with_lifecycle(self, lifecycle: &'static str) -> Self {
+        Self { lifecycle: Some(lifecycle), ..self }
+    }
+
+    fn clock(&self, number: usize) -> Arc<dyn Clock> {
+        let clock = self.schedule.clock.clone();
+        match self.lifecycle {
+            Some(_) => Arc::new(SkewedClock { clock, seconds: CLOCK_DIFFERENCES[number] }),
+            None => clock,
+        }
+    }
+
+    fn equip(&self, registry: Registry) -> Registry {
+        let Some(lifecycle) = self.lifecycle else { return registry };
+        let rules = Arc::new(LifecycleRules::parse(lifecycle).unwrap());
+        registry.with_rules(CurrentRules::new(rules)).with_events(Arc::new(Everything))
+    }
+
     pub(crate) async fn new(place: Backend, removal: Removal, seed: u64) -> Self {
         let server = match place {
             Backend::Memory => None,
@@ -69,7 +126,7 @@ impl Cluster {
         let memory = Arc::new(memory.clock(schedule.clock.clone()).build());
         let memory = Arc::new(SmallPagesStore::new(memory, PAGE));
         let instances = (0..INSTANCES).map(|_| Mutex::default()).collect();
-        Self { schedule, removal, server, memory, instances }
+        Self { schedule, removal, server, memory, lifecycle: None, instances }
     }
 
     /// The store without decorators.
@@ -80,8 +137,11 @@ impl Cluster {
         }
     }
 
-    /// Short timeouts, so that delayed requests time out soon.
+    /// Short timeouts, so that delayed requests time out soon, as long as there are faults.
     fn s3_options(&self, server: &S3Server) -> S3Options {
+        if self.schedule.is_quiet() {
+            return S3Options { clock: self.schedule.clock.clone(), ..server.options() };
+        }
         S3Options {
             clock: self.schedule.clock.clone(),
             request_timeout: Duration::from_millis(150),
@@ -106,12 +166,12 @@ impl Cluster {
                 store = store.that_stay();
             }
             let store = Arc::new(CoalescedStore::new(Arc::new(store), GATHER_MAX));
-            let opening = Registry::open(store, self.schedule.clock.clone(), options(number));
+            let opening = Registry::open(store, self.clock(number), options(number));
             let opened = tokio::select! {
                 opened = opening => opened,
                 () = lifetime.ended() => continue,
             };
-            if let Ok(registry) = opened {
+            if let Ok(registry) = opened.map(|registry| self.equip(registry)) {
                 let mut place = self.instances[number].lock().unwrap();
                 place.get_or_insert(Arc::new(Instance { registry, lifetime }));
             }

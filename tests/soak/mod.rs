@@ -4,12 +4,15 @@
 //! else is left. At the end objects lose their bytes, and pushing again repairs them.
 //!
 //! Runs on a memory store with a fault schedule, and on the S3 emulator with its own faults; each
-//! also as a store that cannot delete a specific version of a record.
+//! also as a store that cannot delete a specific version of a record. `changes.rs` does so with the history of tags, restores,
+//! purges, immutable tags, retention, quotas and events.
 //!
 //! `JREG_SOAK_SEEDS` runs so many seeds more than the usual few, `JREG_SOAK_OPERATIONS` says how
 //! many operations each client makes, and `JREG_SOAK_FIRST` with which seed to begin.
 
 mod audit;
+mod changer;
+mod changes;
 mod client;
 mod cluster;
 mod damage;
@@ -126,7 +129,7 @@ async fn work(shared: &Shared, operations: u64) {
 }
 
 /// Advances the clock when all tasks sleep.
-async fn tick(schedule: Arc<FaultSchedule>) {
+pub(crate) async fn tick(schedule: Arc<FaultSchedule>) {
     let mut before = 0;
     loop {
         tokio::time::sleep(Duration::from_millis(30)).await;

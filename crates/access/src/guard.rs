@@ -514,7 +514,11 @@ impl AccessGuard {
                 found.until = known.until;
             }
             IdentitySource::Issuer(issuer) => {
-                if !self.policy().issuers().iter().any(|of| of.name() == issuer) {
+                let policy = self.policy();
+                // The claims of a login are those that the policy tested at that time.
+                let is_complete = claims.session_ms.is_none()
+                    || claims.decisive == Some(policy.decisive_claims());
+                if !is_complete || !policy.issuers().iter().any(|of| of.name() == issuer) {
                     return Err(not_allowed());
                 }
             }
@@ -524,10 +528,11 @@ impl AccessGuard {
             let until = self.session_until(name, auth_time_ms).await?;
             found.until = found.until.min(until.ok_or_else(not_allowed)?);
         }
-        let (password, session_ms) = (claims.password, claims.session_ms);
+        let (password, session_ms, decisive) =
+            (claims.password, claims.session_ms, claims.decisive);
         let identity = Identity::Named(Box::new(named));
         found.principal =
-            Principal { identity, shown: true, password, session_ms, ..found.principal };
+            Principal { identity, shown: true, password, session_ms, decisive, ..found.principal };
         Ok(found)
     }
 

@@ -10,8 +10,8 @@ use jreg_registry::{
     PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
     ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
     RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
-    TagHistoryEntry, TagList, TagTransition, TouchPolicy, UploadChunk, UploadId, UploadProgress,
-    list_requests_max,
+    TagHistoryEntry, TagList, TagSummary, TagTransition, TouchPolicy, UploadChunk, UploadId,
+    UploadProgress, list_requests_max,
 };
 
 use super::{AuthContext, AuthError, CredentialState, RefusedAccess, RegistryGate, Right};
@@ -292,6 +292,11 @@ impl Authorized {
     /// [`Repository::tag_details`]; requires [`Right::Pull`].
     pub async fn tag_details(&self, tags: Vec<Tag>) -> Result<Vec<TagDetails>> {
         Ok(self.pull()?.tag_details(tags).await?)
+    }
+
+    /// [`Repository::tag_summary`]; requires [`Right::Pull`].
+    pub async fn tag_summary(&self) -> Result<TagSummary> {
+        Ok(self.pull()?.tag_summary().await?)
     }
 
     /// [`Repository::tag_list`]; requires [`Right::Pull`].

@@ -207,6 +207,8 @@ pub struct Principal {
     /// When the login in a browser took place that the credentials come from, in milliseconds of the Unix
     /// epoch.
     pub session_ms: Option<u64>,
+    /// [`jreg_auth::Policy::decisive_claims`] at that time, of identities of issuers.
+    pub decisive: Option<String>,
 }
 
 /// Grants that credentials carry themselves.
@@ -231,8 +233,8 @@ impl RequestInfo {
 impl Principal {
     /// A principal that only the policy limits.
     pub fn from_identity(identity: Identity) -> Self {
-        let (grants, scope, password, session_ms) = Default::default();
-        Self { identity, grants, scope, shown: true, password, session_ms }
+        let (grants, scope, password, session_ms, decisive) = Default::default();
+        Self { identity, grants, scope, shown: true, password, session_ms, decisive }
     }
 
     /// A request without credentials.
@@ -498,6 +500,11 @@ impl RegistryGate {
     /// Use of the quotas. Requires no right.
     pub fn quota_usage(&self) -> Vec<PoolUsage> {
         self.registry.quota_usage()
+    }
+
+    /// Whether each store request travels. Requires no right.
+    pub fn is_remote(&self) -> bool {
+        self.registry.is_remote()
     }
 
     /// Use of the registry's limits. Requires no right.

@@ -197,6 +197,7 @@ impl AccessGuard {
         claims.access = scope.entries();
         claims.password = principal.password.clone();
         claims.session_ms = principal.session_ms;
+        claims.decisive = principal.decisive.clone();
         let key = signing_keys.current().signing_key(now);
         let token = key.and_then(|key| key.sign(kind, &claims));
         let token = token.ok_or_else(|| unavailable("the signing key cannot be used"))?;

@@ -51,6 +51,9 @@ pub struct BrowserSession {
     /// With the claims and groups alone that the policy tests.
     pub identity: NamedIdentity,
     /// When the identity was authenticated, in milliseconds of the Unix epoch.
+    pub began_ms: u64,
+    /// The same, or later than all sessions of the identity that were ended: by another instance, whose
+    /// clock may be ahead.
     pub auth_time_ms: u64,
     /// The fingerprint of the line of the htpasswd file.
     pub password: Option<String>,
@@ -86,6 +89,8 @@ struct SessionClaims {
     /// Exclusive.
     exp: u64,
     sid: String,
+    #[serde(rename = "jreg_began_ms")]
+    began_ms: u64,
     #[serde(rename = "jreg_auth_time_ms")]
     auth_time_ms: u64,
     #[serde(rename = "jreg_identity")]
@@ -103,6 +108,7 @@ impl BrowserSession {
         Some(Self {
             id: random_hex::<16>()?,
             identity,
+            began_ms: milliseconds(now),
             auth_time_ms: milliseconds(now),
             password,
             decisive,
@@ -111,7 +117,7 @@ impl BrowserSession {
 
     /// When the identity was authenticated.
     pub fn auth_time(&self) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(self.auth_time_ms)
+        UNIX_EPOCH + Duration::from_millis(self.began_ms)
     }
 
     /// The issuer that authenticated the identity, if one did.
@@ -140,13 +146,15 @@ impl SigningKey {
         now: SystemTime,
         lifetime: Duration,
     ) -> Result<String, SessionError> {
-        let BrowserSession { id, identity, auth_time_ms, password, decisive } = session.clone();
+        let BrowserSession { id, identity, began_ms, auth_time_ms, password, decisive } =
+            session.clone();
         let claims = SessionClaims {
             iss: OURSELVES.to_owned(),
             aud: used.audience(service),
             iat: seconds(now),
             exp: seconds(now).saturating_add(lifetime.as_secs()),
             sid: id,
+            began_ms,
             auth_time_ms,
             identity,
             password,
@@ -186,9 +194,19 @@ impl Keyring {
         if !Self::is_current(claims.iat, claims.exp, now) {
             return Err(JwsError::Signature);
         }
-        let SessionClaims { iat, exp, sid, auth_time_ms, identity, password, decisive, .. } =
-            claims;
-        let session = BrowserSession { id: sid, identity, auth_time_ms, password, decisive };
+        let SessionClaims {
+            iat,
+            exp,
+            sid,
+            began_ms,
+            auth_time_ms,
+            identity,
+            password,
+            decisive,
+            ..
+        } = claims;
+        let session =
+            BrowserSession { id: sid, identity, began_ms, auth_time_ms, password, decisive };
         Ok(SignedSession { session, issued: iat, expires: exp })
     }
 }
@@ -284,10 +302,7 @@ mod tests {
                 assert!(found.is_err(), "{service}");
             }
             let other = Keyring::new(start()).unwrap();
-            assert_eq!(
-                other.verify_session(&parsed, SessionUse::Cookie, SERVICE, start()).is_err(),
-                true
-            );
+            assert!(other.verify_session(&parsed, SessionUse::Cookie, SERVICE, start()).is_err());
         }
         let claims = TokenClaims::new("jreg/ui", Some(alice()), start(), MINUTES, "1".to_owned());
         let key = ring.signing_key(start()).unwrap();

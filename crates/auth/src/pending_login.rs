@@ -130,8 +130,14 @@ mod tests {
         assert_eq!(PendingLogin::unseal(&ring, &sealed, last + second), None, "too old");
         let other = Keyring::new(start()).unwrap();
         assert_eq!(PendingLogin::unseal(&other, &sealed, start()), None);
-        for rubbish in ["", ".", "a.b", &sealed.replace('.', ""), &sealed[1..], &"a.".repeat(3000)]
-        {
+        for rubbish in [
+            "",
+            ".",
+            "a.b",
+            &sealed.replace('.', ""),
+            sealed.trim_start_matches(|c| c != '.'),
+            &"a.".repeat(3000),
+        ] {
             assert_eq!(PendingLogin::unseal(&ring, rubbish, start()), None, "{rubbish:.20}");
         }
         let again = PendingLogin::new("idp", "/ui/", start()).unwrap();

@@ -51,6 +51,9 @@ pub struct TokenClaims {
     /// When the login in a browser took place that the token comes from, in milliseconds of the Unix epoch.
     #[serde(default, skip_serializing_if = "Option::is_none", rename = "jreg_session_ms")]
     pub session_ms: Option<u64>,
+    /// [`crate::Policy::decisive_claims`] at that time, of identities of issuers.
+    #[serde(default, skip_serializing_if = "Option::is_none", rename = "jreg_decisive")]
+    pub decisive: Option<String>,
 }
 
 /// The issuer of the registry's own tokens.
@@ -78,6 +81,7 @@ impl TokenClaims {
             identity,
             password: None,
             session_ms: None,
+            decisive: None,
         }
     }
 }

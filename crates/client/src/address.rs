@@ -82,11 +82,7 @@ fn is_unicast_v6(v6: Ipv6Addr) -> bool {
 /// Global unicast (2000::/3), without documentation, benchmarks and Teredo.
 fn is_public_v6(v6: Ipv6Addr) -> bool {
     let [first, second, ..] = v6.segments();
-    let is_special = match (first, second) {
-        (0x2001, 0 | 2 | 0xdb8) => true,
-        (0x3fff, 0..0x1000) => true,
-        _ => false,
-    };
+    let is_special = matches!((first, second), (0x2001, 0 | 2 | 0xdb8) | (0x3fff, 0..0x1000));
     (first & 0xe000) == 0x2000 && !is_special
 }
 

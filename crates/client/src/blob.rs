@@ -17,6 +17,9 @@ use crate::{BlobRequest, ByteRange, UpstreamClient, UpstreamError, UpstreamError
 /// The first pause before a blob is resumed; doubled while no byte arrives.
 const RESUME_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a `Retry-After` is waited for before a blob is resumed.
+const RESUME_WAIT_MAX: Duration = Duration::from_secs(30);
+
 /// A blob, or a part of it.
 ///
 /// - The bytes of a whole blob are hashed while they pass. That they have the digest is known only when the
@@ -179,17 +182,25 @@ impl UpstreamBlob {
     }
 
     /// Continues after an error, if it may help.
-    async fn resume(&mut self, error: UpstreamError) -> Result<(), UpstreamError> {
+    async fn resume(&mut self, mut error: UpstreamError) -> Result<(), UpstreamError> {
         self.reply = None;
-        if !error.kind.is_temporary() || self.resumes >= self.client.limits().resumes_max {
-            return Err(error);
+        while error.kind.is_temporary() && self.resumes < self.client.limits().resumes_max {
+            let pause = RESUME_PAUSE.saturating_mul(1 << self.resumes.min(6));
+            let asked = match error.kind {
+                UpstreamErrorKind::TooManyRequests { retry_after } => retry_after,
+                _ => None,
+            };
+            self.resumes += 1;
+            self.client.counters().add_resume();
+            let (upstream, offset) = (&*error.host, self.position);
+            tracing::debug!(upstream, digest = %self.digest, offset, "blob resumed");
+            sleep(jitter(pause).max(asked.unwrap_or_default().min(RESUME_WAIT_MAX))).await;
+            match self.connect().await {
+                Ok(()) => return Ok(()),
+                Err(again) => error = again,
+            }
         }
-        let pause = RESUME_PAUSE.saturating_mul(1 << self.resumes.min(6));
-        self.resumes += 1;
-        self.client.counters().add_resume();
-        tracing::debug!(upstream = &*error.host, digest = %self.digest, offset = self.position, "blob resumed");
-        sleep(jitter(pause)).await;
-        self.connect().await
+        self.fail(error).map(|_| ())
     }
 
     /// Requests what is missing, from another URL if one serves something else.

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::blob::UpstreamBlob;
-use crate::endpoint::{Counters, Endpoint, Reply, UpstreamRequest};
+use crate::endpoint::{Counters, Endpoint, Reply, RequestLimits, UpstreamRequest};
 use crate::link::next_link;
 use crate::response_range::ResponseRange;
 use crate::transport::UpstreamSetupError;
@@ -44,6 +44,7 @@ const BODY_ATTEMPTS_MAX: u32 = 3;
 pub struct UpstreamClient {
     upstream: Arc<Upstream>,
     patience: Duration,
+    response_max: Duration,
 }
 
 #[derive(Debug)]
@@ -72,13 +73,24 @@ impl UpstreamClient {
         let endpoints = options.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
         let slots = Arc::new(Semaphore::new(options.limits.connections_max));
         let upstream = Upstream { endpoints, slots, counters, limits: options.limits, host };
-        Ok(Self { upstream: Arc::new(upstream), patience: options.timeouts.patience })
+        Ok(Self {
+            upstream: Arc::new(upstream),
+            patience: options.timeouts.patience,
+            response_max: Duration::MAX,
+        })
     }
 
-    /// The same client with another patience, for example none where something cached can be served.
+    /// The same client with another patience.
     #[must_use]
     pub fn with_patience(&self, patience: Duration) -> Self {
-        Self { upstream: Arc::clone(&self.upstream), patience }
+        Self { patience, ..self.clone() }
+    }
+
+    /// The same client that waits so long in all, and no longer for the head of a response either: for where
+    /// something cached can be served instead.
+    #[must_use]
+    pub fn in_a_hurry(&self, most: Duration) -> Self {
+        Self { patience: most, response_max: most, ..self.clone() }
     }
 
     /// Whether the registry is reachable and accepts the credentials.
@@ -437,10 +449,11 @@ impl UpstreamClient {
 
     /// Sends a request to one URL after the other, and again while that may help and there is patience left.
     pub(crate) async fn send(&self, request: &UpstreamRequest) -> Result<Reply, UpstreamError> {
-        let deadline = Instant::now() + self.patience;
+        let limits =
+            RequestLimits { deadline: Instant::now() + self.patience, response: self.response_max };
         let mut pause = PAUSE_FIRST;
         loop {
-            let error = match self.send_to_each(request, deadline).await {
+            let error = match self.send_to_each(request, limits).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };
@@ -457,7 +470,7 @@ impl UpstreamClient {
                     jitter(pause / 2)
                 }
             };
-            if Instant::now() + wait >= deadline {
+            if Instant::now() + wait >= limits.deadline {
                 return Err(error);
             }
             sleep(wait).await;
@@ -469,15 +482,15 @@ impl UpstreamClient {
     async fn send_to_each(
         &self,
         request: &UpstreamRequest,
-        deadline: Instant,
+        limits: RequestLimits,
     ) -> Result<Reply, UpstreamError> {
         let mut worst: Option<UpstreamError> = None;
         for endpoint in &self.upstream.endpoints {
             if is_skipped(endpoint, request) {
                 continue;
             }
-            let slot = self.slot(deadline).await?;
-            let error = match endpoint.request(request, deadline, slot).await {
+            let slot = self.slot(limits.deadline).await?;
+            let error = match endpoint.request(request, limits, slot).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => error,
             };

@@ -19,6 +19,7 @@ use form_urlencoded::Serializer;
 use jreg_auth::Secret;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::transport::Transport;
 use crate::{
@@ -118,8 +119,23 @@ impl CredentialProvider {
         self.source == CredentialSource::Anonymous
     }
 
-    /// The credentials, loaded if there are none that may be used.
-    pub(crate) async fn current(&self) -> Result<Arc<Credential>, UpstreamErrorKind> {
+    /// The credentials, loaded if there are none that may be used: in a task of its own, so that a client that goes
+    /// away does not begin it anew.
+    pub(crate) async fn current(self: &Arc<Self>) -> Result<Arc<Credential>, UpstreamErrorKind> {
+        if let Ok(state) = self.state.try_lock()
+            && let Some(current) = state.usable()
+        {
+            return Ok(current);
+        }
+        let provider = Arc::clone(self);
+        let loading = async move { provider.load_current().await };
+        match tokio::spawn(loading.in_current_span()).await {
+            Ok(current) => current,
+            Err(_) => Err(UpstreamErrorKind::no_credentials("loading them was stopped")),
+        }
+    }
+
+    async fn load_current(&self) -> Result<Arc<Credential>, UpstreamErrorKind> {
         let mut state = self.state.lock().await;
         if let Some(current) = state.usable() {
             return Ok(current);

@@ -10,7 +10,7 @@ use jreg_oci::{Digest, RepositoryName};
 use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::auth::{Authenticator, Scope};
 use crate::breaker::CircuitBreaker;
@@ -61,6 +61,15 @@ impl UpstreamRequest {
             (None, _) => Scope::None,
         }
     }
+}
+
+/// How long one request may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestLimits {
+    /// Until when it waits for its turn.
+    pub(crate) deadline: Instant,
+    /// How long it waits for its credentials, and then for the head of its response.
+    pub(crate) response: Duration,
 }
 
 /// A response, which keeps its place among the requests in flight until it is dropped.
@@ -200,24 +209,26 @@ impl Endpoint {
     pub(crate) async fn request(
         self: &Arc<Self>,
         request: &UpstreamRequest,
-        deadline: Instant,
+        limits: RequestLimits,
         slot: OwnedSemaphorePermit,
     ) -> Result<Reply, UpstreamError> {
         let scope = request.scope();
         if self.auth.is_unknown() {
-            self.discover(deadline).await?;
+            self.discover(limits).await?;
         }
-        let mut authorization = self.auth.authorization(&scope).await?;
+        let mut authorization = self.in_time(limits, self.auth.authorization(&scope)).await?;
         let mut is_renewed = false;
         let response = loop {
             let header = authorization.as_ref().map(|authorization| authorization.header.clone());
-            let response = self.send(request, header, deadline).await?;
+            let response = self.send(request, header, limits).await?;
             if response.status() != StatusCode::UNAUTHORIZED || response.is_elsewhere || is_renewed
             {
                 break response;
             }
             is_renewed = true;
-            match self.auth.renew(&challenges(&response), &scope, authorization.as_ref()).await? {
+            let challenges = challenges(&response);
+            let renewing = self.auth.renew(&challenges, &scope, authorization.as_ref());
+            match self.in_time(limits, renewing).await? {
                 Some(renewed) => authorization = Some(renewed),
                 None => break response,
             }
@@ -233,8 +244,23 @@ impl Endpoint {
         Ok(Reply { response, endpoint: Arc::clone(self), counters, _slot: slot })
     }
 
+    /// What takes longer goes on for the others that wait for it.
+    async fn in_time<T>(
+        &self,
+        limits: RequestLimits,
+        work: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
+        match timeout(limits.response, work).await {
+            Ok(done) => done,
+            Err(_) => {
+                let what = "the credentials or a token";
+                Err(UpstreamErrorKind::Timeout { what }.of(&self.url.shared_host()))
+            }
+        }
+    }
+
     /// Asks `/v2/` for a challenge, once for all requests that wait for it.
-    async fn discover(&self, deadline: Instant) -> Result<(), UpstreamError> {
+    async fn discover(&self, limits: RequestLimits) -> Result<(), UpstreamError> {
         let _turn = self.discovery.lock().await;
         if !self.auth.is_unknown() {
             return Ok(());
@@ -249,7 +275,7 @@ impl Endpoint {
             range: None,
             digest: None,
         };
-        let response = self.send(&ping, None, deadline).await?;
+        let response = self.send(&ping, None, limits).await?;
         match response.status().as_u16() {
             401 => self.auth.learn(&challenges(&response)),
             429 | 500.. => self.judge(&response).map_err(|kind| kind.of(&response.host)),
@@ -262,16 +288,16 @@ impl Endpoint {
         &self,
         request: &UpstreamRequest,
         authorization: Option<HeaderValue>,
-        deadline: Instant,
+        limits: RequestLimits,
     ) -> Result<HttpResponse, UpstreamError> {
         let host = self.url.shared_host();
         let limited = |wait| UpstreamErrorKind::TooManyRequests { retry_after: Some(wait) };
-        self.pace.wait(deadline).await.map_err(|wait| limited(wait).of(&host))?;
+        self.pace.wait(limits.deadline).await.map_err(|wait| limited(wait).of(&host))?;
         self.breaker.admit().map_err(|kind| kind.of(&host))?;
         let url = self.url.join(&request.path, request.query.as_deref());
         let method = request.method.clone();
-        let sent =
-            HttpRequest { method, url, headers: request.headers(), authorization, body: None };
+        let (headers, response_max) = (request.headers(), limits.response);
+        let sent = HttpRequest { method, url, headers, authorization, body: None, response_max };
         let response = self.transport.send(sent).await;
         self.counters.count(request.kind, outcome(&response));
         match &response {

@@ -311,6 +311,7 @@ pub(crate) fn post_form(url: Url, form: String) -> HttpRequest {
         headers: HeaderMap::from_iter([(CONTENT_TYPE, kind)]),
         authorization: None,
         body: Some(form),
+        response_max: Duration::MAX,
     }
 }
 

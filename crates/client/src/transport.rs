@@ -9,9 +9,10 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
+use chrono::DateTime;
 use reqwest::header::{
     AUTHORIZATION, AsHeaderName, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
@@ -78,6 +79,8 @@ pub(crate) struct HttpRequest {
     pub(crate) authorization: Option<HeaderValue>,
     /// A form with credentials: it is not redirected.
     pub(crate) body: Option<String>,
+    /// How long the head of the response may take, if that is shorter than the timeout.
+    pub(crate) response_max: Duration,
 }
 
 impl HttpRequest {
@@ -88,6 +91,7 @@ impl HttpRequest {
             headers: HeaderMap::new(),
             authorization: None,
             body: None,
+            response_max: Duration::MAX,
         }
     }
 }
@@ -123,8 +127,8 @@ impl HttpResponse {
     }
 
     pub(crate) fn retry_after(&self) -> Option<Duration> {
-        let seconds = self.header(RETRY_AFTER)?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds).min(RETRY_AFTER_MAX))
+        let text = self.header(RETRY_AFTER)?;
+        Some(parse_retry_after(text, SystemTime::now())?.min(RETRY_AFTER_MAX))
     }
 
     /// The next bytes of the body.
@@ -252,7 +256,8 @@ impl Transport {
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
-        let response = match timeout(self.timeouts.response, builder.send()).await {
+        let response_max = self.timeouts.response.min(request.response_max);
+        let response = match timeout(response_max, builder.send()).await {
             Ok(response) => response.map_err(|error| failure(host, error))?,
             Err(_) => {
                 return Err(UpstreamErrorKind::Timeout { what: "the head of a response" }.of(host));
@@ -265,6 +270,16 @@ impl Transport {
             _ => Ok(response),
         }
     }
+}
+
+/// Seconds, or a date (RFC 9110 section 10.2.3).
+fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = DateTime::parse_from_rfc2822(text.trim()).ok()?.timestamp();
+    let date = UNIX_EPOCH + Duration::from_secs(u64::try_from(date).ok()?);
+    Some(date.duration_since(now).unwrap_or_default())
 }
 
 /// The next URL, if the response is a redirect.
@@ -322,5 +337,26 @@ fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, UpstreamSetupEr
     match certificates.is_empty() {
         true => Err(wrong("it has no certificate".to_owned())),
         false => Ok(certificates),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_445_412_480);
+        for (text, seconds) in [
+            ("0", Some(0)),
+            (" 120 ", Some(120)),
+            ("Wed, 21 Oct 2015 07:29:00 GMT", Some(60)),
+            ("Wed, 21 Oct 2015 07:27:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+            ("1.5", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
     }
 }

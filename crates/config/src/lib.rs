@@ -7,6 +7,8 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod combination;
+mod effective;
 mod login;
 mod sinks;
 mod value;
@@ -22,6 +24,7 @@ use jreg_oci::MediaTypePattern;
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
+pub use effective::{CheckedSettings, EffectiveSetting, check};
 pub use jreg_auth::ForwardedHeader;
 pub use jreg_telemetry::audit::AuditTarget;
 pub use jreg_telemetry::logging::LogFormat;
@@ -53,6 +56,7 @@ pub struct SettingKey {
     pub doc: &'static str,
     /// The allowed values.
     pub allowed: &'static str,
+    kind: &'static str,
     is_secret: bool,
     set: fn(&mut Settings, &[String]) -> bool,
     refusal: fn(&str) -> Option<String>,
@@ -74,6 +78,16 @@ impl SettingKey {
     /// The environment variable.
     pub fn variable(&self) -> String {
         format!("{VARIABLE_PREFIX}{}", self.field.to_uppercase())
+    }
+
+    /// The kind of value, for the help.
+    pub fn kind(&self) -> &'static str {
+        match self.kind {
+            value::TEXT if self.allowed.contains("a file's path") => "FILE",
+            value::TEXT if self.allowed.contains("https://") => "URL",
+            value::TEXT if self.allowed.starts_with("a host name") => "HOST",
+            kind => kind,
+        }
     }
 
     /// Whether the value must not be shown.
@@ -125,6 +139,7 @@ macro_rules! settings {
             section: $section,
             doc: concat!($($doc),+),
             allowed: $allowed,
+            kind: <$type as Value>::KIND,
             is_secret: <$type as Value>::IS_SECRET,
             set: |settings, texts| {
                 let check: fn(&$type) -> bool = $check;
@@ -144,7 +159,12 @@ settings! {
         /// Address and port to listen on. A non-loopback address needs authentication, or
         /// insecure-open.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
-            "IP:PORT (an address, not a name), for example 0.0.0.0:5000 or [::]:5000", |_| true;
+            "IP:PORT, localhost:PORT, or :PORT for all IPv4 addresses, for example [::]:5000", |_| true;
+        /// Address and port of a second listener for /metrics, health and /support, without TLS and
+        /// authentication: for a network that clients do not reach. With it, the first does not serve
+        /// /metrics.
+        admin_listen: Option<SocketAddr> = None,
+            "none, IP:PORT, localhost:PORT or :PORT, for example 127.0.0.1:5001", |_| true;
         /// Storage location: a folder, an S3 bucket, or memory (lost when the process ends).
         storage: StorageLocation = StorageLocation::Folder(PathBuf::from("./jreg-data")),
             "a folder's path, file:PATH, s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&..] or memory:",
@@ -191,7 +211,7 @@ settings! {
         /// reloaded when it changes. Enables authentication.
         htpasswd: Option<String> = None, "none, or a file's path", |_| true;
         /// Policy file with the authorization rules; reloaded when it changes. Enables
-        /// authentication. Without it, every user may do everything.
+        /// authentication. Without it, every user may use all repositories.
         policy: Option<String> = None, "none, or a file's path", |_| true;
         /// Require authentication even without htpasswd and policy; then only access tokens are
         /// accepted.
@@ -312,6 +332,15 @@ settings! {
         log: String = "info".to_owned(),
             "error, warn, info, debug, trace, off, or a list of target=level",
             |filter| is_log_filter(filter);
+        /// Duration above which a request is logged once more, with its store requests and their times.
+        slow_request: Option<Duration> = None, "off, or a duration from 1ms to 1h",
+            |slow| slow.is_none_or(|slow| (Duration::from_millis(1)..=HOUR).contains(&slow));
+        /// OpenTelemetry collector that traces of requests are sent to (OTLP/HTTP, at /v1/traces of
+        /// this URL). A client's `traceparent` header decides whether a request is traced.
+        trace_collector: Option<PublicUrl> = None,
+            "none, or an http:// or https:// address, for example http://127.0.0.1:4318", |_| true;
+        /// Percentage of the requests without `traceparent` that are traced.
+        trace_percent: u32 = 0, "a number up to 100", |percent| *percent <= 100;
     }
     "Audit" {
         /// Destination of the audit log, one JSON object per line: a file, which may be rotated at
@@ -497,6 +526,9 @@ settings! {
         /// `Retry-After` of 429 and 503 responses, unless the cause is known to take longer.
         retry_after: Duration = 5 * SECOND, "a duration from 1s to 1h",
             |after| (SECOND..=HOUR).contains(after);
+        /// Time for which a stopping server still accepts connections while /readyz responds 503, so that
+        /// load balancers send requests elsewhere.
+        shutdown_delay: Duration = Duration::ZERO, "a duration up to 1h", |delay| *delay <= HOUR;
         /// Maximum time for requests in flight to finish at shutdown.
         shutdown_deadline: Duration = 30 * SECOND, "a duration up to 1h",
             |deadline| *deadline <= HOUR;
@@ -680,82 +712,10 @@ impl Settings {
         for assignment in assignments {
             settings.assign(&assignment)?;
         }
-        settings.check()?;
-        Ok(settings)
-    }
-
-    /// Checks combinations of settings.
-    fn check(&self) -> Result<(), ConfigError> {
-        let (cert, key) = (self.tls_cert.is_some(), self.tls_key.is_some());
-        let (client_ca, acme) = (self.tls_client_ca.is_some(), !self.acme_domains.is_empty());
-        for (given, name) in [(cert, "tls-cert"), (key, "tls-key")] {
-            if given && acme {
-                let why = "the certificate comes either from a file or from an ACME CA";
-                return Err(ConfigError::Contradictory { given: "acme-domains", other: name, why });
-            }
+        match combination::errors(&settings).into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(settings),
         }
-        for (given, other, why) in [
-            (acme, "acme-domains", "certificates are kept in the storage"),
-            (
-                !self.event_sinks.is_empty(),
-                "events.sink",
-                "positions of sinks are kept in the storage",
-            ),
-        ] {
-            if given && self.read_only {
-                return Err(ConfigError::Contradictory { given: "read-only", other, why });
-            }
-        }
-        for (secret, file, given, other) in [
-            (
-                &self.s3_secret_access_key,
-                &self.s3_secret_access_key_file,
-                "s3-secret-access-key-file",
-                "s3-secret-access-key",
-            ),
-            (
-                &self.s3_session_token,
-                &self.s3_session_token_file,
-                "s3-session-token-file",
-                "s3-session-token",
-            ),
-        ] {
-            if secret.is_some() && file.is_some() {
-                let why = "set the secret itself or its file";
-                return Err(ConfigError::Contradictory { given, other, why });
-            }
-        }
-        for (given, name, other, missing) in [
-            (cert, "tls-cert", key, "tls-key"),
-            (key, "tls-key", cert, "tls-cert"),
-            (client_ca, "tls-client-ca", self.has_tls(), "tls-cert"),
-            (self.acme_directory != LETS_ENCRYPT, "acme-directory", acme, "acme-domains"),
-            (self.acme_contact.is_some(), "acme-contact", acme, "acme-domains"),
-            (self.acme_ca_file.is_some(), "acme-ca-file", acme, "acme-domains"),
-            (self.tls_client_cert_required, "tls-client-cert-required", client_ca, "tls-client-ca"),
-            (
-                !self.login_clients.is_empty(),
-                login::CLIENTS,
-                self.public_url.is_some(),
-                "public-url",
-            ),
-            (!self.login_clients.is_empty(), login::CLIENTS, self.policy.is_some(), "policy"),
-        ] {
-            if given && !other {
-                return Err(ConfigError::Incomplete { given: name, missing });
-            }
-        }
-        self.check_history_keep()
-    }
-
-    fn check_history_keep(&self) -> Result<(), ConfigError> {
-        let (keep, grace) = (self.history_keep, self.gc_grace);
-        if keep.is_zero() || keep >= grace {
-            return Ok(());
-        }
-        let (value, grace) = (Value::show(&keep), Value::show(&grace));
-        let why = format!("it must be 0s (nothing is kept), or gc-grace ({grace}) or more");
-        Err(ConfigError::NotAllowed { place: "history-keep".to_owned(), value, why })
     }
 
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
@@ -828,10 +788,18 @@ pub fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String
 
 /// The assignments of a configuration file.
 pub fn read_file(path: &std::path::Path, text: &str) -> Result<Vec<Assignment>, ConfigError> {
+    read_keys(path, text)?.into_iter().collect()
+}
+
+/// The same, with the error of each key.
+fn read_keys(
+    path: &std::path::Path,
+    text: &str,
+) -> Result<Vec<Result<Assignment, ConfigError>>, ConfigError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
         ConfigError::Syntax { path: path.to_owned(), message: syntax(text, &error) }
     })?;
-    table.into_iter().map(|(name, value)| file_assignment(path, name, &value)).collect()
+    Ok(table.into_iter().map(|(name, value)| file_assignment(path, name, &value)).collect())
 }
 
 /// The position and cause of a syntax error. The line is not shown: it may contain a secret.

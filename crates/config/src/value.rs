@@ -1,7 +1,7 @@
 //! The value types of settings, each with its parser and formatter.
 
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,8 +14,14 @@ use jreg_storage::{Durability, S3Url};
 use jreg_telemetry::audit::AuditTarget;
 use jreg_telemetry::logging::LogFormat;
 
+/// The kind of a value that is any text.
+pub(super) const TEXT: &str = "TEXT";
+
 /// A value in a flag, a variable or the file.
 pub trait Value: Sized {
+    /// The kind of value, for the help.
+    const KIND: &'static str = TEXT;
+
     /// Whether an error message must not repeat the value.
     const IS_SECRET: bool = false;
 
@@ -124,6 +130,8 @@ impl fmt::Display for StorageLocation {
 }
 
 impl Value for StorageLocation {
+    const KIND: &'static str = "LOCATION";
+
     fn parse(text: &str) -> Option<Self> {
         if text == "memory:" {
             return Some(Self::Memory);
@@ -153,6 +161,8 @@ impl Value for StorageLocation {
 const S3_SCHEME: &str = "s3://";
 
 impl Value for PublicUrl {
+    const KIND: &'static str = "URL";
+
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim_end_matches('/');
         let uri: http::Uri = text.parse().ok()?;
@@ -171,6 +181,8 @@ impl Value for PublicUrl {
 }
 
 impl Value for AuditTarget {
+    const KIND: &'static str = "FILE";
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "off" | "false" => Some(Self::Off),
@@ -188,8 +200,10 @@ impl Value for AuditTarget {
 
 /// Implements [`Value`] for an enum by one table of words.
 macro_rules! words {
-    ($type:ty { $($value:path => $word:literal),+ $(,)? }) => {
+    ($type:ty { $kind:literal: $($value:path => $word:literal),+ $(,)? }) => {
         impl Value for $type {
+            const KIND: &'static str = $kind;
+
             fn parse(text: &str) -> Option<Self> {
                 match text { $($word => Some($value),)+ _ => None }
             }
@@ -201,24 +215,29 @@ macro_rules! words {
     };
 }
 
-words!(Durability { Durability::Strict => "strict", Durability::Relaxed => "relaxed" });
+words!(Durability { "strict|relaxed": Durability::Strict => "strict", Durability::Relaxed => "relaxed" });
 words!(LogFormat {
+    "auto|json|pretty":
     LogFormat::Auto => "auto",
     LogFormat::Json => "json",
     LogFormat::Pretty => "pretty",
 });
 words!(ForwardedHeader {
+    "HEADER":
     ForwardedHeader::XForwarded => "x-forwarded",
     ForwardedHeader::Forwarded => "forwarded",
 });
-words!(TlsVersion { TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
+words!(TlsVersion { "1.2|1.3": TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
 words!(ReferencePolicy {
+    "POLICY":
     ReferencePolicy::Strict => "strict",
     ReferencePolicy::SparseIndex => "sparse-index",
     ReferencePolicy::Off => "off",
 });
 
 impl Value for bool {
+    const KIND: &'static str = "on|off";
+
     fn parse(text: &str) -> Option<Self> {
         match text {
             "on" | "true" => Some(true),
@@ -234,8 +253,10 @@ impl Value for bool {
 
 /// Implements [`Value`] by `FromStr` and `Display`.
 macro_rules! plain {
-    ($($type:ty),+) => {$(
+    ($($type:ty: $kind:expr),+) => {$(
         impl Value for $type {
+            const KIND: &'static str = $kind;
+
             fn parse(text: &str) -> Option<Self> {
                 Self::from_str(text).ok()
             }
@@ -247,10 +268,47 @@ macro_rules! plain {
     )+};
 }
 
-plain!(SocketAddr, usize, u32, String);
+plain!(usize: "NUMBER", u32: "NUMBER", String: TEXT);
+
+/// Kind of an address to listen on.
+const ADDRESS: &str = "IP:PORT";
+
+/// An address to listen on: `localhost` is the loopback address, no host means all IPv4 addresses.
+impl Value for SocketAddr {
+    const KIND: &'static str = ADDRESS;
+
+    fn parse(text: &str) -> Option<Self> {
+        let host = match text.rsplit_once(':')? {
+            ("localhost", _) => Ipv4Addr::LOCALHOST,
+            ("", _) => Ipv4Addr::UNSPECIFIED,
+            _ => return text.parse().ok(),
+        };
+        let (_, port) = text.rsplit_once(':')?;
+        let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
+        port.parse::<u16>().ok().filter(|_| is_port).map(|port| Self::from((host, port)))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Option<SocketAddr> {
+    const KIND: &'static str = ADDRESS;
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "none" { Some(None) } else { SocketAddr::parse(text).map(Some) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "none".to_owned(), Value::show)
+    }
+}
 
 /// A size in bytes: a number, optionally with `KiB`, `MiB`, `GiB` or `TiB`.
 impl Value for u64 {
+    const KIND: &'static str = "SIZE";
+
     fn parse(text: &str) -> Option<Self> {
         jreg_units::parse_size(text)
     }
@@ -262,6 +320,8 @@ impl Value for u64 {
 
 /// A duration: a number with `ms`, `s`, `m`, `h` or `d`.
 impl Value for Duration {
+    const KIND: &'static str = "DURATION";
+
     fn parse(text: &str) -> Option<Self> {
         jreg_units::parse_duration(text)
     }
@@ -272,6 +332,8 @@ impl Value for Duration {
 }
 
 impl Value for Option<u64> {
+    const KIND: &'static str = "SIZE";
+
     fn parse(text: &str) -> Option<Self> {
         if text == "auto" { Some(None) } else { u64::parse(text).map(Some) }
     }
@@ -282,6 +344,8 @@ impl Value for Option<u64> {
 }
 
 impl Value for Option<usize> {
+    const KIND: &'static str = "NUMBER";
+
     fn parse(text: &str) -> Option<Self> {
         if text == "auto" { Some(None) } else { usize::parse(text).map(Some) }
     }
@@ -292,6 +356,8 @@ impl Value for Option<usize> {
 }
 
 impl Value for Option<Duration> {
+    const KIND: &'static str = "DURATION";
+
     fn parse(text: &str) -> Option<Self> {
         if text == "off" { Some(None) } else { Duration::parse(text).map(Some) }
     }
@@ -312,6 +378,8 @@ impl Value for Option<String> {
 }
 
 impl Value for Option<SecretValue> {
+    const KIND: &'static str = "SECRET";
+
     const IS_SECRET: bool = true;
 
     fn parse(text: &str) -> Option<Self> {
@@ -324,6 +392,8 @@ impl Value for Option<SecretValue> {
 }
 
 impl Value for Option<PublicUrl> {
+    const KIND: &'static str = "URL";
+
     fn parse(text: &str) -> Option<Self> {
         if text == "none" { Some(None) } else { PublicUrl::parse(text).map(Some) }
     }
@@ -334,13 +404,22 @@ impl Value for Option<PublicUrl> {
 }
 
 /// An item of a list.
-pub(crate) trait ListItem: FromStr + Display {}
+pub(crate) trait ListItem: FromStr + Display {
+    /// See [`Value::KIND`].
+    const KIND: &'static str;
+}
 
-impl ListItem for IpNet {}
+impl ListItem for IpNet {
+    const KIND: &'static str = "CIDR";
+}
 
-impl ListItem for MediaTypePattern {}
+impl ListItem for MediaTypePattern {
+    const KIND: &'static str = "MEDIA-TYPE";
+}
 
 impl<T: ListItem> Value for Vec<T> {
+    const KIND: &'static str = T::KIND;
+
     fn parse(text: &str) -> Option<Self> {
         text.parse().ok().map(|item| vec![item])
     }

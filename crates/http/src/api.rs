@@ -18,6 +18,7 @@ use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::Endpoint;
 use jreg_registry::Error;
 use jreg_telemetry::metrics::GaugeGuard;
+use jreg_telemetry::trace;
 use tracing::Instrument;
 
 use crate::body::ClientBody;
@@ -49,7 +50,8 @@ pub(crate) async fn respond(
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     observed.set_endpoint(&endpoint);
     let record = audit_record(context, observed, &endpoint, &parts);
-    let access = match context.gate.admit(observed.request_info(&parts), &endpoint).await {
+    let admitting = context.gate.admit(observed.request_info(&parts), &endpoint);
+    let access = match trace::timed("authorize", admitting).await {
         Ok(access) => access,
         Err(refused) => return refuse(context, observed, record, refused).await,
     };
@@ -204,7 +206,8 @@ async fn write(
         drop(upload);
         result
     };
-    let task = context.tasks.spawn(Box::pin(work).in_current_span());
+    let work = trace::within(trace::current(), Box::pin(work));
+    let task = context.tasks.spawn(work.in_current_span());
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
 }
 

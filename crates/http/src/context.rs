@@ -9,6 +9,7 @@ use jreg_net::tls::Tls;
 use jreg_registry::MemoryBudget;
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
+use jreg_telemetry::trace::Tracer;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,9 @@ pub struct ApiContext {
     /// Operations that change something: they complete even if the client disconnects, and a
     /// shutdown waits for them.
     pub tasks: TaskTracker,
+    /// Cancelled before `stopping`: the server still serves, but load balancers should send requests
+    /// elsewhere.
+    pub draining: CancellationToken,
     /// Cancelled when the server begins to stop.
     pub stopping: CancellationToken,
     /// The memory that manifests share while they are received and stored.
@@ -40,6 +44,7 @@ pub struct ApiContext {
     /// The budget that all in-memory responses share.
     pub response_memory: Arc<AddressBudget>,
     pub readiness: Readiness,
+    pub tracer: Tracer,
     pub ui: UiState,
 }
 

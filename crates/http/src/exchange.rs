@@ -11,12 +11,13 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use jreg_access::ConnectionCredentials;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
 use jreg_storage::error_chain;
 use jreg_telemetry::metrics::{FinishedRequest, GaugeGuard};
+use jreg_telemetry::trace;
 use tracing::Instrument;
 
 use crate::context::ApiContext;
@@ -29,6 +30,9 @@ const CLIENT_GONE: u16 = 499;
 /// The same if the server stops.
 const CUT_OFF: u16 = 503;
 
+/// The ids of the client's trace.
+const TRACEPARENT: &str = "traceparent";
+
 /// Observes a request and its response, and makes a response of an error.
 pub(crate) async fn observe<A: Future<Output = Result<Response, ApiError>>>(
     context: &Arc<ApiContext>,
@@ -36,8 +40,12 @@ pub(crate) async fn observe<A: Future<Output = Result<Response, ApiError>>>(
     request: Request,
     handle: impl FnOnce(Arc<ObservedRequest>, Request) -> A,
 ) -> Response {
-    let observed = Arc::new(ObservedRequest::new(&request, &context.options.proxies, credentials));
+    let parent = request.headers().get(TRACEPARENT).and_then(|header| header.to_str().ok());
+    let trace = context.tracer.begin(parent);
+    let observed = ObservedRequest::new(&request, &context.options.proxies, credentials);
+    let observed = Arc::new(observed.with_trace(trace.clone()));
     let head = request.method() == Method::HEAD;
+    let is_http1 = request.version() < Version::HTTP_2;
     let mut watch = ResponseWatch::new(context, &observed);
     let span = tracing::info_span!("request", request_id = %observed.request_id);
     let render = |error: ApiError| error.render(&observed, context.options.retry_after);
@@ -54,11 +62,28 @@ pub(crate) async fn observe<A: Future<Output = Result<Response, ApiError>>>(
         let result = result.unwrap_or_else(|_| Err(ApiError::panicked()));
         memory::hold_small_response(held, result.unwrap_or_else(render))
     };
-    let mut response = handled.instrument(span).await;
+    let mut response = trace::within(trace, handled.instrument(span)).await;
     add_headers(context, &observed, &mut response);
+    if is_http1 && (context.draining.is_cancelled() || context.stopping.is_cancelled()) {
+        // The next request of this client goes to another instance.
+        response.headers_mut().insert(header::CONNECTION, headers::CLOSE);
+    }
     watch.response_began(&response, head);
     let bodiless = is_bodiless(response.status());
     response.map(|body| Body::new(WatchedBody { body, bodiless, watch: Some(watch) }))
+}
+
+/// Adds the length of a response, and takes the body from that to a HEAD request.
+pub(crate) fn finish(mut response: Response, is_head: bool) -> Response {
+    // Without it, a HEAD response would not contain the length of the GET response.
+    let length = http_body::Body::size_hint(response.body()).exact();
+    if let Some(length) = length
+        && !response.headers().contains_key(header::CONTENT_LENGTH)
+    {
+        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    }
+    // HTTP/2 would send the body of an error, which ends the connection.
+    if is_head { response.map(|_| Body::empty()) } else { response }
 }
 
 /// Adds the headers of every response, and those of every API response.
@@ -136,6 +161,9 @@ impl Drop for ResponseWatch {
             sent_bytes: self.sent_bytes,
         });
         self.observed.log(status, self.sent_bytes, self.is_whole());
+        if let Some(finished) = self.observed.finished_trace(status) {
+            self.context.tracer.end(finished);
+        }
     }
 }
 

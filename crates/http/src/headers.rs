@@ -32,6 +32,9 @@ pub(crate) const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; defau
 /// For content: a browser saves it instead of showing it.
 pub(crate) const ATTACHMENT: HeaderValue = HeaderValue::from_static("attachment");
 
+/// Closes an HTTP/1 connection after the response.
+pub(crate) const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Content type of blobs.
 pub(crate) const OCTET_STREAM: HeaderValue = HeaderValue::from_static(OCTET_STREAM_TEXT);

@@ -10,6 +10,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod admin;
 mod api;
 mod base;
 mod blobs;
@@ -54,14 +55,14 @@ mod usage;
 
 use std::sync::Arc;
 
-use http::{Method, header};
-use http_body::Body as _;
+use http::Method;
 use jreg_access::ConnectionCredentials;
-use jreg_net::server::{Body, Request, RequestHandler, Response, ResponseFuture};
+use jreg_net::server::{Request, RequestHandler, Response, ResponseFuture};
 
 use error::ApiError;
 use observed::ObservedRequest;
 
+pub use admin::{AdminApi, SupportSource};
 pub use context::ApiContext;
 pub use jreg_ui::{ActivityRow, ActivitySection, ActivityState, ServiceActivity};
 pub use memory::responses_budget;
@@ -71,6 +72,7 @@ pub use pulls::PullExceptions;
 pub use redirect::Redirects;
 pub use request_id::{REQUEST_ID_BYTES_MAX, RequestId};
 pub use routes::ROUTES as SERVICE_ROUTES;
+pub use ui::{UI_ROUTES, UiRouteInfo};
 pub use ui_state::{ActivitySource, NoActivity, UiState};
 
 /// Everything that is served, from a request to its response: the server and every test use this.
@@ -92,11 +94,8 @@ impl Api {
         let Self { context, credentials } = self;
         let is_head = request.method() == Method::HEAD;
         let handle = |observed, request| async move { route(context, &observed, request).await };
-        let mut response = exchange::observe(context, credentials.clone(), request, handle).await;
-        // Without it, a HEAD response would not contain the length of the GET response.
-        add_length(&mut response);
-        // HTTP/2 would send the body of an error, which ends the connection.
-        if is_head { response.map(|_| Body::empty()) } else { response }
+        let response = exchange::observe(context, credentials.clone(), request, handle).await;
+        exchange::finish(response, is_head)
     }
 }
 
@@ -119,22 +118,13 @@ async fn route(
     observed: &Arc<ObservedRequest>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    match routes::find(request.uri().path()) {
+    let route = routes::find(request.uri().path());
+    match route.filter(|route| context.options.serves_metrics || !route.is_metrics()) {
         Some(route) => Box::pin(service::respond(route, context, observed, request)).await,
         None if ui::is_ui(context, request.uri().path()) => {
             Box::pin(ui::respond(context, observed, request)).await
         }
         None => api::respond(context, observed, request).await,
-    }
-}
-
-/// Adds the Content-Length of a body of known length.
-fn add_length(response: &mut Response) {
-    let length = response.body().size_hint().exact();
-    if let Some(length) = length
-        && !response.headers().contains_key(header::CONTENT_LENGTH)
-    {
-        response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     }
 }
 

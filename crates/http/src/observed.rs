@@ -12,6 +12,7 @@ use jreg_auth::Network;
 use jreg_net::server::Request;
 use jreg_oci::{Endpoint, ErrorCode, RepositoryName};
 use jreg_telemetry::logging::shortened;
+use jreg_telemetry::trace::{FinishedTrace, RequestTrace};
 use tracing::Level;
 
 use crate::proxies::{Client, Proxies};
@@ -42,6 +43,7 @@ pub(crate) struct ObservedRequest {
     received_bytes: AtomicU64,
     /// Counts the response's bytes among the client's bytes in flight.
     moving: OnceLock<BytesInFlight>,
+    trace: Option<Arc<RequestTrace>>,
 }
 
 /// What a request refers to.
@@ -77,7 +79,39 @@ impl ObservedRequest {
             limited: OnceLock::new(),
             received_bytes: AtomicU64::new(0),
             moving: OnceLock::new(),
+            trace: None,
         }
+    }
+
+    /// The same with a trace.
+    pub(crate) fn with_trace(self, trace: Option<Arc<RequestTrace>>) -> Self {
+        Self { trace, ..self }
+    }
+
+    /// Its trace with all that is known of it, if it has one.
+    pub(crate) fn finished_trace(&self, status: u16) -> Option<FinishedTrace> {
+        let trace = Arc::clone(self.trace.as_ref()?);
+        let mut attributes = vec![
+            ("http.request.method", self.method.to_string()),
+            ("url.path", self.path.clone()),
+            ("jreg.request_id", self.request_id.to_string()),
+        ];
+        let subject = self.subject.get();
+        let repository = subject.and_then(|subject| subject.repository.clone());
+        let identity = self.identity.get().map(|(identity, _)| identity.clone());
+        let code = self.code.get().map(|code| code.as_str().to_owned());
+        for (key, value) in [
+            ("jreg.repository", repository),
+            ("enduser.id", identity),
+            ("error.type", code),
+            ("user_agent.original", self.user_agent.clone()),
+            ("client.address", self.client.address.map(|address| address.ip().to_string())),
+        ] {
+            attributes.extend(value.map(|value| (key, value)));
+        }
+        let (name, duration) =
+            (format!("{} {}", self.method, self.endpoint()), self.started.elapsed());
+        Some(FinishedTrace { trace, name, duration, status, attributes })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -176,12 +210,15 @@ impl ObservedRequest {
         let subject = self.subject.get().unwrap_or(&none);
         let proxy = self.client.proxy.map(tracing::field::display);
         let who = self.identity.get();
+        let context = self.trace.as_ref().map(|trace| trace.context);
+        let sampled = context.filter(|context| context.is_sampled);
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
                     target: "jreg::request",
                     $level,
                     request_id = %self.request_id,
+                    trace_id = sampled.map(|context| context.trace_id_text()),
                     endpoint = self.endpoint(),
                     method = %self.method,
                     path = self.path,

@@ -53,6 +53,8 @@ pub struct HttpOptions {
     pub proxies: Proxies,
     /// Whose pulls do not count.
     pub pulls: PullExceptions,
+    /// Whether metrics are served beside the API.
+    pub serves_metrics: bool,
 }
 
 impl Default for HttpOptions {
@@ -76,6 +78,7 @@ impl Default for HttpOptions {
             listens_on_loopback: true,
             proxies: Proxies::default(),
             pulls: PullExceptions::default(),
+            serves_metrics: true,
         }
     }
 }

@@ -20,6 +20,7 @@ pub(crate) enum Document {
     Metrics,
     Token,
     OpenApi,
+    Support,
 }
 
 /// Every fixed path.
@@ -34,12 +35,28 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/openapi.yaml", id: "openapi", document: Document::OpenApi },
 ];
 
+/// The support bundle, which only the admin listener serves.
+const SUPPORT: &Route = &Route { path: "/support", id: "support", document: Document::Support };
+
 /// What is served at a path, if it is one of [`ROUTES`].
 pub(crate) fn find(path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.path == path)
 }
 
+/// What the admin listener serves at a path.
+pub(crate) fn find_admin(path: &str) -> Option<&'static Route> {
+    let is_admin = |route: &&Route| {
+        matches!(route.document, Document::Live | Document::Ready | Document::Metrics)
+    };
+    find(path).filter(is_admin).or_else(|| (path == SUPPORT.path).then_some(SUPPORT))
+}
+
 impl Route {
+    /// Whether it serves metrics.
+    pub(crate) fn is_metrics(&self) -> bool {
+        matches!(self.document, Document::Metrics)
+    }
+
     /// The allowed methods.
     pub(crate) fn methods(&self) -> &'static [Method] {
         match self.document {
@@ -48,6 +65,7 @@ impl Route {
             | Document::Live
             | Document::Ready
             | Document::Metrics
+            | Document::Support
             | Document::OpenApi => &[Method::GET, Method::HEAD],
         }
     }
@@ -55,7 +73,7 @@ impl Route {
 
 /// The name of a path in logs and metrics, if it is one of [`ROUTES`].
 pub(crate) fn endpoint_id(path: &str) -> Option<&'static str> {
-    find(path).map(|route| route.id)
+    find(path).or_else(|| find_admin(path)).map(|route| route.id)
 }
 
 /// Whether machines ask for this path every few seconds.

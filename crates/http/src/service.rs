@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jreg_net::server::{Body, Request, Response};
 use jreg_oci::ErrorCode;
-use jreg_telemetry::metrics::OPENMETRICS;
+use jreg_telemetry::metrics::{MetricsForm, OPENMETRICS};
 use serde_json::json;
 
 use crate::context::ApiContext;
@@ -22,19 +22,27 @@ pub(crate) async fn respond(
     observed: &ObservedRequest,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let allowed = route.methods();
-    if !allowed.contains(request.method()) {
-        let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
-        return Err(ApiError::method_not_allowed(&allowed.join(", ")));
-    }
+    check_method(route, request.method())?;
     match route.document {
         Document::Root => Ok(root(context, request.headers())),
         Document::Live => Ok(live()),
+        Document::Ready if request.uri().query() == Some("write") => writable(context),
         Document::Ready => ready(context).await,
         Document::Metrics => metrics(context, observed, request.headers()),
         Document::Token => token::respond(token_endpoint(context), observed, request).await,
         Document::OpenApi => Ok(text("application/yaml", OPENAPI)),
+        Document::Support => Err(ApiError::not_found()),
     }
+}
+
+/// Whether a method is allowed.
+pub(crate) fn check_method(route: &Route, method: &Method) -> Result<(), ApiError> {
+    let allowed = route.methods();
+    if allowed.contains(method) {
+        return Ok(());
+    }
+    let allowed: Vec<_> = allowed.iter().map(Method::as_str).collect();
+    Err(ApiError::method_not_allowed(&allowed.join(", ")))
 }
 
 /// A browser opens the UI; other clients get text.
@@ -88,7 +96,7 @@ fn live() -> Response {
 }
 
 async fn ready(context: &ApiContext) -> Result<Response, ApiError> {
-    let result = match context.stopping.is_cancelled() {
+    let result = match context.draining.is_cancelled() || context.stopping.is_cancelled() {
         true => Err("the server is stopping".to_owned()),
         false => context.readiness.check(&context.gate, context.tls.as_deref()).await,
     };
@@ -101,16 +109,25 @@ async fn ready(context: &ApiContext) -> Result<Response, ApiError> {
     }
 }
 
+/// Whether the last write to the store succeeded, for alerts: a load balancer that stopped sending pulls to
+/// a registry with a full disk would make it worse.
+fn writable(context: &ApiContext) -> Result<Response, ApiError> {
+    if context.metrics.is_store_writable() {
+        return Ok(live());
+    }
+    let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable);
+    Err(ApiError::internal(status, code, "the last write to the store failed".to_owned()))
+}
+
 fn metrics(
     context: &ApiContext,
     observed: &ObservedRequest,
     request: &HeaderMap,
 ) -> Result<Response, ApiError> {
     let accept = request.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    let content_type = if accept.is_some_and(|accept| accept.contains(OPENMETRICS)) {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
+    let form = match accept {
+        Some(accept) if accept.contains(OPENMETRICS) => MetricsForm::OpenMetrics,
+        _ => MetricsForm::Text,
     };
     let metrics = &context.metrics;
     metrics.set_manifest_buffer(context.manifest_room.usage());
@@ -118,6 +135,6 @@ fn metrics(
         metrics.set_budget("password_hashing", guard.hashing());
     }
     metrics.usage.set_quotas(&context.gate.quota_usage());
-    let response = text(content_type, metrics.render(&context.gate.usage()));
+    let response = text(form.content_type(), metrics.render(form, &context.gate.usage()));
     memory::hold_response(&context.response_memory, observed.network(), metrics, response)
 }

@@ -28,6 +28,7 @@ use jreg_oci::ErrorCode;
 use jreg_ui::{ASSET_CACHE_CONTROL, ErrorPage, error_page, find_asset};
 
 use self::request::{PageResult, UiRequest, anonymous_context};
+pub use self::route::{UI_ROUTES, UiRouteInfo};
 use self::route::{UiPage, UiRoute};
 use crate::body::ClientBody;
 use crate::context::ApiContext;

@@ -5,5 +5,7 @@
 
 pub mod acme;
 pub mod descriptors;
+pub mod probe;
 pub mod server;
 pub mod tls;
+pub mod trace_export;

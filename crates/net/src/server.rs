@@ -52,6 +52,9 @@ const BACKLOG: u32 = 4096;
 /// The shortest and longest wait after `accept` failed.
 const BACKOFF_MIN: Duration = Duration::from_millis(5);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
+/// How long a stop waits for the next connection that the system has accepted, and for all of them.
+const WAITING_MAX: Duration = Duration::from_millis(10);
+const WAITING_TOTAL_MAX: Duration = Duration::from_millis(100);
 
 /// The share of all connections that one address may have, unless the settings say otherwise.
 const PER_ADDRESS_SHARE: usize = 4;
@@ -339,6 +342,18 @@ async fn accept_loop(mut acceptor: impl Acceptor, shared: Arc<ServerShared>) {
                 backoff = (backoff * 2).min(BACKOFF_MAX);
             }
         }
+    }
+    take_waiting(acceptor, &shared).await;
+}
+
+/// Takes the connections that the system has accepted already: closing the listener would reset them.
+async fn take_waiting(mut acceptor: impl Acceptor, shared: &Arc<ServerShared>) {
+    let until = Instant::now() + WAITING_TOTAL_MAX;
+    while Instant::now() < until
+        && let Ok(Ok((stream, address))) =
+            tokio::time::timeout(WAITING_MAX, acceptor.accept()).await
+    {
+        take(shared, stream, address);
     }
 }
 

@@ -17,7 +17,7 @@ pub use search::{NameMatch, search_names};
 
 use crate::gc::GcOptions;
 use crate::keys::{self, ParsedKey};
-use crate::tag_record::{TagRecord, TagTarget};
+use crate::tag_record::{TagRecord, TagTarget, is_deleted_tag};
 use crate::{
     ChangeOrigin, Error, ExplainReport, ExplainRequest, PageRequest, Registry, Repository, Result,
     ResultPage, RetentionError, RetentionOptions, RetentionVerdict, StoredManifest, TouchPolicy,
@@ -27,6 +27,8 @@ use crate::{
 pub const EXPLAINED_MANIFESTS_MAX: usize = 1000;
 /// Maximum number of tags of a repository whose retention a page previews.
 pub const PREVIEWED_TAGS_MAX: usize = 2000;
+/// Maximum number of tags that are counted for a list of repositories.
+pub const SUMMARY_TAGS_MAX: usize = 200;
 /// What searching a name costs, as bytes to hash would.
 const NAME_BYTES: usize = 64;
 
@@ -45,6 +47,16 @@ pub struct TagDetails {
     pub origin: ChangeOrigin,
     /// The rule by which it must not move or go.
     pub immutable: Option<ImmutableRuleName>,
+}
+
+/// How many tags a repository has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TagSummary {
+    /// At most [`SUMMARY_TAGS_MAX`].
+    pub tags: usize,
+    pub has_more: bool,
+    /// When one was last pushed; `None`: never, or there are too many to know.
+    pub pushed: Option<SystemTime>,
 }
 
 /// A manifest of a repository, with its tags.
@@ -97,6 +109,23 @@ impl Repository {
             created: target.created.map(time),
             origin: target.change.origin,
         }
+    }
+
+    /// How many tags there are, and when one was last pushed: one listing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn tag_summary(&self) -> Result<TagSummary> {
+        let listing = self.core.list(keys::tags(&self.name), None, SUMMARY_TAGS_MAX).await?;
+        let tags: Vec<_> = listing.entries.iter().filter(|tag| !is_deleted_tag(tag)).collect();
+        let pushed = tags.iter().map(|tag| tag.last_modified).max();
+        Ok(TagSummary {
+            tags: tags.len(),
+            has_more: listing.more,
+            // Of the first of many it says nothing.
+            pushed: pushed.filter(|_| !listing.more),
+        })
     }
 
     /// The tags that point to a manifest, at most `limit`, and whether there may be more: one listing, and a read
@@ -235,6 +264,11 @@ pub struct CatalogMatches {
 }
 
 impl Registry {
+    /// Whether each store request travels: pages show less then, unless they are asked for more.
+    pub fn is_remote(&self) -> bool {
+        self.core().store.capabilities().is_remote
+    }
+
     /// Searches the names of all repositories, in memory. At most `limit` of each kind.
     ///
     /// # Errors

@@ -133,7 +133,7 @@ pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
 pub use browse::{
     CatalogMatches, EXPLAINED_MANIFESTS_MAX, ManifestDetails, NameMatch, PREVIEWED_TAGS_MAX,
-    RetentionPreview, TagDetails, search_names,
+    RetentionPreview, SUMMARY_TAGS_MAX, TagDetails, TagSummary, search_names,
 };
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};

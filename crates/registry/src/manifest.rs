@@ -563,13 +563,19 @@ impl Repository {
         if seen.is_some() && !core.rules.keep(Rule::Rewrite) {
             return Ok(true);
         }
-        let writing = core.manifest_locks.write_lock(key);
+        let (locks, writing) = (&core.manifest_locks, core.manifest_locks.write_lock(key));
+        // What begins to be written from here on is later than the hints of this push.
+        let begun = locks.begun_writes(key);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         let (mut seen_since, mut may_serve) = (None, serves_at_once);
         while attempts.try_next().await {
             let seen = seen_since.as_ref().or(seen);
-            if let Ok(_alone) = writing.try_lock() {
-                if self.swap_manifest(window, plan, key, (seen, queued)).await? {
+            if attempts.is_retry() && locks.written_since(key, begun).is_some() {
+                // Only to be looked at.
+            } else if let Ok(_alone) = writing.try_lock() {
+                let write = locks.begin_write(key);
+                if let Some(etag) = self.swap_manifest(window, plan, key, (seen, queued)).await? {
+                    locks.note_written(key, write, etag);
                     return Ok(true);
                 }
             } else {
@@ -578,7 +584,11 @@ impl Repository {
             match self.look_up(plan, key).await? {
                 Some(now) if seen.is_some_and(|seen| seen.etag == now.etag) => {}
                 Some(now) if !plan.is_served_by(&now) || plan.is_conditional() => return Ok(false),
-                Some(_) if may_serve => return Ok(true),
+                Some(now)
+                    if may_serve || locks.written_since(key, begun).as_ref() == Some(&now.etag) =>
+                {
+                    return Ok(true);
+                }
                 Some(now) => (seen_since, may_serve) = (Some(now), true),
                 None if seen.is_some() => return Ok(false),
                 None => {}
@@ -587,23 +597,24 @@ impl Repository {
         Ok(false)
     }
 
-    /// Others may remember what was there before, and must not be told of it any more.
+    /// Returns the version that was written; `None` if another push was first. Others may remember what was there
+    /// before, and must not be told of it any more.
     async fn swap_manifest(
         &self,
         window: WriteWindow,
         plan: &PushPlan,
         key: &Key,
         (seen, queued): (Option<&SeenManifest>, Option<ChangeId>),
-    ) -> Result<bool> {
+    ) -> Result<Option<ETag>> {
         let (core, bytes) = (&self.core, self.record_over(plan, seen, queued));
         core.cache.forget(&self.name, &plan.digest);
         let swapped = core.swap_within(window, key, seen.map(|seen| &seen.etag), bytes).await;
         core.cache.forget(&self.name, &plan.digest);
-        let is_written = swapped?.is_some();
-        if let Some(damaged) = seen.filter(|_| is_written).and_then(|seen| seen.damaged.as_ref()) {
+        let Some(written) = swapped? else { return Ok(None) };
+        if let Some(damaged) = seen.and_then(|seen| seen.damaged.as_ref()) {
             core.damage.note_replaced(key, damaged);
         }
-        Ok(is_written)
+        Ok(Some(written.etag))
     }
 
     /// The bytes to write over the version that was seen: what that says of when the manifest came into

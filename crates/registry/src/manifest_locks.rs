@@ -2,14 +2,14 @@
 //!
 //! In a store that others share none of it is needed for safety: hints and compare-and-swap keep a delete from removing
 //! a manifest to which a push is about to set a tag (docs/garbage-collection.md). The turns spare both most
-//! of their retries, and a crowd that pushes one manifest writes it two or three times. In a store that
+//! of their retries, and a crowd that pushes one manifest writes it twice. In a store that
 //! is this process's alone, hints are written beside the manifest, and the turns are what keeps them apart.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 
-use jreg_storage::Key;
+use jreg_storage::{ETag, Key};
 use tokio::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// So many that two manifests that are pushed at the same time hardly ever share one.
@@ -21,8 +21,20 @@ struct ManifestLock {
     turn: RwLock<()>,
     /// A push that writes the manifest itself.
     writing: Mutex<()>,
+    /// How many such writes have begun.
+    writes: AtomicU64,
+    /// The last that has succeeded.
+    written: std::sync::Mutex<Option<WrittenVersion>>,
     /// How many pushes have ended.
     pushes: AtomicU64,
+}
+
+/// A version of a manifest, and the number of the write that made it.
+#[derive(Debug)]
+struct WrittenVersion {
+    key: Key,
+    write: u64,
+    etag: ETag,
 }
 
 /// The locks of all manifests: each shares one with some others.
@@ -70,6 +82,30 @@ impl ManifestLocks {
     /// set a tag meanwhile.
     pub(crate) fn ended_pushes(&self, manifest: &Key) -> u64 {
         self.lock_of(manifest).pushes.load(Ordering::SeqCst)
+    }
+
+    /// How many writes of manifests have begun.
+    pub(crate) fn begun_writes(&self, manifest: &Key) -> u64 {
+        self.lock_of(manifest).writes.load(Ordering::SeqCst)
+    }
+
+    /// Counts a write that begins.
+    pub(crate) fn begin_write(&self, manifest: &Key) -> u64 {
+        self.lock_of(manifest).writes.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(crate) fn note_written(&self, manifest: &Key, write: u64, etag: ETag) {
+        let written = &self.lock_of(manifest).written;
+        *written.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(WrittenVersion { key: manifest.clone(), write, etag });
+    }
+
+    /// The version that a push of this process has written last, if its write began after there were `begun`.
+    pub(crate) fn written_since(&self, manifest: &Key, begun: u64) -> Option<ETag> {
+        let written = self.lock_of(manifest).written.lock();
+        let written = written.unwrap_or_else(PoisonError::into_inner);
+        let last = written.as_ref()?;
+        (last.key == *manifest && last.write > begun).then(|| last.etag.clone())
     }
 
     /// One push writes a manifest at a time; the waiting ones need not write it any more.

@@ -537,7 +537,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
 
     /// The uploads below a prefix that ends in `/` and are not completed, as far as the store keeps them
-    /// in files: a store with multipart uploads of its own shows none.
+    /// in files: a store with multipart uploads of its own shows none. One that was made durable ([`Store::sync_parts`])
+    /// is among them until it is completed or aborted.
     async fn staged_uploads(&self, _prefix: &str) -> Result<Vec<StagedUpload>> {
         Ok(Vec::new())
     }

@@ -3,12 +3,14 @@
 
 mod background;
 mod escape;
+mod filter;
 mod json;
+mod pretty;
+mod recent;
 
 use std::io::{self, IsTerminal};
 
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -17,7 +19,11 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use background::BackgroundWriter;
 pub use background::{LogGuard, dropped_lines};
 pub(crate) use escape::escaped;
-use escape::{EscapingWriter, is_format_control, write_escape};
+use escape::{is_format_control, write_escape};
+pub use filter::CurrentFilter;
+use pretty::PrettyLines;
+use recent::RecentLines;
+pub use recent::recent_lines;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
@@ -40,27 +46,42 @@ pub enum LogError {
     Started(#[from] TryInitError),
 }
 
-/// Logs events that pass `filter` to standard error. May be called once. Keep the returned guard
-/// until the process ends.
+/// The log of this process. Keep it until the process ends.
+#[derive(Debug)]
+#[must_use = "lines that are queued when the process ends are lost without it"]
+pub struct Log {
+    /// The filter of its events, which may be changed.
+    pub filter: CurrentFilter,
+    _guard: LogGuard,
+}
+
+/// Logs events that pass `filter` to standard error. May be called once.
 ///
 /// # Errors
 ///
 /// [`LogError`].
-pub fn start(filter: &str, format: LogFormat) -> Result<LogGuard, LogError> {
-    // The settings contain only valid filters.
-    let filter: Targets = filter.parse().unwrap_or_default();
-    let terminal = io::stderr().is_terminal();
+pub fn start(filter: &str, format: LogFormat) -> Result<Log, LogError> {
     let (writer, guard) = BackgroundWriter::start(io::stderr())?;
+    let filter = CurrentFilter::new(filter);
     // A global filter: a filter of the layer would cost each event a lookup.
-    let registry = tracing_subscriber::registry().with(filter);
-    if pretty(format, terminal) {
-        let writer = move || EscapingWriter(writer.make_writer());
-        let layer = tracing_subscriber::fmt::layer().with_writer(writer);
-        registry.with(layer.with_ansi(terminal).with_target(false)).try_init()?;
+    let registry = tracing_subscriber::registry().with(filter.clone()).with(RecentLines::new());
+    if is_pretty(format) {
+        registry.with(PrettyLines { writer, has_colours: has_colours() }).try_init()?;
     } else {
         registry.with(json(writer)).try_init()?;
     }
-    Ok(guard)
+    Ok(Log { filter, _guard: guard })
+}
+
+/// Whether the log on standard error is for people.
+pub fn is_pretty(format: LogFormat) -> bool {
+    pretty(format, io::stderr().is_terminal())
+}
+
+/// Colours are for terminals, unless NO_COLOR says otherwise (no-color.org).
+fn has_colours() -> bool {
+    let refuses = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !refuses
 }
 
 /// The beginning of a text from a client, for the log.

@@ -4,12 +4,16 @@
 //! name of a client ever becomes one, and of repositories only as many as `usage-metrics` says, so their number is bounded.
 
 mod events;
+mod form;
+mod process;
 mod pulls;
 mod retention;
 mod usage;
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -25,11 +29,11 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::logging::dropped_lines;
 
 pub use events::{DeliveryOutcome, EventMetrics};
+pub use form::MetricsForm;
 pub use pulls::PullMetrics;
 pub use usage::UsageMetrics;
 
-/// The type of [`Metrics::render`] for those who accept it. To everyone else it is plain text,
-/// which older readers understand too: no family here has a type that only OpenMetrics knows.
+/// What clients accept that read [`MetricsForm::OpenMetrics`]. The others get [`MetricsForm::Text`].
 pub const OPENMETRICS: &str = "application/openmetrics-text";
 
 /// Upper bounds of the latency histograms, in seconds: from a memory read to a slow upload.
@@ -121,6 +125,9 @@ pub struct Metrics {
     store_requests: Counters<2>,
     store_seconds: Histograms,
     clock_difference: Gauge<f64, AtomicU64>,
+    store_writable: Gauge,
+    /// The storage folder, if there is one.
+    folder: OnceLock<PathBuf>,
     store_hedges: Counters<1>,
     /// Collections that run now.
     pub gc_running: Gauge,
@@ -130,6 +137,7 @@ pub struct Metrics {
     gc_objects: Counters<2>,
     gc_removed_bytes: Counters<1>,
     gc_queued_bytes: Counter,
+    stored_bytes: Family<MetricLabels<1>, Gauge>,
     fsck_runs: Counters<1>,
     fsck_last_success: Gauge<f64, AtomicU64>,
     fsck_findings: Family<MetricLabels<1>, Gauge>,
@@ -147,6 +155,7 @@ pub struct Metrics {
     tls_expiry: Gauge<f64, AtomicU64>,
     acme_orders: Counters<1>,
     audit_lines: Counters<1>,
+    traces: Counters<1>,
     limited: Counters<1>,
     connections_cut: Counters<1>,
     pulls: PullMetrics,
@@ -232,6 +241,8 @@ impl Metrics {
             store_requests: Family::default(),
             store_seconds: Family::new_with_constructor(latency),
             clock_difference: Gauge::default(),
+            store_writable: Gauge::default(),
+            folder: OnceLock::new(),
             store_hedges: Family::default(),
             gc_running: Gauge::default(),
             gc_runs: Family::default(),
@@ -240,6 +251,7 @@ impl Metrics {
             gc_objects: Family::default(),
             gc_removed_bytes: Family::default(),
             gc_queued_bytes: Counter::default(),
+            stored_bytes: Family::default(),
             fsck_runs: Family::default(),
             fsck_last_success: Gauge::default(),
             fsck_findings: Family::default(),
@@ -257,6 +269,7 @@ impl Metrics {
             tls_expiry: Gauge::default(),
             acme_orders: Family::default(),
             audit_lines: Family::default(),
+            traces: Family::default(),
             limited: Family::default(),
             connections_cut: Family::default(),
             pulls: PullMetrics::default(),
@@ -401,6 +414,9 @@ impl Metrics {
             Unit::Seconds,
             self.clock_difference.clone(),
         );
+        self.store_writable.set(1);
+        let text = "Whether the last write to the store succeeded (1) or failed (0)";
+        registry.register("store_writable", text, self.store_writable.clone());
         registry.register(
             "store_hedges",
             "Hedged reads, by outcome (won, lost or withheld)",
@@ -444,6 +460,12 @@ impl Metrics {
             "Blob bytes without a link, queued for deletion",
             Unit::Bytes,
             self.gc_queued_bytes.clone(),
+        );
+        registry.register_with_unit(
+            "stored",
+            "Bytes in the store at the last GC run that counted them, by kind (blob, manifest)",
+            Unit::Bytes,
+            self.stored_bytes.clone(),
         );
     }
 
@@ -489,6 +511,8 @@ impl Metrics {
         registry.register("limited_requests", text, self.limited.clone());
         let text = "Lines of the audit log, by outcome (written, failed)";
         registry.register("audit_lines", text, self.audit_lines.clone());
+        let text = "Traces of requests, by outcome (sent, failed)";
+        registry.register("traces", text, self.traces.clone());
     }
 
     /// Counts a connection that was cut off.
@@ -501,6 +525,12 @@ impl Metrics {
     /// Counts a request that was refused as one too many.
     pub fn count_limited(&self, kind: &'static str) {
         self.limited.get_or_create(&MetricLabels([("kind", LabelValue::Text(kind))])).inc();
+    }
+
+    /// Counts traces for the collector.
+    pub fn count_traces(&self, outcome: &'static str, traces: u64) {
+        let labels = MetricLabels([("outcome", LabelValue::Text(outcome))]);
+        self.traces.get_or_create(&labels).inc_by(traces);
     }
 
     /// Counts lines of the audit log.
@@ -602,6 +632,13 @@ impl Metrics {
         ] {
             self.count_tally(kind, tally);
         }
+        // Only a sweep lists all blobs.
+        let blobs = done.swept.then_some(("blob", &done.blobs));
+        for (kind, tally) in blobs.into_iter().chain([("manifest", &done.manifests)]) {
+            let bytes = tally.scanned_bytes.saturating_sub(tally.removed_bytes);
+            let labels = MetricLabels([("kind", LabelValue::Text(kind))]);
+            self.stored_bytes.get_or_create(&labels).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
     }
 
     fn count_tally(&self, kind: &'static str, tally: &GcTally) {
@@ -671,6 +708,22 @@ impl Metrics {
             .observe(duration.as_secs_f64());
     }
 
+    /// Notes whether a write to the store succeeded.
+    pub fn set_store_writable(&self, is_writable: bool) {
+        self.store_writable.set(i64::from(is_writable));
+    }
+
+    /// Whether the last write to the store succeeded.
+    pub fn is_store_writable(&self) -> bool {
+        self.store_writable.get() == 1
+    }
+
+    /// Notes the folder whose file system has the content.
+    pub fn set_folder(&self, folder: PathBuf) {
+        // A process has one.
+        let _ = self.folder.set(folder);
+    }
+
     /// Counts a slow read; `outcome` says what became of the second request for it.
     pub fn count_hedge(&self, outcome: &'static str) {
         self.store_hedges
@@ -706,7 +759,19 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads; `usage` is what the registry uses now.
-    pub fn render(&self, usage: &RegistryUsage) -> String {
+    pub fn render(&self, form: MetricsForm, usage: &RegistryUsage) -> String {
+        self.update(usage);
+        let mut text = String::new();
+        process::append_process(&mut text);
+        if let Some(folder) = self.folder.get() {
+            process::append_disk(&mut text, folder);
+        }
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        form.of(text)
+    }
+
+    /// Takes the values that others keep.
+    fn update(&self, usage: &RegistryUsage) {
         self.log_lines_dropped.inner().store(dropped_lines(), Ordering::Relaxed);
         let replaced = usage.damaged_records_replaced;
         self.damaged_records_replaced.inner().store(replaced, Ordering::Relaxed);
@@ -718,9 +783,6 @@ impl Metrics {
             let labels = MetricLabels([("outcome", LabelValue::Text(outcome))]);
             self.cache_lookups.get_or_create(&labels).inner().store(count, Ordering::Relaxed);
         }
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
-        text
     }
 }
 
@@ -782,77 +844,4 @@ impl Drop for GaugeGuard {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    const USAGE: RegistryUsage = RegistryUsage {
-        upload_slots_free: 500,
-        upload_buffer: BudgetUsage { bytes_free: 1024, waiting: 2, waits: 9, refused: 3 },
-        cache_hits: 7,
-        cache_misses: 3,
-        damaged_records_replaced: 4,
-        clock_difference: Duration::from_millis(1500),
-    };
-
-    fn has_line(text: &str, line: &str) {
-        assert!(text.lines().any(|found| found == line), "no line {line:?} in:\n{text}");
-    }
-
-    #[test]
-    fn the_text_names_every_family_with_its_labels() {
-        let metrics = Metrics::new();
-        metrics.count_request(&FinishedRequest {
-            endpoint: "blob_get",
-            status: 206,
-            duration: Duration::from_millis(3),
-            received_bytes: 0,
-            sent_bytes: 512,
-        });
-        metrics.count_store_request("get", "not_found", Duration::from_secs(2));
-        metrics.count_hedge("won");
-        let text = metrics.render(&USAGE);
-        has_line(&text, "jreg_upload_slots_free 500");
-        has_line(&text, "jreg_damaged_records_replaced_total 4");
-        has_line(&text, "jreg_store_clock_difference_seconds 1.5");
-        has_line(&text, "jreg_upload_buffer_free_bytes 1024");
-        has_line(&text, r#"jreg_budget_waiting{budget="upload_buffer"} 2"#);
-        has_line(&text, r#"jreg_budget_waits_total{budget="upload_buffer",outcome="served"} 4"#);
-        has_line(&text, r#"jreg_budget_waits_total{budget="upload_buffer",outcome="refused"} 3"#);
-        has_line(&text, r#"jreg_cache_lookups_total{outcome="hit"} 7"#);
-        has_line(&text, r#"jreg_cache_lookups_total{outcome="miss"} 3"#);
-        has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);
-        has_line(&text, r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 512"#);
-        let bucket =
-            r#"jreg_http_request_duration_seconds_bucket{le="0.005",endpoint="blob_get"} 1"#;
-        has_line(&text, bucket);
-        has_line(&text, r#"jreg_store_requests_total{operation="get",outcome="not_found"} 1"#);
-        has_line(&text, r#"jreg_store_request_duration_seconds_sum{operation="get"} 2.0"#);
-        has_line(&text, r#"jreg_store_hedges_total{outcome="won"} 1"#);
-        let version = env!("CARGO_PKG_VERSION");
-        has_line(&text, &format!(r#"jreg_build_info{{version="{version}"}} 1"#));
-        has_line(&text, "jreg_connections_refused_total 0");
-        assert!(text.ends_with("# EOF\n"));
-    }
-
-    #[test]
-    fn the_page_on_metrics_names_every_family() {
-        let page = include_str!("../../../docs/metrics.md");
-        for line in Metrics::new().render(&USAGE).lines() {
-            let Some(family) = line.strip_prefix("# TYPE ") else { continue };
-            let (name, kind) = family.split_once(' ').unwrap();
-            let suffix = if kind == "counter" { "_total" } else { "" };
-            let row = format!("\n| `{name}{suffix}` |");
-            assert!(page.contains(&row), "no row of {name}{suffix}");
-        }
-    }
-
-    #[test]
-    fn a_raised_gauge_falls_when_its_guard_goes() {
-        let metrics = Metrics::new();
-        let guard = GaugeGuard::new(&metrics.uploads);
-        has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 1");
-        drop(guard);
-        has_line(&metrics.render(&USAGE), "jreg_uploads_in_progress 0");
-    }
-}
+mod tests;

@@ -30,6 +30,9 @@ pub const IDENTITY_TOKEN: &str = "identity.of.the.pod";
 /// The role that a pod asks for.
 pub const ROLE_ARN: &str = "arn:aws:iam::111122223333:role/jreg";
 
+/// The token of a session of IAM Identity Center.
+pub const SSO_TOKEN: &str = "sso-token";
+
 const METADATA_TOKEN: &str = "metadata-token";
 const METADATA_KEYS: &str = "/latest/meta-data/iam/security-credentials/";
 const METADATA_ROLE: &str = "jreg-role";
@@ -178,7 +181,19 @@ impl TemporaryKeyIssuer {
             |name: &str, value: &str| request.headers.get(name).is_some_and(|shown| shown == value);
         let metadata = shows("x-aws-ec2-metadata-token", METADATA_TOKEN);
         match (&request.method, request.uri.path()) {
-            (&Method::POST, "/") => self.assume_role(request.uri.query()?),
+            (&Method::POST, "/") => {
+                let signature = request.headers.get("authorization");
+                let signature = signature.and_then(|value| value.to_str().ok());
+                let scope = "/us-east-1/sts/aws4_request";
+                let is_signed = signature.is_some_and(|value| value.contains(scope));
+                self.assume_role(request.uri.query()?, is_signed)
+            }
+            (&Method::GET, "/federation/credentials")
+                if shows("x-amz-sso_bearer_token", SSO_TOKEN)
+                    && request.uri.query() == Some("account_id=111122223333&role_name=jreg") =>
+            {
+                Some(self.issue_sso())
+            }
             (&Method::GET, "/v1/credentials") if shows("authorization", IDENTITY_TOKEN) => {
                 Some(self.issue_json())
             }
@@ -194,24 +209,25 @@ impl TemporaryKeyIssuer {
         }
     }
 
-    /// AssumeRoleWithWebIdentity of the token service.
-    fn assume_role(&self, query: &str) -> Option<String> {
+    /// AssumeRole and AssumeRoleWithWebIdentity of the token service.
+    fn assume_role(&self, query: &str, is_signed: bool) -> Option<String> {
         let asked: Vec<(String, String)> =
             form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let has = |name: &str, value: &str| asked.iter().any(|(n, v)| n == name && v == value);
-        let allowed = has("Action", "AssumeRoleWithWebIdentity")
-            && has("RoleArn", ROLE_ARN)
-            && has("WebIdentityToken", IDENTITY_TOKEN);
+        let is_web = has("Action", "AssumeRoleWithWebIdentity");
+        let shows_who = if is_web { has("WebIdentityToken", IDENTITY_TOKEN) } else { is_signed };
+        let allowed =
+            has("RoleArn", ROLE_ARN) && (is_web || has("Action", "AssumeRole")) && shows_who;
+        let action = if is_web { "AssumeRoleWithWebIdentity" } else { "AssumeRole" };
         let TemporaryKeys { access_key, secret_key, .. } = &self.keys;
         allowed.then(|| {
             let (token, expiration) = self.issue();
             format!(
-                "<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>\
+                "<{action}Response><{action}Result><Credentials>\
                  <AccessKeyId>{access_key}</AccessKeyId>\
                  <SecretAccessKey>{secret_key}</SecretAccessKey>\
                  <SessionToken>{token}</SessionToken><Expiration>{expiration}</Expiration>\
-                 </Credentials></AssumeRoleWithWebIdentityResult>\
-                 </AssumeRoleWithWebIdentityResponse>"
+                 </Credentials></{action}Result></{action}Response>"
             )
         })
     }
@@ -225,6 +241,21 @@ impl TemporaryKeyIssuer {
             "Token": token,
             "Expiration": expiration,
         })
+        .to_string()
+    }
+
+    /// GetRoleCredentials of IAM Identity Center.
+    fn issue_sso(&self) -> String {
+        let TemporaryKeys { access_key, secret_key, lifetime } = &self.keys;
+        let (token, _) = self.issue();
+        let ends = SystemTime::now() + *lifetime;
+        let ends = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        json!({ "roleCredentials": {
+            "accessKeyId": access_key,
+            "secretAccessKey": secret_key,
+            "sessionToken": token,
+            "expiration": u64::try_from(ends.as_millis()).unwrap_or_default(),
+        } })
         .to_string()
     }
 

@@ -1,13 +1,22 @@
 //! The real binary as a value: started on a port of its own, and killed when it is dropped.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::Client;
 use crate::s3::S3Server;
 
-const SERVE: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--log", "error"];
+/// What the log says at the start names the address.
+const SERVE: [&str; 7] = [
+    "serve",
+    "--listen",
+    "127.0.0.1:0",
+    "--log",
+    "error,jreg::app=info,jreg::slow=warn",
+    "--log-format",
+    "json",
+];
 
 /// A running `jreg serve`.
 #[derive(Debug)]
@@ -68,14 +77,17 @@ impl Process {
 
     fn spawn(mut command: Command) -> Self {
         let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary can be started");
-        let mut output = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let address = greeted_address(&mut output);
+        let mut log = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let address = logged_address(&mut log);
         // What follows is read to its end, so that the process never waits for us.
-        std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
+        std::thread::spawn(move || {
+            let lines = log.lines().map_while(Result::ok);
+            lines.filter(|line| !line.contains(INFO)).for_each(|line| eprintln!("{line}"));
+        });
         Self { child, client: Client::new(address.parse().unwrap()) }
     }
 
@@ -126,12 +138,21 @@ impl Drop for Process {
     }
 }
 
-fn greeted_address(output: &mut impl BufRead) -> String {
+/// The level of lines that are not passed on.
+const INFO: &str = r#""level":"INFO""#;
+
+fn logged_address(log: &mut impl BufRead) -> String {
     let mut seen = String::new();
-    while output.read_line(&mut seen).expect("the greeting is text") > 0 {
-        if let Some((_, rest)) = seen.split_once("://") {
-            return rest.lines().next().unwrap_or_default().trim_end_matches('/').to_owned();
+    loop {
+        let start = seen.len();
+        if log.read_line(&mut seen).expect("the log is text") == 0 {
+            panic!("the process ended before it said where it listens: {seen}");
+        }
+        let line: Option<serde_json::Value> =
+            seen.get(start..).and_then(|line| serde_json::from_str(line).ok());
+        let line = line.filter(|line| line["message"] == "listening");
+        if let Some(address) = line.as_ref().and_then(|line| line["address"].as_str()) {
+            return address.to_owned();
         }
     }
-    panic!("the process ended before it said where it listens: {seen:?}");
 }

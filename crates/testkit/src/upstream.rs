@@ -273,8 +273,7 @@ async fn serve(
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-            let response = respond::respond(&state, head, body, is_http2).await;
-            response
+            respond::respond(&state, head, body, is_http2).await
         }
     });
     let stream = TokioIo::new(stream);

@@ -78,7 +78,7 @@ fn deleted_row(context: &PageContext, head: &RepositoryHead, row: &DeletedRow) -
                     span class="faint" { " and " (row.tags.len() - TAGS_SHOWN_MAX) " more" }
                 }
             }
-            td { span class="small" { (text::line(kind)) } }
+            td { span class="small" { (text::breakable(kind)) } }
             td data-label="Deleted" {
                 (parts::time(row.at, context))
                 @if let Some(by) = &row.by { span class="faint" { " by " (text::line(by)) } }

@@ -252,9 +252,9 @@ fn summary(context: &PageContext, page: &ImagePage) -> Markup {
         "Digest",
         parts::digest_link(&manifest.digest, Some(&paths.manifest(&page.name, &manifest.digest))),
     )];
-    rows.push(("Media type", text::line(manifest.media_type.as_str())));
+    rows.push(("Media type", text::breakable(manifest.media_type.as_str())));
     if !manifest.document.artifact_type.is_empty() {
-        rows.push(("Artifact type", text::line(&manifest.document.artifact_type)));
+        rows.push(("Artifact type", text::breakable(&manifest.document.artifact_type)));
     }
     if manifest.kind != ArtifactKind::Index {
         rows.push(("Size", parts::size(manifest.total_bytes())));
@@ -633,7 +633,7 @@ fn files_card(context: &PageContext, page: &ImagePage, manifest: &ManifestFacts)
                         }
                         @if let Some(digest) = &file.digest { " " (parts::digest_link(digest, None)) }
                     }
-                    td { span class="small" { (text::line(&file.media_type)) } }
+                    td { span class="small" { (text::breakable(&file.media_type)) } }
                     td class="number" data-label="Size" { (parts::size(file.size)) }
                     td { @if let Some(digest) = &file.digest {
                         a href=(context.paths.repository_page(&page.name, &format!("blob/{digest}")))

@@ -67,7 +67,7 @@ fn manifest_row(context: &PageContext, page: &ManifestsPage, row: &ManifestRow) 
             }
             td {
                 (row.kind.name())
-                @if !row.artifact_type.is_empty() { div class="faint small" { (text::line(&row.artifact_type)) } }
+                @if !row.artifact_type.is_empty() { div class="faint small" { (text::breakable(&row.artifact_type)) } }
             }
             td {
                 @if row.tags.is_empty() { span class="badge warn" { "untagged" } }

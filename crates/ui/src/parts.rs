@@ -118,7 +118,7 @@ pub(crate) fn pairs(caption: &str, rows: &[(String, String)], more: usize) -> Ma
                 tbody {
                     @for (name, value) in rows {
                         tr {
-                            th scope="row" { (text::line(name)) }
+                            th scope="row" { (text::breakable(name)) }
                             td { (crate::link::external(value)) }
                         }
                     }

@@ -92,7 +92,7 @@ fn referrer_row(context: &PageContext, page: &ReferrersPage, row: &ReferrerRow) 
                 a href=(context.paths.manifest(&page.name, &row.digest)) { (row.kind.name()) }
                 " " (parts::badge("", "present", "not verified"))
                 div class="faint small" {
-                    (text::line(&row.artifact_type))
+                    (text::breakable(&row.artifact_type))
                     @if let Some(tag) = &row.by_tag { " by the tag " (text::line(tag.as_str())) }
                 }
             }
@@ -100,7 +100,7 @@ fn referrer_row(context: &PageContext, page: &ReferrersPage, row: &ReferrerRow) 
             td {
                 @if !row.annotations.is_empty() {
                     details {
-                        summary class="small" { (row.annotations.items.len()) " annotations" }
+                        summary class="small" { "Annotations (" (row.annotations.items.len() + row.annotations.more) ")" }
                         (parts::pairs("Annotations", &row.annotations.items, row.annotations.more))
                     }
                 }

@@ -18,6 +18,10 @@ pub struct RepositoriesPage {
     pub is_first: bool,
     /// The cursor of the next page.
     pub next: Option<String>,
+    /// Whether tags and pushes were looked up; if not, a link does it.
+    pub has_details: bool,
+    /// Where this page begins.
+    pub after: String,
 }
 
 /// A repository, or a folder of several.
@@ -31,7 +35,8 @@ pub enum RepositoryRow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepositorySummary {
     pub tags: Option<u64>,
-    pub bytes: Option<u64>,
+    /// Whether there are more tags than were counted.
+    pub has_more_tags: bool,
     pub pushed: Option<SystemTime>,
     /// The registry that it mirrors.
     pub mirror_of: Option<String>,
@@ -43,12 +48,19 @@ pub fn repositories_page(context: &PageContext, page: &RepositoriesPage) -> Stri
         |after: &str| link::with_query(&paths.home(), &[("in", &page.folder), ("after", after)]);
     let next = page.next.as_deref().map(path);
     let first = (!page.is_first).then(|| path(""));
+    let details = [("in", page.folder.as_str()), ("after", &page.after), ("details", "yes")];
+    let details = link::with_query(&paths.home(), &details);
     let title = match page.folder.as_str() {
         "" => "Repositories",
         folder => folder,
     };
     let main = html! {
-        div class="head" { h1 { (text::line(title)) } }
+        div class="head" {
+            h1 { (text::line(title)) }
+            @if !page.has_details && !page.rows.is_empty() {
+                div class="actions" { a class="small" href=(details) { "Show tags and last pushes" } }
+            }
+        }
         @if page.rows.is_empty() && page.next.is_none() {
             (nothing(context, page))
         } @else {
@@ -57,12 +69,15 @@ pub fn repositories_page(context: &PageContext, page: &RepositoriesPage) -> Stri
                     thead {
                         tr {
                             th scope="col" { "Name" }
-                            th class="number" scope="col" { "Tags" }
-                            th class="number" scope="col" { "Size" }
-                            th scope="col" { "Last push" }
+                            @if page.has_details {
+                                th class="number" scope="col" { "Tags" }
+                                th scope="col" { "Last push" }
+                            }
                         }
                     }
-                    tbody { @for row in &page.rows { (repository_row(context, &page.folder, row)) } }
+                    tbody {
+                        @for row in &page.rows { (repository_row(context, page, row)) }
+                    }
                 }
                 (parts::pager(first.as_deref(), next.as_deref()))
             }
@@ -108,8 +123,8 @@ fn nothing(context: &PageContext, page: &RepositoriesPage) -> Markup {
     }
 }
 
-fn repository_row(context: &PageContext, folder: &str, row: &RepositoryRow) -> Markup {
-    let paths = &context.paths;
+fn repository_row(context: &PageContext, page: &RepositoriesPage, row: &RepositoryRow) -> Markup {
+    let (paths, folder) = (&context.paths, page.folder.as_str());
     let within = |name: &str| {
         let inner = name.strip_prefix(folder).unwrap_or(name);
         inner.strip_prefix('/').unwrap_or(inner).to_owned()
@@ -126,7 +141,7 @@ fn repository_row(context: &PageContext, folder: &str, row: &RepositoryRow) -> M
                         (count) @if *has_more { "+" } " repositories"
                     }
                 }
-                td {} td {} td {}
+                @if page.has_details { td {} td {} }
             }
         },
         RepositoryRow::Repository { name, summary } => {
@@ -139,11 +154,15 @@ fn repository_row(context: &PageContext, folder: &str, row: &RepositoryRow) -> M
                             " " (parts::badge("", "mirror", &text::plain(origin)))
                         }
                     }
-                    td class="number" data-label="Tags" {
-                        @match summary.tags { Some(tags) => (tags), None => (parts::dash()) }
+                    @if page.has_details {
+                        td class="number" data-label="Tags" {
+                            @match summary.tags {
+                                Some(tags) => { (tags) @if summary.has_more_tags { "+" } }
+                                None => (parts::dash()),
+                            }
+                        }
+                        td data-label="Last push" { (parts::time_or_dash(summary.pushed, context)) }
                     }
-                    td class="number" data-label="Size" { (parts::size_or_dash(summary.bytes)) }
-                    td data-label="Last push" { (parts::time_or_dash(summary.pushed, context)) }
                 }
             }
         }

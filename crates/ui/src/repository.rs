@@ -139,6 +139,8 @@ pub struct TagsPage {
     pub is_first: bool,
     /// The parameters of the next page: `after` or `from`.
     pub next: Option<(&'static str, String)>,
+    /// The address of this page with sizes and platforms, if not all are known.
+    pub details: Option<String>,
     /// Tags that are similar to the filter, if it found none.
     pub suggestions: Vec<Tag>,
 }
@@ -251,6 +253,9 @@ fn table(context: &PageContext, page: &TagsPage) -> Markup {
                 }
                 @if let Some(age) = page.age_max_s {
                     span class="faint small" { "as of " (age) " s ago or less" }
+                }
+                @if let Some(details) = &page.details {
+                    a class="small" href=(details) { "Show sizes and platforms" }
                 }
                 @if may_delete {
                     label class="faint small" hidden { input type="checkbox" data-all; " all on this page" }

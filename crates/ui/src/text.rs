@@ -15,6 +15,13 @@ pub fn line(text: &str) -> Markup {
     shown(text, LINE_CHARS_MAX, false)
 }
 
+/// One line of hostile text that may be broken after its dots and slashes: a name, a media type.
+pub fn breakable(text: &str) -> Markup {
+    // Neither references of characters nor our elements contain a dot, and only our end tags a slash.
+    let html = line(text).into_string().replace('.', ".<wbr>");
+    PreEscaped(html.replace("/", "/<wbr>").replace("</<wbr>", "</"))
+}
+
 /// Hostile text with its line breaks, for an element that keeps them.
 pub fn block(text: &str) -> Markup {
     shown(text, BLOCK_CHARS_MAX, true)
@@ -130,6 +137,14 @@ mod tests {
             line("Ünïcode ✓ 日本 עברית 👍🏽").into_string(),
             "<bdi>Ünïcode ✓ 日本 עברית 👍🏽</bdi>"
         );
+    }
+
+    #[test]
+    fn names_break_after_dots_and_slashes() {
+        let html = breakable("a.b/c</bdi>\u{202e}").into_string();
+        let expected =
+            "<bdi>a.<wbr>b/<wbr>c&lt;/<wbr>bdi&gt;<span class=\"esc\">U+202E</span></bdi>";
+        assert_eq!(html, expected);
     }
 
     #[test]

@@ -10,17 +10,18 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use jreg_access::{AccessTokenStore, JwksFetchError, JwksFetcher};
-use jreg_auth::{ClientCertificate, parse_permissions};
+use jreg_auth::{ClientCertificate, CodeRequest, parse_permissions};
 use jreg_config::Settings;
 use jreg_net::server::{Body, Peer, Secured};
 use jreg_oci::{Algorithm, Digest};
-use jreg_storage::testing::ManualClock;
+use jreg_storage::testing::{ManualClock, RecordingStore};
 use jreg_storage::{Clock, MemoryStore, Store};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::provider::Provider;
 use crate::app::App;
 use crate::error::StartError;
 
@@ -49,6 +50,8 @@ pub(crate) struct Forge {
     pub(crate) fetches: AtomicUsize,
     /// Blocks fetches while a test holds the write lock.
     pub(crate) slow: tokio::sync::RwLock<()>,
+    /// What it is as an OpenID provider.
+    pub(crate) provider: Provider,
 }
 
 fn new_pair() -> EcdsaKeyPair {
@@ -60,8 +63,8 @@ fn new_pair() -> EcdsaKeyPair {
 impl Forge {
     fn new() -> Self {
         let keys = Mutex::new(vec![("k0".to_owned(), new_pair())]);
-        let (outage, fetches, slow) = Default::default();
-        Self { keys, outage, fetches, slow }
+        let (outage, fetches, slow, provider) = Default::default();
+        Self { keys, outage, fetches, slow, provider }
     }
 
     /// Replaces the signing key, and publishes only the new one.
@@ -93,13 +96,23 @@ impl Forge {
 
 #[async_trait::async_trait]
 impl JwksFetcher for Forge {
-    async fn fetch(&self, _: &str) -> Result<Vec<u8>, JwksFetchError> {
+    async fn fetch(&self, url: &str) -> Result<Vec<u8>, JwksFetchError> {
         self.fetches.fetch_add(1, Ordering::SeqCst);
         let _held = self.slow.read().await;
-        match *self.outage.lock().unwrap() {
-            Some(status) => Err(JwksFetchError::Status(status)),
-            None => Ok(self.published().to_string().into_bytes()),
+        if let Some(status) = *self.outage.lock().unwrap() {
+            return Err(JwksFetchError::Status(status));
         }
+        let found = self.provider.description(url).unwrap_or_else(|| self.published());
+        Ok(found.to_string().into_bytes())
+    }
+
+    async fn post_form(&self, request: &CodeRequest) -> Result<(u16, Vec<u8>), JwksFetchError> {
+        let _held = self.slow.read().await;
+        if let Some(status) = *self.outage.lock().unwrap() {
+            return Err(JwksFetchError::Status(status));
+        }
+        let (status, body) = self.provider.exchange(request, |claims| self.sign(claims));
+        Ok((status, body.into_bytes()))
     }
 }
 
@@ -136,6 +149,8 @@ pub(crate) async fn send(app: &App, request: Request<Body>) -> ReceivedResponse 
 pub(crate) struct Registry {
     pub(crate) apps: Vec<App>,
     pub(crate) store: Arc<dyn Store>,
+    /// The same store, which records the requests to it.
+    pub(crate) recorded: Arc<RecordingStore>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) forge: Arc<Forge>,
     settings: Settings,
@@ -181,7 +196,8 @@ impl Registry {
             settings.policy = Some(policy.display().to_string());
         }
         change(&mut settings);
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let recorded = Arc::new(RecordingStore::new(Arc::new(MemoryStore::new())));
+        let store = Arc::clone(&recorded) as Arc<dyn Store>;
         seed(&store).await;
         let clock = Arc::new(ManualClock::default());
         let forge = Arc::new(Forge::new());
@@ -193,8 +209,18 @@ impl Registry {
         access_tokens.revoke(&id).await.unwrap();
         let workload = forge.sign(&claims("ci", &*clock, &json!({ "repository": "acme/app" })));
         let apps = Vec::new();
-        let mut registry =
-            Self { apps, settings, store, clock, forge, folder, access_token, revoked, workload };
+        let mut registry = Self {
+            apps,
+            settings,
+            store,
+            recorded,
+            clock,
+            forge,
+            folder,
+            access_token,
+            revoked,
+            workload,
+        };
         for _ in 0..INSTANCES {
             registry.apps.push(registry.start_instance().await.unwrap());
         }

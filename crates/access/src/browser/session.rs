@@ -28,7 +28,7 @@ pub struct VerifiedSession {
 #[derive(Clone, Debug)]
 pub enum SessionState {
     Active {
-        session: VerifiedSession,
+        session: Box<VerifiedSession>,
         /// The cookie that replaces it, if it is due.
         renewed: Option<SessionCookie>,
     },
@@ -214,14 +214,19 @@ impl AccessGuard {
         let renewed = match is_due {
             false => None,
             true => {
-                let lifetime = SESSION_LIFETIME.min(left);
+                let lifetime = match session.issuer() {
+                    // Longer than what is left: with it the browser goes back to the provider.
+                    Some(_) => SESSION_LIFETIME,
+                    None => SESSION_LIFETIME.min(left),
+                };
                 let value = self.sign_session(&session, SessionUse::Cookie, lifetime).await;
                 // The claims are those of the cookie that it replaces, so it has room.
                 value.ok().map(|value| SessionCookie { value, lifetime })
             }
         };
         let principal = Arc::new(principal_of(&session));
-        Ok(SessionState::Active { session: VerifiedSession { session, principal }, renewed })
+        let session = Box::new(VerifiedSession { session, principal });
+        Ok(SessionState::Active { session, renewed })
     }
 
     /// The verified session of a token; `None`: it is none.
@@ -287,8 +292,14 @@ impl AccessGuard {
         lifetime: Duration,
     ) -> Result<LoginToken, LoginError> {
         let lifetime = lifetime.min(LOGIN_TOKEN_LIFETIME_MAX);
-        let expires = self.clock.now() + lifetime;
-        let token = self.sign_session(&session.session, SessionUse::Login, lifetime).await?;
+        let now = self.clock.now();
+        let no_random = || AuthError::Unavailable { reason: "no random numbers".to_owned() };
+        // With an id of its own: that of the browser is what its forms are protected by.
+        let other = BrowserSession::new(session.session.identity.clone(), now);
+        let BrowserSession { id, .. } = other.ok_or_else(no_random)?;
+        let session = BrowserSession { id, ..session.session.clone() };
+        let expires = now + lifetime;
+        let token = self.sign_session(&session, SessionUse::Login, lifetime).await?;
         self.metrics.count_token("login");
         Ok(LoginToken { token, expires })
     }
@@ -325,6 +336,7 @@ fn principal_of(session: &BrowserSession) -> Principal {
     Principal {
         password: session.password.clone(),
         session_ms: Some(session.auth_time_ms),
+        decisive: session.decisive.clone(),
         ..Principal::from_identity(identity)
     }
 }

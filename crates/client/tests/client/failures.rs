@@ -193,3 +193,23 @@ fn urls_of_upstreams_are_read_or_refused() {
     assert_eq!(of("127.0.0.1:5000"), "http://127.0.0.1:5000");
     assert_eq!(of("ghcr.io"), "https://ghcr.io");
 }
+
+#[tokio::test]
+async fn in_a_hurry_nothing_is_waited_for_longer() {
+    use jreg_testkit::upstream::{TokenService, UpstreamAuth};
+    let upstream = ScriptedUpstream::start().await;
+    upstream.add_image(super::REPOSITORY, Some("v1"), &Image::plain(1));
+    upstream.set_auth(UpstreamAuth::Bearer(TokenService::anonymous()));
+    let delay = || UpstreamFault::Delay(Duration::from_millis(2500));
+    for rule in [UpstreamRule::new(delay()), UpstreamRule::new(delay()).on(RequestKind::Token)] {
+        upstream.clear_rules();
+        upstream.add_rule(rule);
+        let client = client(&upstream);
+        let start = Instant::now();
+        let hurried = client.in_a_hurry(Duration::from_millis(300));
+        let error = kind(hurried.head_manifest(&name(), &reference("v1")).await);
+        assert!(matches!(error, UpstreamErrorKind::Timeout { .. }), "{error}");
+        assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+        client.head_manifest(&name(), &reference("v1")).await.unwrap();
+    }
+}

@@ -42,7 +42,7 @@ impl BrowserState {
         };
         match guard.browser_session(cookie).await? {
             SessionState::Active { session, renewed } => {
-                state.session = Some(session);
+                state.session = Some(*session);
                 renewed.iter().for_each(|cookie| state.keep(cookie));
             }
             SessionState::Stale { issuer } => state.stale = Some(issuer),

@@ -105,7 +105,10 @@ pub(crate) fn facts(manifest: &StoredManifest) -> ManifestFacts {
 }
 
 /// The entry of an index that is shown: the one that was chosen, `linux/amd64`, or the first that has a platform.
-fn choose<'a>(index: &'a ManifestDocument, query: &UiQuery) -> Option<&'a DescriptorDocument> {
+pub(crate) fn choose<'a>(
+    index: &'a ManifestDocument,
+    query: &UiQuery,
+) -> Option<&'a DescriptorDocument> {
     let entries = || index.manifests.items.iter().filter(|entry| !artifact::is_attached(entry));
     let wanted: Option<Digest> = query.get("platform").parse().ok();
     if wanted.is_some() {

@@ -20,7 +20,7 @@ use jreg_ui::{
 };
 
 use super::PageResponse;
-use super::images::{annotations_of, cosign_tags, facts, may_see_tag};
+use super::images::{annotations_of, choose, cosign_tags, facts, may_see_tag};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
 use super::tags::{head_of, remember};
@@ -140,29 +140,46 @@ async fn current_digest(access: &Authorized, tag: &Tag) -> Result<Option<Digest>
     Ok(details.into_iter().next().map(|details| details.digest))
 }
 
-/// The manifest of each change, if it is there.
-async fn read_manifests(
-    access: &Authorized,
-    changes: &[TagHistoryEntry],
-) -> Vec<Option<ManifestFacts>> {
+/// The manifest of each change, if it is there; of an index its usual entry, in the second place.
+async fn read_manifests(access: &Authorized, changes: &[TagHistoryEntry]) -> Vec<ReadChange> {
     let reads = changes.iter().map(|change| async move {
-        let reference = Reference::Digest(change.digest.clone()?);
-        access.manifest_get(&reference).await.ok().map(|manifest| facts(&manifest))
+        let Some(digest) = change.digest.clone() else { return (None, None) };
+        let Some(manifest) = read_manifest(access, digest).await else { return (None, None) };
+        let entry = choose(&manifest.document, &UiQuery::default());
+        let entry = match entry.and_then(|entry| entry.digest.clone()) {
+            Some(digest) if manifest.kind == ArtifactKind::Index => {
+                read_manifest(access, digest).await
+            }
+            _ => None,
+        };
+        (Some(manifest), entry)
     });
     let reads: Vec<_> = reads.collect();
     stream::iter(reads).buffered(READS_AT_ONCE).collect().await
 }
 
-fn changes(entries: Vec<TagHistoryEntry>, manifests: &[Option<ManifestFacts>]) -> Vec<ChangeRow> {
+type ReadChange = (Option<ManifestFacts>, Option<ManifestFacts>);
+
+async fn read_manifest(access: &Authorized, digest: Digest) -> Option<ManifestFacts> {
+    let manifest = access.manifest_get(&Reference::Digest(digest)).await;
+    manifest.ok().map(|manifest| facts(&manifest))
+}
+
+fn changes(entries: Vec<TagHistoryEntry>, manifests: &[ReadChange]) -> Vec<ChangeRow> {
     let rows = entries.into_iter().enumerate().map(|(index, entry)| {
-        let manifest = manifests.get(index).and_then(Option::as_ref);
-        let before = manifests.get(index + 1).and_then(Option::as_ref);
+        let content = |index: usize| {
+            let (manifest, entry) = manifests.get(index)?;
+            entry.as_ref().or(manifest.as_ref())
+        };
+        let is_present = manifests.get(index).is_some_and(|(manifest, _)| manifest.is_some());
         ChangeRow {
             at: entry.change.time(),
             until: entry.until,
             by: entry.origin.actor().map(str::to_owned),
-            difference: manifest.zip(before).and_then(|(now, before)| difference(now, before)),
-            is_present: manifest.is_some(),
+            difference: content(index)
+                .zip(content(index + 1))
+                .and_then(|(now, before)| difference(now, before)),
+            is_present,
             digest: entry.digest,
         }
     });

@@ -1,9 +1,12 @@
 //! The list of repositories, and the search.
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_access::Authorized;
 use jreg_oci::{Endpoint, PageParams, RepositoryName, Tag};
 use jreg_registry::{PageRequest, search_names};
-use jreg_ui::{RepositoriesPage, RepositoryRow, SearchPage, repositories_page, search_page};
+use jreg_ui::{
+    RepositoriesPage, RepositoryRow, RepositorySummary, SearchPage, repositories_page, search_page,
+};
 
 use super::PageResponse;
 use super::query::UiQuery;
@@ -17,6 +20,8 @@ const NAMES_MAX: usize = 1000;
 /// Repositories in which a search looks for a tag, and tags that it shows of each.
 const TAG_REPOSITORIES_MAX: usize = 3;
 const TAGS_MAX: usize = 10;
+/// Repositories whose tags are listed at the same time.
+const LISTINGS_AT_ONCE: usize = 16;
 /// Maximum length of a query.
 const QUERY_CHARS_MAX: usize = 300;
 
@@ -38,8 +43,37 @@ pub(crate) async fn list(request: &UiRequest<'_>, query: &UiQuery) -> PageResult
     // After the folder there are others.
     let more = found.next.filter(|_| names.len() == listed);
     let (rows, next) = rows_of(&names, &within, more);
-    let view = RepositoriesPage { folder, rows, is_first: after.is_none(), next };
+    let has_details = request.shows_details(query);
+    let rows = if has_details { with_summaries(request, rows).await? } else { rows };
+    let is_first = after.is_none();
+    let after = after.unwrap_or_default();
+    let view = RepositoriesPage { folder, rows, is_first, next, has_details, after };
     Ok(PageResponse::Html(repositories_page(&request.page, &view)))
+}
+
+/// Adds what a listing of its tags says of each repository.
+async fn with_summaries(
+    request: &UiRequest<'_>,
+    rows: Vec<RepositoryRow>,
+) -> Result<Vec<RepositoryRow>, ApiError> {
+    let rows = rows.into_iter().map(|row| async move {
+        let RepositoryRow::Repository { name, .. } = row else { return Ok(row) };
+        let page = PageParams { n: None, last: None };
+        let endpoint = Endpoint::TagList { name: name.clone(), page };
+        let summary = match request.try_admit(&endpoint) {
+            Some(access) => Some(access.tag_summary().await?),
+            None => None,
+        };
+        let summary = summary.map(|found| RepositorySummary {
+            tags: Some(found.tags as u64),
+            has_more_tags: found.has_more,
+            pushed: found.pushed,
+            mirror_of: None,
+        });
+        Ok(RepositoryRow::Repository { name, summary })
+    });
+    let rows: Vec<_> = rows.collect();
+    stream::iter(rows).buffered(LISTINGS_AT_ONCE).try_collect().await
 }
 
 /// A row for each repository, and for each folder of several; and where the next page begins.

@@ -135,6 +135,11 @@ impl<'a> UiRequest<'a> {
     pub(crate) fn may(&self, endpoint: &Endpoint) -> bool {
         self.context.gate.admit_identified(&self.auth, endpoint).is_ok()
     }
+
+    /// Whether a list shows what costs a store request for each row.
+    pub(crate) fn shows_details(&self, query: &UiQuery) -> bool {
+        !self.context.gate.is_remote() || query.nonempty("details").is_some()
+    }
 }
 
 /// What the form before this page did. The text is ours: an address cannot make a page say anything else.

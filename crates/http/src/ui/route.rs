@@ -100,6 +100,46 @@ pub(crate) enum UiPage {
     },
 }
 
+/// A page, for tests that look at each of them.
+#[derive(Clone, Copy, Debug)]
+pub struct UiRouteInfo {
+    /// Its name in logs and metrics.
+    pub id: &'static str,
+    pub methods: &'static [&'static str],
+    /// With `{name}`, `{tag}` and `{digest}`.
+    pub template: &'static str,
+}
+
+const fn route(
+    id: &'static str,
+    methods: &'static [&'static str],
+    template: &'static str,
+) -> UiRouteInfo {
+    UiRouteInfo { id, methods, template }
+}
+
+/// Every page that shows content of repositories.
+pub const UI_ROUTES: &[UiRouteInfo] = &[
+    route("ui-repositories", READ, "/ui/"),
+    route("ui-search", READ, "/ui/-/search?q={name}:{tag}"),
+    route("ui-usage", READ, "/ui/-/usage?count=yes"),
+    route("ui-activity", READ, "/ui/-/activity"),
+    route("ui-repository", READ, "/ui/{name}"),
+    route("ui-image", READ, "/ui/{name}:{tag}"),
+    route("ui-image", READ, "/ui/{name}@{digest}"),
+    route("ui-manifests", READ, "/ui/{name}/-/manifests"),
+    route("ui-deleted", READ, "/ui/{name}/-/deleted"),
+    route("ui-lifecycle", READ, "/ui/{name}/-/lifecycle"),
+    route("ui-repository-usage", READ, "/ui/{name}/-/usage?count=yes"),
+    route("ui-history", READ, "/ui/{name}/-/history/{tag}"),
+    route("ui-referrers", READ, "/ui/{name}/-/referrers/{digest}?tag={tag}"),
+    route("ui-kept", READ, "/ui/{name}/-/kept/{digest}?tag={tag}"),
+    route("ui-blob", READ, "/ui/{name}/-/blob/{digest}"),
+    route("ui-delete", QUESTION, "/ui/{name}/-/delete?tag={tag}"),
+    route("ui-restore-tag", FORM, "/ui/{name}/-/restore-tag"),
+    route("ui-restore-manifest", FORM, "/ui/{name}/-/restore-manifest"),
+];
+
 const READ: &[&str] = &["GET", "HEAD"];
 const QUESTION: &[&str] = &["GET", "HEAD", "POST"];
 const FORM: &[&str] = &["POST"];
@@ -378,6 +418,18 @@ mod tests {
         }
         let long = format!("/ui/{}", "a".repeat(PATH_BYTES_MAX));
         assert!(matches!(page("GET", &long), Err(RouteError::PathTooLong { .. })));
+    }
+
+    #[test]
+    fn the_table_of_pages_is_what_is_parsed() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        for info in UI_ROUTES {
+            let target = info.template.replace("{name}", "a/b").replace("{tag}", "v1");
+            let target = target.replace("{digest}", &digest);
+            let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+            let route = UiRoute::parse(info.methods[0], path, Some(query)).unwrap();
+            assert_eq!((route.page.id(), route.page.methods()), (info.id, info.methods));
+        }
     }
 
     #[test]

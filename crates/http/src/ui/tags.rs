@@ -8,6 +8,7 @@ use jreg_access::Authorized;
 use jreg_oci::{Endpoint, PageParams, Reference, RepositoryName, Tag};
 use jreg_registry::{LIST_AGE_MAX, ListedTag, PageRequest, TagDetails, TagList, search_names};
 use jreg_ui::document::{ManifestDocument, parse};
+use jreg_ui::link::with_query;
 use jreg_ui::{
     ArtifactKind, ManifestFacts, RepositoryHead, TagKind, TagOrder, TagRow, TagsPage, artifact,
     tags_page,
@@ -63,7 +64,14 @@ pub(crate) async fn list(
         _ => in_memory(&access, order, filter, from, after.as_deref()).await?,
     };
     let details = access.tag_details(page.tags).await?;
-    let rows = rows(request, &access, details, query.nonempty("details").is_some()).await;
+    let rows = rows(request, &access, details, request.shows_details(query)).await;
+    let is_unknown = |row: &TagRow| row.size.is_none() && row.platforms.is_empty();
+    let has_unknown = !request.shows_details(query) && rows.iter().any(is_unknown);
+    let details = has_unknown.then(|| {
+        let all = ["q", "order", "after", "from"].map(|key| (key, query.get(key)));
+        let all: Vec<_> = all.into_iter().chain([("details", "yes")]).collect();
+        with_query(&request.page.paths.repository(name), &all)
+    });
     let view = TagsPage {
         head: head_of(request, name),
         rows,
@@ -74,6 +82,7 @@ pub(crate) async fn list(
         age_max_s: page.age_max_s,
         is_first: after.is_none() && from == 0,
         next: page.next,
+        details,
         suggestions: page.suggestions,
     };
     Ok(PageResponse::Html(tags_page(&request.page, &view)))

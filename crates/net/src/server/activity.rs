@@ -119,6 +119,11 @@ impl Activity {
         self.state.lock().expect("no code panics while it holds this lock")
     }
 
+    /// Whether there was a request.
+    pub(super) fn has_begun(&self) -> bool {
+        !self.state().requests.is_empty()
+    }
+
     /// Records a request.
     pub(super) fn begin(self: &Arc<Self>, version: Version) -> RequestNote {
         let mut state = self.state();

@@ -109,6 +109,9 @@ fn builder(
     builder
 }
 
+/// How long a stop waits for the first request of a connection.
+const FIRST_REQUEST_WAIT: Duration = Duration::from_millis(500);
+
 /// Serves a connection until it ends, is no longer wanted, or must be cut.
 pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address: SocketAddr) {
     let _raised = GaugeGuard::new(&shared.parts.metrics.connections);
@@ -139,8 +142,7 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
     let Some(tls) = &shared.parts.tls else {
         service.files = FileQueue::offered();
         let beginning = tokio::time::timeout(time_max, windows::begins_h2(&stream));
-        // As with a handshake.
-        let Some(Ok(is_h2)) = shared.parts.stopping.run_until_cancelled(beginning).await else {
+        let Some(Ok(is_h2)) = unless_stopped(&shared, beginning).await else {
             return;
         };
         let io = TokioIo::new(CountedIo::new(stream, &service.activity));
@@ -148,8 +150,7 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         return attend(&shared, io, service, window(is_h2)).await;
     };
     let taking = handshake::take(tls, stream, address, time_max);
-    // Nothing was asked yet: a stop need not wait for it.
-    let Some(Some(stream)) = shared.parts.stopping.run_until_cancelled(taking).await else {
+    let Some(Some(stream)) = unless_stopped(&shared, taking).await else {
         return;
     };
     let (_, session) = stream.get_ref();
@@ -158,6 +159,29 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
     let window = window(session.alpn_protocol() == Some(b"h2"));
     let io = TokioIo::new(CountedIo::new(stream, &service.activity));
     attend(&shared, io, service, window).await;
+}
+
+/// The beginning of a connection, unless it takes longer than a stop waits for a first request. A proxy that has
+/// just connected has sent one, or is about to: closing the connection then loses it.
+async fn unless_stopped<T>(shared: &ServerShared, beginning: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        begun = beginning => Some(begun),
+        () = stop_after_wait(shared) => None,
+    }
+}
+
+async fn stop_after_wait(shared: &ServerShared) {
+    shared.parts.stopping.cancelled().await;
+    tokio::time::sleep(FIRST_REQUEST_WAIT).await;
+}
+
+/// When an idle connection ends because the server stops: at once, if it had a request.
+async fn stop_of_idle(shared: &ServerShared, activity: &Activity) {
+    shared.parts.stopping.cancelled().await;
+    if !activity.has_begun() {
+        tokio::time::sleep(FIRST_REQUEST_WAIT).await;
+    }
 }
 
 /// Serves a connection over which HTTP can be spoken.
@@ -172,10 +196,13 @@ where
     let mut connection = pin!(connection);
     let mut look = interval(look_interval(&shared.options));
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stop = pin!(stop_of_idle(shared, &activity));
     let mut left = None;
     loop {
         let leaving = left.is_some();
         let leave = tokio::select! {
+            // A request that has arrived goes before a stop.
+            biased;
             result = connection.as_mut() => {
                 if let Err(error) = result {
                     tracing::debug!(client = %address, %error, "connection ended early");
@@ -192,7 +219,7 @@ where
                 tracing::debug!(client = %address, "connection closed: too many {what}");
                 return;
             }
-            () = shared.parts.stopping.cancelled(), if !leaving => true,
+            () = stop.as_mut(), if !leaving => true,
             _ = look.tick() => match verdict(&activity, &shared.options, leaving) {
                 _ if left.is_some_and(|left| window.is_overdue(left)) => {
                     shared.parts.metrics.count_cut("unauthorized");

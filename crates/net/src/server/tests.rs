@@ -364,6 +364,20 @@ async fn a_shutdown_lets_what_runs_finish() {
     assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
 }
 
+/// A proxy connects, and the stop comes before its request.
+#[tokio::test]
+async fn fixed_the_first_request_of_a_connection_is_not_lost_in_a_shutdown() {
+    for wait in [Duration::ZERO, Duration::from_millis(50)] {
+        let server = start(options());
+        let mut new = server.connect().await;
+        let ending = server.shut_down().await;
+        tokio::time::sleep(wait).await;
+        ask(&mut new, "/", "").await;
+        assert!(read_all(&mut new).await.ends_with("here"));
+        assert_eq!(ending.await.unwrap(), ServerEnding::Whole);
+    }
+}
+
 #[tokio::test]
 async fn a_shutdown_does_not_wait_for_half_a_request() {
     let server = start(options());

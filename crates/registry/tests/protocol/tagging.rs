@@ -422,9 +422,10 @@ async fn a_crowd_pushes_one_manifest() {
         let calls = bench.calls.take();
         let written =
             calls.iter().filter(|call| call.operation == "put" && is_manifest(&call.key)).count();
-        assert_eq!(written, instances, "tried by one of each process");
-        // Manifest, tag, catalog; hint, tag; and one more look.
-        assert!(calls.len() <= CROWD * 6 + instances, "{} requests", calls.len());
+        // The first version may have been read by a delete that has missed a hint: it serves nobody.
+        assert!(written <= 2 * instances, "{written}: tried twice by one of each process");
+        // Manifest, tag, catalog, hint; tag; and two more looks.
+        assert!(calls.len() <= CROWD * 7 + 2 * instances, "{} requests", calls.len());
         assert_eq!(bench.keys("repositories/a/_tags/").await.len(), CROWD + 1);
     }
 }

@@ -104,6 +104,7 @@ macro_rules! contract_tests {
             key_is_listed_while_siblings_come_and_go
             upload_is_invisible_until_completed
             completion_is_one_of_a_sequence_of_changes
+            staged_uploads_are_those_that_are_not_completed
             parts_may_be_sent_in_any_order_and_at_once
             completed_object_is_the_recorded_parts_only
             resumed_upload_continues_after_its_recorded_parts

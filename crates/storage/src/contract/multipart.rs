@@ -240,3 +240,48 @@ pub async fn uploads_do_not_meet(store: Arc<dyn Store>) {
     assert_eq!(read_whole(&*store, "bulk/object").await, part_bytes(&*store, 0, 1));
     assert_eq!(read_whole(&*store, "bulk/other").await, part_bytes(&*store, 0, 3));
 }
+
+/// An upload that is not completed, and was made durable, is listed below the folder of its key as far as the store
+/// keeps such files, with at least the bytes that were written; what was completed or aborted is not, and nothing
+/// outside of the prefix. A listed upload can be aborted by what the listing says.
+pub async fn staged_uploads_are_those_that_are_not_completed(store: Arc<dyn Store>) {
+    let mut uploads = Vec::new();
+    for name in ["bulk/a/one", "bulk/b/two", "bulk/b/three", "other/four"] {
+        let mut upload = begin_at(&*store, name).await;
+        append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+        store.sync_parts(&upload).await.unwrap();
+        uploads.push(upload);
+    }
+    let listed = async |prefix: &str| {
+        let mut listed = store.staged_uploads(prefix).await.unwrap();
+        listed.sort_by(|one, other| one.upload.id.cmp(&other.upload.id));
+        listed
+    };
+    let ids = |staged: &[crate::StagedUpload]| {
+        staged.iter().map(|staged| staged.upload.id.clone()).collect::<Vec<_>>()
+    };
+    let sorted = |uploads: &[Multipart]| {
+        let mut ids: Vec<_> = uploads.iter().map(|upload| upload.id.clone()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let all = listed("bulk/").await;
+    assert!(listed("none/").await.is_empty());
+    if all.is_empty() {
+        // The store has multipart uploads of its own, or drops what is not completed.
+        return;
+    }
+    assert_eq!(ids(&all), sorted(&uploads[..3]));
+    for staged in &all {
+        assert!(staged.size_bytes >= uploads[0].size_bytes(), "{staged:?}");
+        assert!(staged.may_be_named, "{staged:?}");
+    }
+    store.complete_multipart(&uploads[0]).await.unwrap();
+    store.abort_multipart(&uploads[1]).await.unwrap();
+    assert_eq!(ids(&listed("bulk/").await), [uploads[2].id.clone()]);
+    let left = listed("bulk/").await.remove(0);
+    store.abort_multipart(&left.upload).await.unwrap();
+    assert!(listed("bulk/").await.is_empty());
+    assert_eq!(ids(&listed("other/").await), [uploads[3].id.clone()]);
+    assert_eq!(list_all(&*store, "").await, ["bulk/a/one"]);
+}

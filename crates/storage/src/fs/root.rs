@@ -70,7 +70,7 @@ pub enum FsOpenError {
         root: PathBuf,
     },
     /// The operating system refused.
-    #[error("folder {root:?} cannot be used{}", advice(.source))]
+    #[error("folder {root:?} cannot be used{}", advice(.root, .source))]
     Io {
         /// The folder.
         root: PathBuf,
@@ -79,12 +79,17 @@ pub enum FsOpenError {
     },
 }
 
-fn advice(source: &io::Error) -> &'static str {
+fn advice(root: &Path, source: &io::Error) -> String {
     match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ", it is full: make room for a few bytes"
+        io::ErrorKind::PermissionDenied => {
+            let user = rustix::process::geteuid().as_raw();
+            let root = root.display();
+            format!(", it must belong to the user of this process: chown {user} {root}")
         }
-        _ => "",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ", it is full: make room for a few bytes".to_owned()
+        }
+        _ => String::new(),
     }
 }
 

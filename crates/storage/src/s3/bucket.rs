@@ -30,8 +30,10 @@ use tokio::time::timeout;
 use super::credentials::CachedS3Credentials;
 use super::drift::ClockWatch;
 use super::failure::{FailureClass, S3Failure};
+use super::profile::ProfileCredentials;
+use super::profile_file::ProfilePlace;
 use super::retry::RetryBudget;
-use super::sources::CredentialSources;
+use super::sources::{CredentialSources, ProfileOfSources};
 use super::{Encryption, S3Credentials, S3OpenError, S3Options};
 use crate::{ETag, Key, SendWindow};
 
@@ -147,7 +149,7 @@ impl BucketClient {
         let headers = headers(&options.headers)?;
         let client_options = client_options(&options)?;
         let client = ReqwestConnector::default().connect(&client_options)?;
-        let keys = keys(&options.credentials);
+        let (keys, profile) = keys(&options.credentials)?;
         let region = options.url.region.clone();
         let region = region.or_else(|| keys.get_config_value(&AmazonS3ConfigKey::Region));
         let region = region.unwrap_or_else(|| DEFAULT_REGION.to_owned());
@@ -155,7 +157,7 @@ impl BucketClient {
         if let Err(error) = reqwest::Url::parse(&address) {
             return Err(S3OpenError::Address { address, reason: error.to_string() });
         }
-        let sources = CredentialSources::of(&keys);
+        let sources = CredentialSources::of(&keys, profile);
         let signer = signer(keys, &options, &region, &address, client_options)?;
         // Less than an attempt may take.
         let patience = options.request_timeout / 2;
@@ -397,14 +399,41 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + 
     Ok(certificates)
 }
 
-fn keys(credentials: &S3Credentials) -> AmazonS3Builder {
+/// The credentials, and the profile among whose files they are or might be.
+fn keys(
+    credentials: &S3Credentials,
+) -> Result<(AmazonS3Builder, Option<ProfileOfSources>), S3OpenError> {
     match credentials {
-        S3Credentials::Environment => AmazonS3Builder::from_env(),
+        S3Credentials::Environment => of_environment(),
         S3Credentials::Static { key_id, secret, token } => {
             let keys =
                 AmazonS3Builder::new().with_access_key_id(key_id).with_secret_access_key(secret);
-            token.iter().fold(keys, AmazonS3Builder::with_token)
+            Ok((token.iter().fold(keys, AmazonS3Builder::with_token), None))
         }
+    }
+}
+
+/// Keys in the environment go first, then a profile that it names, then what a platform sets, then the default
+/// profile.
+fn of_environment() -> Result<(AmazonS3Builder, Option<ProfileOfSources>), S3OpenError> {
+    let keys = AmazonS3Builder::from_env();
+    let Some(place) = ProfilePlace::of(|name| std::env::var_os(name)) else {
+        return Ok((keys, None));
+    };
+    let sources = CredentialSources::of(&keys, None);
+    let is_before = if place.is_named { sources.has_keys } else { !sources.are_unnamed };
+    let shown = place.shown();
+    if is_before {
+        return Ok((keys, Some(ProfileOfSources { shown, is_used: false })));
+    }
+    let failed = |error: &dyn Error| S3OpenError::Profile { why: crate::error_chain(error) };
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
+    let http = http.map_err(|error| failed(&error))?;
+    let profile = ProfileCredentials::find(&place, http).map_err(|error| failed(&error))?;
+    let profile_of = |is_used| Some(ProfileOfSources { shown, is_used });
+    match profile {
+        Some(profile) => Ok((keys.with_credentials(Arc::new(profile)), profile_of(true))),
+        None => Ok((keys, profile_of(false))),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error_chain;
 
 /// How long the metadata of an instance may take to give the first credentials: that service is on
 /// the same machine, and elsewhere there is no such service.
-const METADATA_WAIT: Duration = Duration::from_millis(1500);
+const METADATA_WAIT: Duration = Duration::from_millis(800);
 
 /// How long no renewal is tried after one failed.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -159,7 +159,11 @@ mod tests {
         let named = AmazonS3Builder::new()
             .with_config(AmazonS3ConfigKey::ContainerCredentialsRelativeUri, "/");
         let provider = Arc::new(Scripted { script, takes });
-        CachedS3Credentials::new(provider, Duration::from_secs(5), CredentialSources::of(&named))
+        CachedS3Credentials::new(
+            provider,
+            Duration::from_secs(5),
+            CredentialSources::of(&named, None),
+        )
     }
 
     async fn id(keys: &CachedS3Credentials) -> String {
@@ -201,7 +205,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn without_a_named_source_the_metadata_is_waited_for_briefly_and_once() {
         let provider = Arc::new(Scripted { script: Mutex::default(), takes: Duration::ZERO });
-        let sources = CredentialSources::of(&AmazonS3Builder::new());
+        let sources = CredentialSources::of(&AmazonS3Builder::new(), None);
         let keys = CachedS3Credentials::new(provider, Duration::from_secs(5), sources);
         let start = Instant::now();
         let failure = keys.get().await.unwrap_err();

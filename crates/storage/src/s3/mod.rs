@@ -18,6 +18,8 @@ mod failure;
 mod listing;
 mod options;
 mod probe;
+mod profile;
+mod profile_file;
 mod reading;
 mod records;
 mod retry;

@@ -67,8 +67,8 @@ impl S3Options {
 pub enum S3Credentials {
     /// As the AWS tools find them: `AWS_ACCESS_KEY_ID` with `AWS_SECRET_ACCESS_KEY` (and
     /// `AWS_SESSION_TOKEN`); a web identity (`AWS_WEB_IDENTITY_TOKEN_FILE`, `AWS_ROLE_ARN`); an
-    /// EKS pod identity or an ECS task (`AWS_CONTAINER_CREDENTIALS_*`); the instance's metadata
-    /// service, version 2.
+    /// EKS pod identity or an ECS task (`AWS_CONTAINER_CREDENTIALS_*`); a profile of
+    /// `~/.aws/credentials` and `~/.aws/config`; the instance's metadata service, version 2.
     Environment,
     /// These.
     Static {
@@ -97,6 +97,12 @@ impl fmt::Debug for S3Credentials {
 /// Why an S3 store cannot be opened. No request was sent yet.
 #[derive(Debug, thiserror::Error)]
 pub enum S3OpenError {
+    /// The profile of the AWS tools cannot be used.
+    #[error("cannot get credentials from a profile of the AWS tools: {why}")]
+    Profile {
+        /// What is wrong, without secrets.
+        why: String,
+    },
     /// The certificates cannot be read.
     #[error("cannot read the certificates in {}", path.display())]
     Certificates {

@@ -37,14 +37,17 @@ fn ids(path: &Path) -> Vec<String> {
 }
 
 fn counted(metrics: &Metrics, outcome: &str) -> u64 {
-    let text = metrics.render(&jreg_registry::RegistryUsage {
-        upload_slots_free: 0,
-        upload_buffer: Default::default(),
-        cache_hits: 0,
-        cache_misses: 0,
-        damaged_records_replaced: 0,
-        clock_difference: std::time::Duration::ZERO,
-    });
+    let text = metrics.render(
+        crate::metrics::MetricsForm::OpenMetrics,
+        &jreg_registry::RegistryUsage {
+            upload_slots_free: 0,
+            upload_buffer: Default::default(),
+            cache_hits: 0,
+            cache_misses: 0,
+            damaged_records_replaced: 0,
+            clock_difference: std::time::Duration::ZERO,
+        },
+    );
     let line = format!("jreg_audit_lines_total{{outcome=\"{outcome}\"}} ");
     let count = text.lines().find_map(|found| found.strip_prefix(&line));
     count.map_or(0, |count| count.parse().unwrap())

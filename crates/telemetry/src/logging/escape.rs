@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::io;
 
 /// Whether a character beyond ASCII controls how text is shown: the C1 controls, those of
 /// bidirectional text, line and paragraph separators, and invisible ones.
@@ -49,26 +48,9 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// A writer of whole lines for people, which escapes them.
-pub(super) struct EscapingWriter<W>(pub(super) W);
-
-impl<W: io::Write> io::Write for EscapingWriter<W> {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        self.0.write_all(escaped(&text).as_bytes())?;
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::io::Write as _;
-
     use super::*;
 
     #[test]
@@ -82,12 +64,5 @@ mod tests {
         let beyond = "\u{e0041}";
         let read: String = serde_json::from_str(&format!("\"{}\"", escaped(beyond))).unwrap();
         assert_eq!(read, beyond);
-    }
-
-    #[test]
-    fn lines_for_people_are_escaped() {
-        let mut lines = Vec::new();
-        EscapingWriter(&mut lines).write_all("x \u{202e}é\n".as_bytes()).unwrap();
-        assert_eq!(lines, "x \\u202eé\n".as_bytes());
     }
 }

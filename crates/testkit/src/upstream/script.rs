@@ -66,7 +66,7 @@ pub enum RulePick {
     First(usize),
     /// Only this one, counted from 1.
     Nth(usize),
-    /// Every so manieth: 2 is the second, the fourth and so on.
+    /// Every n-th: 2 is the second, the fourth and so on.
     Every(usize),
     /// All but the first ones, so many.
     After(usize),

@@ -29,14 +29,17 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 impl Fixture {
     fn rendered_metrics(&self) -> String {
-        self.metrics.render(&jreg_registry::RegistryUsage {
-            upload_slots_free: 0,
-            upload_buffer: Default::default(),
-            cache_hits: 0,
-            cache_misses: 0,
-            damaged_records_replaced: 0,
-            clock_difference: Duration::ZERO,
-        })
+        self.metrics.render(
+            jreg_telemetry::metrics::MetricsForm::OpenMetrics,
+            &jreg_registry::RegistryUsage {
+                upload_slots_free: 0,
+                upload_buffer: Default::default(),
+                cache_hits: 0,
+                cache_misses: 0,
+                damaged_records_replaced: 0,
+                clock_difference: Duration::ZERO,
+            },
+        )
     }
 }
 
