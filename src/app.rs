@@ -8,14 +8,14 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_access::limits::ClientLimits;
+use jreg_access::limits::{ClientLimits, LimitOptions};
 use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
-    JwksFetchError, JwksFetcher, RegistryGate, SessionStore,
+    JwksFetchError, JwksFetcher, OperatorAccess, RegistryGate, SessionStore,
 };
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{AdminApi, Api, ApiContext, UiState};
+use jreg_http::{AdminApi, Api, ApiContext, HttpOptions, NoActivity, Redirects, UiState};
 use jreg_lifecycle::CurrentRules;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
@@ -23,7 +23,7 @@ use jreg_net::server::{RunningServer, ServerOptions, ServerParts, serve};
 use jreg_net::tls::Tls;
 use jreg_net::trace_export::TraceExporter;
 use jreg_registry::Registry;
-use jreg_storage::{Clock, Store, SystemClock};
+use jreg_storage::{Clock, ReadOnlyStore, Store, SystemClock};
 use jreg_telemetry::audit::AuditLog;
 use jreg_telemetry::metrics::Metrics;
 use jreg_telemetry::trace::Tracer;
@@ -41,6 +41,8 @@ use crate::jobs::{
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
+use crate::operator::OperatorHandler;
+use crate::options;
 use crate::store::surrounded;
 use crate::support::SupportContext;
 use crate::{mirrors, options};
@@ -57,6 +59,8 @@ pub struct App {
     context: Arc<ApiContext>,
     jobs: Jobs,
     workshop: MaintenanceContext,
+    /// What is served over the control socket.
+    operator: OperatorHandler,
     server: ServerOptions,
     acme: Option<Arc<Acme>>,
     lifecycle: CurrentRules,
@@ -101,14 +105,23 @@ impl App {
         authorization: AuthorizationSource,
     ) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::new());
+        let store: Arc<dyn Store> = match settings.read_only {
+            true => Arc::new(ReadOnlyStore::new(store)),
+            false => store,
+        };
         let is_shared = !store.capabilities().is_exclusive;
         let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
         let lifecycle = open_lifecycle(&settings, &metrics).await?;
         let registry = options::registry(&settings);
         let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
-        let registry = Registry::open(Arc::clone(&store), Arc::clone(&clock), registry).await?;
-        let registry = registry.with_rules(rules).with_pull_tracking(settings.track_pulls);
+        let (opened, at) = (Arc::clone(&store), Arc::clone(&clock));
+        let registry = match settings.read_only {
+            true => Registry::open_existing(opened.clone(), at.clone(), registry).await?,
+            false => Registry::open(opened.clone(), at.clone(), registry).await?,
+        };
+        let tracks_pulls = settings.track_pulls && !settings.read_only;
+        let registry = registry.with_rules(rules).with_pull_tracking(tracks_pulls);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
@@ -156,6 +169,9 @@ impl App {
         let (tracer, exporter) = open_tracer(&settings, &metrics)?;
         let server = server_options(&settings);
         let options = options::http(&settings);
+        let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+        let operator = operator_api(&workshop, &options, &at, (&tasks, &stopping));
+        let operator = OperatorHandler::new(operator, opened);
         let activity =
             RegistryActivity { registry: registry.clone(), metrics: Arc::clone(&metrics) };
         let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(activity));
@@ -169,15 +185,15 @@ impl App {
             response_memory: jreg_http::responses_budget(options.manifest_bytes_max),
             options,
             metrics,
-            tasks: TaskTracker::new(),
+            tasks,
             draining: CancellationToken::new(),
-            stopping: CancellationToken::new(),
+            stopping,
             readiness: Default::default(),
             tracer,
             ui,
         });
         let lifecycle = lifecycle.map(|file| file.rules().clone()).unwrap_or_default();
-        Ok(Self { context, jobs, workshop, server, acme, lifecycle, exporter })
+        Ok(Self { context, jobs, workshop, operator, server, acme, lifecycle, exporter })
     }
 
     /// Who keeps it, if clients are asked who they are.
@@ -208,7 +224,8 @@ impl App {
     /// Does what comes through `socket`, too, once it serves.
     pub fn control(&self, socket: ControlSocket) {
         let ApiContext { tasks, stopping, .. } = &*self.context;
-        socket.serve(self.workshop.clone(), tasks, stopping.clone());
+        let operator = Arc::new(self.operator.clone());
+        socket.serve(self.workshop.clone(), operator, tasks, stopping.clone());
     }
 
     /// What sends the traces.
@@ -259,6 +276,36 @@ impl App {
         };
         Ok(serve(listener, address, parts, self.server))
     }
+}
+
+/// The API as an operator has it over the control socket: with every right, and without the limits of clients.
+/// Bytes come from this process, never from elsewhere.
+fn operator_api(
+    workshop: &MaintenanceContext,
+    options: &HttpOptions,
+    clock: &Arc<dyn Clock>,
+    (tasks, stopping): (&TaskTracker, &CancellationToken),
+) -> Api {
+    let metrics = &workshop.metrics;
+    let options = HttpOptions { redirects: Redirects::default(), ui: false, ..options.clone() };
+    let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
+    Api::new(Arc::new(ApiContext {
+        gate: RegistryGate::new(workshop.registry.clone(), Arc::new(OperatorAccess)),
+        guard: None,
+        tls: None,
+        audit: workshop.audit.clone(),
+        limits: ClientLimits::new(&LimitOptions::default(), Arc::clone(clock), Arc::clone(metrics)),
+        manifest_room: options.manifest_room(),
+        response_memory: jreg_http::responses_budget(options.manifest_bytes_max),
+        options,
+        metrics: Arc::clone(metrics),
+        tasks: tasks.clone(),
+        draining: CancellationToken::new(),
+        stopping: stopping.clone(),
+        readiness: Default::default(),
+        tracer: Tracer::default(),
+        ui,
+    }))
 }
 
 /// What TLS is spoken with, if the settings say so.
@@ -407,13 +454,13 @@ impl JwksFetcher for NoJwksFetcher {
 }
 
 /// What goes on beside the requests.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Jobs {
-    reaper: ExpiredUploadsJob,
+    reaper: Option<ExpiredUploadsJob>,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
-    pulls: PullsJob,
-    merger: PullsMergeJob,
+    pulls: Option<PullsJob>,
+    merger: Option<PullsMergeJob>,
     usage: Option<UsageJob>,
     fsck: Option<FsckJob>,
     reloader: Option<ReloadJob>,
@@ -430,11 +477,14 @@ impl Jobs {
         audit: &AuditLog,
         is_shared: bool,
     ) -> Self {
-        let reaper = ExpiredUploadsJob {
+        if settings.read_only {
+            return Self::default();
+        }
+        let reaper = Some(ExpiredUploadsJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             interval: settings.upload_reap_interval,
-        };
+        });
         let retention = settings.retention_interval.filter(|_| settings.lifecycle.is_some());
         let retention = retention.map(|interval| RetentionJob {
             registry: registry.clone(),
@@ -454,13 +504,13 @@ impl Jobs {
             holder: holder(),
             is_shared,
         });
-        let pulls = PullsJob { registry: registry.clone(), metrics: Arc::clone(metrics) };
-        let merger = PullsMergeJob {
+        let pulls = Some(PullsJob { registry: registry.clone(), metrics: Arc::clone(metrics) });
+        let merger = Some(PullsMergeJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
             holder: holder(),
             is_shared,
-        };
+        });
         let fsck = settings.fsck_interval.map(|interval| FsckJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
@@ -489,20 +539,26 @@ impl Jobs {
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
-        let (registry, stopped) = (self.reaper.registry.clone(), stopping.clone());
-        tasks.spawn(async move {
-            stopped.cancelled().await;
-            registry.stop_uploads().await;
-        });
-        jobs::spawn(self.reaper, tasks, stopping.clone());
+        if let Some(reaper) = self.reaper {
+            let (registry, stopped) = (reaper.registry.clone(), stopping.clone());
+            tasks.spawn(async move {
+                stopped.cancelled().await;
+                registry.stop_uploads().await;
+            });
+            jobs::spawn(reaper, tasks, stopping.clone());
+        }
         if let Some(collector) = self.collector {
             jobs::spawn(collector, tasks, stopping.clone());
         }
         if let Some(retention) = self.retention {
             jobs::spawn(retention, tasks, stopping.clone());
         }
-        jobs::spawn_pulls(self.pulls, tasks, stopping.clone());
-        jobs::spawn(self.merger, tasks, stopping.clone());
+        if let Some(pulls) = self.pulls {
+            jobs::spawn_pulls(pulls, tasks, stopping.clone());
+        }
+        if let Some(merger) = self.merger {
+            jobs::spawn(merger, tasks, stopping.clone());
+        }
         if let Some(usage) = self.usage {
             jobs::spawn(usage, tasks, stopping.clone());
         }

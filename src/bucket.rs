@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jreg_config::{SecretValue, Settings};
 use jreg_storage::{
-    BucketCapabilities, CLOCK_DIFFERENCE_MAX, S3Credentials, S3OpenError, S3Options, S3Store,
-    S3Url, SingleWriterStore, Store, TombstoneStore,
+    BucketCapabilities, CLOCK_DIFFERENCE_MAX, ReadOnlyStore, S3Credentials, S3OpenError, S3Options,
+    S3Store, S3Url, SingleWriterStore, Store, TombstoneStore,
 };
 
 /// Maximum length of a secret in a file, in bytes. Session tokens have about 1 KiB.
@@ -68,6 +68,8 @@ pub enum BucketAccess {
     Collect,
     /// Reading, concurrently with the serving instances.
     Look,
+    /// Reading what others may write: without a probe, which writes, and with every write refused.
+    ReadOnly,
 }
 
 /// Opens the bucket, probes its capabilities, and logs them.
@@ -77,6 +79,9 @@ pub async fn open(
     access: BucketAccess,
 ) -> Result<Arc<dyn Store>, BucketError> {
     let store = S3Store::open(options(settings, url)?)?;
+    if access == BucketAccess::ReadOnly {
+        return Ok(read_only(store));
+    }
     let probed = store.probe().await;
     let found = probed.map_err(|source| unusable(url, store.health().clock_difference, source))?;
     tracing::info!(bucket = %url, "the bucket honours {found}");
@@ -103,6 +108,12 @@ pub async fn open(
         "conditional writes are enforced by this process only: do not start a second instance"
     );
     Ok(Arc::new(SingleWriterStore::new(store)))
+}
+
+/// A bucket that is only read. Tombstones are hidden, whatever wrote them.
+fn read_only(store: S3Store) -> Arc<dyn Store> {
+    let store = TombstoneStore::new(store, jreg_registry::may_come_back);
+    Arc::new(ReadOnlyStore::new(Arc::new(store)))
 }
 
 fn unusable(url: &S3Url, clock: Option<Duration>, source: jreg_storage::Error) -> BucketError {

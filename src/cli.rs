@@ -1,11 +1,13 @@
 //! The command line, and how it becomes settings.
 
 mod access;
+mod backup;
 mod events;
 mod history;
 mod lifecycle;
 mod mirror;
 mod operate;
+mod transfer;
 mod upload;
 
 use std::ffi::OsString;
@@ -26,6 +28,7 @@ use crate::maintenance::print::Shown;
 use crate::maintenance::{ExplainTagRequest, FsckRequest, GcRequest, MaintenanceCommand};
 
 pub use access::{PolicyAction, PolicyQuestion, SessionAction, TokenAction, UserAction};
+pub use backup::{BackupArgs, RestoreArgs};
 pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::{LifecycleAction, PreviewArgs, RunArgs};
@@ -33,6 +36,7 @@ pub use mirror::{MirrorCommand, SyncArgs};
 pub use operate::{
     ConfigAction, ConfigCheckArgs, HealthArgs, ListContentArgs, ManArgs, Shell, SupportArgs,
 };
+pub use transfer::{ExportArgs, ImportArgs};
 pub use upload::{CancelArgs, UploadAction, UsageArgs};
 
 const EXAMPLES: &str = "\
@@ -127,6 +131,34 @@ Other than a DELETE by a client, this cannot be undone. Prints what stays and wh
 Reads every manifest of the repository.
 Exit codes: 0 done, 1 refused or failed, 2 wrong command line, 130 interrupted.";
 
+const IMPORT_ABOUT: &str = "\
+Copy images from an OCI image layout, an archive of docker save, or the storage of distribution, Harbor, zot or
+another jreg
+
+Can be interrupted and run again: what the registry has is not copied. Works beside any number of jreg serve.
+Prints a line for each image: copied, present, skipped or error.
+Exit codes: 0 done, 1 failed, or some images failed, 2 wrong command line, 130 interrupted.";
+
+const EXPORT_ABOUT: &str = "\
+Write images as an OCI image layout, with the signatures and SBOMs that refer to them
+
+The same images are the same bytes. docker load, podman, skopeo, crane and jreg import read the result.
+Works beside any number of jreg serve.
+Exit codes: 0 done, 1 failed, 2 wrong command line, 130 interrupted.";
+
+const BACKUP_ABOUT: &str = "\
+Copy the registry to a folder or bucket of backups, while it is served
+
+Every tag that exists when it starts and does not change meanwhile is in the backup as it was; others are as at
+some moment of the run. Bytes that an earlier backup has are not copied again.
+Exit codes: 0 done, 1 failed, or content is missing in the registry, 2 wrong command line, 130 interrupted.";
+
+const RESTORE_ABOUT: &str = "\
+Make a storage of a backup: in an empty folder or bucket, whatever kind of storage the backup is of
+
+Can be interrupted and run again; until it is done, no jreg opens the storage. Ends with jreg fsck.
+Exit codes: 0 done, 1 failed, or fsck found damage, 2 wrong command line, 130 interrupted.";
+
 /// An OCI registry server in one binary, without a database or other services.
 #[derive(Debug, Parser)]
 #[command(name = "jreg", version, after_help = EXAMPLES, arg_required_else_help = true)]
@@ -192,6 +224,18 @@ pub enum CliCommand {
     /// Verify a lifecycle file, preview and run its retention rules.
     #[command(subcommand)]
     Lifecycle(LifecycleAction),
+    /// Copy images from archives and from the storage of other registries.
+    #[command(long_about = IMPORT_ABOUT)]
+    Import(ImportArgs),
+    /// Write images as an OCI image layout, to a folder or a tar archive.
+    #[command(long_about = EXPORT_ABOUT)]
+    Export(ExportArgs),
+    /// Copy the registry to a folder or bucket of backups.
+    #[command(long_about = BACKUP_ABOUT)]
+    Backup(BackupArgs),
+    /// Make a storage of a backup.
+    #[command(long_about = RESTORE_ABOUT)]
+    Restore(RestoreArgs),
     /// Verify the configuration.
     #[command(subcommand)]
     Config(ConfigAction),
@@ -396,20 +440,28 @@ impl ExplainArgs {
 }
 
 impl StoreArgs {
-    fn resolve(
+    /// The settings, and whether output is JSON.
+    fn resolve_settings(
         self,
-        command: MaintenanceCommand,
-        actions: bool,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Maintenance, ConfigError> {
+    ) -> Result<(bool, ResolvedSettings), ConfigError> {
         let storage = self.storage.map(|place| Assignment {
             name: "storage".to_owned(),
             values: vec![place],
             origin: Origin::Flag,
         });
         let flags = Flags(storage.into_iter().collect());
-        let resolved = ServeArgs { config: self.config, flags }.resolve(environment)?;
-        Ok(Maintenance { command, shown: Shown { json: self.json, actions }, resolved })
+        Ok((self.json, ServeArgs { config: self.config, flags }.resolve(environment)?))
+    }
+
+    fn resolve(
+        self,
+        command: MaintenanceCommand,
+        actions: bool,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Maintenance, ConfigError> {
+        let (json, resolved) = self.resolve_settings(environment)?;
+        Ok(Maintenance { command, shown: Shown { json, actions }, resolved })
     }
 }
 

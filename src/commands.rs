@@ -1,5 +1,6 @@
 //! The subcommands of `jreg`, one file each: from the parsed command line to an exit code.
 
+pub mod backup;
 pub mod config;
 pub mod documents;
 pub mod events;
@@ -18,6 +19,7 @@ pub mod session;
 pub mod support;
 pub mod tag;
 pub mod token;
+pub mod transfer;
 pub mod upload;
 pub mod usage;
 pub mod user;

@@ -51,8 +51,9 @@ impl fmt::Display for ForeignFolder {
         match &self.kind {
             Some(kind) => write!(
                 f,
-                "it looks like {kind}; name an empty folder with --storage, and copy the images with a \
-                 client such as skopeo or crane"
+                "it looks like {kind}; name an empty folder with --storage, and copy the images with \
+                 jreg import {} --storage FOLDER",
+                self.folder.display()
             ),
             None => {
                 write!(f, "it holds {}", self.names.join(", "))?;
@@ -216,7 +217,7 @@ mod tests {
         ] {
             let told = complaint(names);
             let expected = format!("it looks like {what}; name an empty folder with --storage");
-            assert!(told.contains(&expected), "{told}");
+            assert!(told.contains(&expected) && told.contains("jreg import /"), "{told}");
         }
     }
 

@@ -33,9 +33,11 @@ pub mod lifecycle;
 pub mod maintenance;
 mod mirrors;
 mod notify;
+mod operator;
 pub mod options;
 mod store;
 mod support;
+pub mod transfer;
 
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest, mirror,
-    policy, purge, serve, session, support, tag, token, upload, usage, user, version,
+    self, backup, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest,
+    mirror, policy, purge, serve, session, support, tag, token, transfer, upload, usage, user,
+    version,
 };
 
 #[cfg(target_env = "musl")]
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
         CliCommand::Usage(args) => usage::run(args),
         CliCommand::Upload(action) => upload::run(action),
         CliCommand::Mirror(command) => mirror::run(command),
+        CliCommand::Backup(args) => backup::back_up(args),
+        CliCommand::Restore(args) => backup::restore(args),
+        CliCommand::Import(args) => transfer::import(args),
+        CliCommand::Export(args) => transfer::export(args),
         CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 pub use events::{EventsReport, EventsRequest, SinkStatus};
+pub(crate) use history::rfc3339;
 pub use history::{HistoryReport, HistoryRequest};
 pub use list::{ListContentReport, ListContentRequest, ListedContent, ListedManifest};
 pub use retention::{ExplainTagReport, ExplainTagRequest, RetentionRequest};

@@ -35,6 +35,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
     };
     HttpOptions {
         deletes: settings.deletes,
+        read_only: settings.read_only,
         ui: settings.ui,
         public_url: public_url(settings).unwrap_or_default(),
         warnings: settings.warning.iter().map(warning).collect(),

@@ -23,23 +23,33 @@ pub(crate) async fn open_store(settings: &Settings) -> Result<Arc<dyn Store>, St
     let path = match &settings.storage {
         StorageLocation::Memory => return Ok(Arc::new(MemoryStore::new())),
         StorageLocation::Bucket(url) => {
-            return Ok(bucket::open(settings, url, bucket::BucketAccess::Serve).await?);
+            let access = match settings.read_only {
+                true => bucket::BucketAccess::ReadOnly,
+                false => bucket::BucketAccess::Serve,
+            };
+            return Ok(bucket::open(settings, url, access).await?);
         }
         StorageLocation::Folder(path) => path.clone(),
     };
-    let options = options::folder(settings);
-    let opening = tokio::task::spawn_blocking(move || open_folder(&path, options));
-    let store = opening.await.map_err(io::Error::other)??;
-    Ok(Arc::new(store))
+    let (options, read_only) = (options::folder(settings), settings.read_only);
+    let opening = tokio::task::spawn_blocking(move || open_folder(&path, options, read_only));
+    opening.await.map_err(io::Error::other)?
 }
 
 /// Opens a folder, unless it contains another program's files.
-fn open_folder(path: &Path, options: FsOptions) -> Result<FsStore, StartError> {
+fn open_folder(
+    path: &Path,
+    options: FsOptions,
+    read_only: bool,
+) -> Result<Arc<dyn Store>, StartError> {
     // Errors are reported when it is opened, with instructions.
     if let Ok(FolderContent::Foreign(foreign)) = folder::look(path) {
         return Err(foreign.into());
     }
-    Ok(FsStore::open(path, options)?)
+    Ok(match read_only {
+        true => Arc::new(FsStore::open_read_only(path, options)?),
+        false => Arc::new(FsStore::open(path, options)?),
+    })
 }
 
 /// Adds the decorators of every store, and those of remote stores.
@@ -116,6 +126,7 @@ fn outcome(kind: ErrorKind) -> &'static str {
         ErrorKind::Unavailable => "unavailable",
         ErrorKind::Refused => "refused",
         ErrorKind::Full => "full",
+        ErrorKind::ReadOnly => "read_only",
         _ => "other",
     }
 }

@@ -116,6 +116,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("oci", &[]),
     ("storage", &[]),
+    ("archive", &["oci"]),
     ("auth", &["oci"]),
     ("client", &["auth", "oci"]),
     ("lifecycle", &["oci", "units"]),
@@ -172,6 +173,11 @@ const MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     ("activity", &[]),
+    ("operator", &[]),
+    (
+        "transfer",
+        &["bucket", "error", "folder", "lifecycle", "maintenance", "operator", "options", "store"],
+    ),
     (
         "app",
         &[
@@ -182,13 +188,14 @@ const MODULES: &[(&str, &[&str])] = &[
             "maintenance",
             "mirrors",
             "notify",
+            "operator",
             "options",
             "store",
             "support",
         ],
     ),
-    ("cli", &["maintenance"]),
-    ("commands", &["app", "cli", "maintenance"]),
+    ("cli", &["maintenance", "transfer"]),
+    ("commands", &["app", "cli", "maintenance", "transfer"]),
 ];
 
 /// The same of the modules of crates/http.
@@ -309,6 +316,7 @@ const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "budget",
             "cache",
             "compute",
+            "content",
             "damaged",
             "error",
             "event",
@@ -777,6 +785,23 @@ const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "page",
             "registry",
             "retention",
+            "tag_record",
+        ],
+    ),
+    ("manifest_list", &["error", "keys", "registry"]),
+    (
+        "backup",
+        &[
+            "core",
+            "error",
+            "format",
+            "keys",
+            "manifest",
+            "manifest_copy",
+            "manifest_read",
+            "options",
+            "record",
+            "registry",
             "tag_record",
         ],
     ),

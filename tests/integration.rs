@@ -9,6 +9,7 @@
 
 mod acme;
 mod audited;
+mod backups;
 mod bucket;
 mod buffers;
 mod contract;
@@ -29,10 +30,12 @@ mod operating;
 mod process;
 mod pulls;
 mod quotas;
+mod read_only;
 mod restoring;
 mod secrets;
 mod shared;
 mod soak;
 mod tls;
 mod ui;
+mod transfer;
 mod uploads;

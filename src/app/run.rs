@@ -85,7 +85,9 @@ async fn serve_until_signal(
         () = signals.next() => ServerEnding::CutOff,
     };
     // Of requests that ended since the jobs did.
-    pulls.write_last().await;
+    if let Some(pulls) = pulls {
+        pulls.write_last().await;
+    }
     stopping.cancel();
     drop(admin);
     if let Some(traces) = traces {
@@ -105,6 +107,9 @@ async fn open_app(settings: &Settings) -> Result<App, StartError> {
     let app = App::build(settings.clone(), store).await?;
     if let StorageLocation::Folder(path) = &settings.storage {
         app.metrics().set_folder(path.clone());
+        if settings.read_only {
+            return Ok(app);
+        }
         match ControlSocket::open(path) {
             Ok(socket) => app.control(socket),
             // Some file systems have no sockets.

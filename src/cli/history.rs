@@ -6,8 +6,9 @@ use clap::{Args, Subcommand};
 use jreg_config::ConfigError;
 use jreg_oci::{Digest, InvalidDigest, RepositoryName, Tag};
 
-use super::{Maintenance, StoreArgs};
+use super::{Maintenance, ResolvedSettings, StoreArgs};
 use crate::maintenance::{HistoryRequest, MaintenanceCommand};
+use crate::transfer::backup::BackupRequest;
 
 /// Subcommands of `jreg tag`.
 #[derive(Debug, Subcommand)]
@@ -79,6 +80,9 @@ pub struct PurgeArgs {
     /// Also if a tag points to it or an index references it
     #[arg(long)]
     force: bool,
+    /// Remove it from all snapshots of this store of backups instead
+    #[arg(long, value_name = "STORE", conflicts_with = "force")]
+    backup: Option<String>,
     #[command(flatten)]
     store: StoreArgs,
 }
@@ -169,8 +173,23 @@ impl PurgeArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Maintenance, ConfigError> {
-        let Self { manifest: ContentName { repository, digest }, force, store } = self;
+        let Self { manifest: ContentName { repository, digest }, force, store, .. } = self;
         let request = HistoryRequest::Purge { repository, digest, force };
         store.resolve(MaintenanceCommand::History(request), true, environment)
+    }
+
+    /// The removal from a store of backups, if one is named; else what it was.
+    ///
+    /// # Errors
+    ///
+    /// What [`PurgeArgs::resolve`] takes.
+    #[expect(clippy::type_complexity, reason = "one caller takes it apart")]
+    pub fn of_backups(
+        self,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Result<(BackupRequest, ResolvedSettings), ConfigError>, Self> {
+        let Some(backups) = self.backup.clone() else { return Err(self) };
+        let ContentName { repository, digest } = self.manifest;
+        Ok(super::backup::purge(backups, repository, digest, self.store, environment))
     }
 }

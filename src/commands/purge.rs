@@ -2,10 +2,13 @@
 
 use std::process::ExitCode;
 
-use super::maintain;
+use super::{backup, maintain};
 use crate::cli::PurgeArgs;
 
 /// Runs on the store, or in the process that serves the folder.
 pub fn run(args: PurgeArgs) -> ExitCode {
-    maintain(args.resolve(std::env::vars_os()), 1)
+    match args.of_backups(std::env::vars_os()) {
+        Ok(of_backups) => backup::run(of_backups),
+        Err(args) => maintain(args.resolve(std::env::vars_os()), 1),
+    }
 }

@@ -391,7 +391,7 @@ fn when(goes_after: u64) -> String {
 }
 
 /// A number with thousands separators.
-pub(super) fn number(count: u64) -> String {
+pub(crate) fn number(count: u64) -> String {
     let digits = count.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
@@ -403,7 +403,7 @@ pub(super) fn count(count: u64, one: &str, many: &str) -> String {
 }
 
 /// A size in the largest unit that is at most the size.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
     let amount = bytes as f64;
     for (unit, factor) in

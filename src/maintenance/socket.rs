@@ -4,6 +4,10 @@
 //! folder's lock creates and removes it. A client sends one line of JSON, a [`MaintenanceCommand`];
 //! the response is one line per [`MaintenanceEvent`], the last of which has the result. A client
 //! that disconnects stops the work.
+//!
+//! A client that sends [`HTTP_REQUEST`] instead speaks HTTP on the connection, once it has read
+//! [`HTTP_RESPONSE`]: the API, as an operator. So a command that moves images reads and writes files in its own
+//! process, and this one opens no path that a command names.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -21,6 +25,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use jreg_net::server::{Body, RequestHandler};
+
 use super::{EVENTS_MAX, MaintenanceCommand, MaintenanceContext, MaintenanceEvent};
 
 /// The socket's name in the folder; no store key can have it.
@@ -37,6 +46,16 @@ const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Maximum number of concurrent commands.
 const COMMANDS_MAX: usize = 4;
+
+/// Maximum number of connections that speak HTTP.
+const HTTP_CONNECTIONS_MAX: usize = 64;
+
+/// The line of a client that is going to speak HTTP.
+const HTTP_REQUEST: &str = "{\"command\":\"http\"}\n";
+/// The line after which it may.
+const HTTP_RESPONSE: &str = "{\"event\":\"http\"}\n";
+/// Maximum length of a line in its place.
+const HTTP_RESPONSE_BYTES_MAX: usize = 4096;
 
 /// A listening socket. Dropping it removes it.
 #[derive(Debug)]
@@ -86,24 +105,29 @@ impl ControlSocket {
         Ok(Self { listener, path, user })
     }
 
-    /// Serves commands until `stopping`.
+    /// Serves commands, and requests to `api`, until `stopping`.
     pub fn serve(
         self,
         workshop: MaintenanceContext,
+        api: Arc<dyn RequestHandler>,
         tasks: &TaskTracker,
         stopping: CancellationToken,
     ) {
         let running = tasks.clone();
         tasks.spawn(async move {
-            let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
+            let served = Arc::new(Served {
+                workshop,
+                api,
+                commands: Semaphore::new(COMMANDS_MAX),
+                http: Semaphore::new(HTTP_CONNECTIONS_MAX),
+            });
             let until = stopping.clone();
             let accepting = async {
                 loop {
                     let Some((stream, by)) = self.accept().await else { continue };
-                    let (workshop, slots) = (workshop.clone(), Arc::clone(&slots));
-                    let until = stopping.clone();
+                    let (served, until) = (Arc::clone(&served), stopping.clone());
                     running.spawn(async move {
-                        until.run_until_cancelled(respond(stream, by, workshop, slots)).await;
+                        until.run_until_cancelled(served.respond(stream, by)).await;
                     });
                 }
             };
@@ -135,42 +159,86 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn respond(
-    stream: UnixStream,
-    by: Operator,
+/// What connections are served with.
+struct Served {
     workshop: MaintenanceContext,
-    slots: Arc<Semaphore>,
-) {
-    let (reading, mut writing) = stream.into_split();
-    let mut reading = BufReader::new(reading);
-    let command = match timeout(COMMAND_WAIT_MAX, read_command(&mut reading)).await {
-        Ok(Ok(command)) => command,
-        Ok(Err(message)) => return send(&mut writing, &MaintenanceEvent::Failed { message }).await,
-        Err(_) => return,
-    };
-    let Ok(_slot) = slots.try_acquire() else {
-        let message = format!("{COMMANDS_MAX} commands are running; try again later");
-        return send(&mut writing, &MaintenanceEvent::Failed { message }).await;
-    };
-    tracing::info!(command = %command, "command received through the control socket");
-    let (sender, events) = mpsc::channel(EVENTS_MAX);
-    // Clients send nothing more: this waits for a disconnect.
-    let mut more = [0];
-    tokio::select! {
-        ((), ()) = async { tokio::join!(workshop.run(command, by, sender), pass_on(events, &mut writing)) } => {}
-        _ = reading.read(&mut more) => tracing::info!("command stopped: its client disconnected"),
+    api: Arc<dyn RequestHandler>,
+    /// A permit for each command.
+    commands: Semaphore,
+    /// A permit for each connection that speaks HTTP.
+    http: Semaphore,
+}
+
+/// What a client wants.
+enum SocketRequest {
+    Command(Box<MaintenanceCommand>),
+    Http,
+}
+
+impl Served {
+    async fn respond(&self, stream: UnixStream, by: Operator) {
+        let (reading, mut writing) = stream.into_split();
+        let mut reading = BufReader::new(reading);
+        let fail = |message| MaintenanceEvent::Failed { message };
+        let command = match timeout(COMMAND_WAIT_MAX, read_command(&mut reading)).await {
+            Ok(Ok(SocketRequest::Command(command))) => *command,
+            Ok(Ok(SocketRequest::Http)) => {
+                let Ok(stream) = reading.into_inner().reunite(writing) else { return };
+                return self.speak_http(stream).await;
+            }
+            Ok(Err(message)) => return send(&mut writing, &fail(message)).await,
+            Err(_) => return,
+        };
+        let Ok(_slot) = self.commands.try_acquire() else {
+            let message = format!("{COMMANDS_MAX} commands are running; try again later");
+            return send(&mut writing, &fail(message)).await;
+        };
+        tracing::info!(command = %command, "command received through the control socket");
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let work = self.workshop.run(command, by, sender);
+        // Clients send nothing more: this waits for a disconnect.
+        let mut more = [0];
+        tokio::select! {
+            ((), ()) = async { tokio::join!(work, pass_on(events, &mut writing)) } => {}
+            _ = reading.read(&mut more) => tracing::info!("command stopped: its client disconnected"),
+        }
+    }
+
+    /// Serves the API on a connection.
+    async fn speak_http(&self, mut stream: UnixStream) {
+        let Ok(_slot) = self.http.try_acquire() else {
+            let message = format!("{HTTP_CONNECTIONS_MAX} connections of commands are open");
+            return send(&mut stream, &MaintenanceEvent::Failed { message }).await;
+        };
+        if stream.write_all(HTTP_RESPONSE.as_bytes()).await.is_err() {
+            return;
+        }
+        let api = self.api.for_connection().unwrap_or_else(|| Arc::clone(&self.api));
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let response = api.handle(request.map(Body::of_client));
+            async move { Ok::<_, std::convert::Infallible>(response.await) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection of the control socket ended early");
+        }
     }
 }
 
 async fn read_command(
     reading: &mut (impl AsyncBufReadExt + Unpin),
-) -> Result<MaintenanceCommand, String> {
+) -> Result<SocketRequest, String> {
     let mut line = String::new();
     let read = reading.take(COMMAND_BYTES_MAX).read_line(&mut line).await;
     read.map_err(|error| error.to_string())?;
-    serde_json::from_str(&line).map_err(|error| {
+    if line == HTTP_REQUEST {
+        return Ok(SocketRequest::Http);
+    }
+    let command = serde_json::from_str(&line).map_err(|error| {
         format!("this version of jreg does not know the command ({error}): use the same version as the server")
-    })
+    });
+    command.map(|command| SocketRequest::Command(Box::new(command)))
 }
 
 async fn pass_on(
@@ -207,6 +275,29 @@ pub async fn connect(folder: &Path) -> io::Result<Option<UnixStream>> {
             _ => Err(error),
         },
     }
+}
+
+/// Connects to the process that serves a folder, to speak HTTP; `None`: there is none.
+///
+/// # Errors
+///
+/// I/O errors; the process refuses.
+pub async fn connect_http(folder: &Path) -> io::Result<Option<UnixStream>> {
+    let Some(mut stream) = connect(folder).await? else { return Ok(None) };
+    stream.write_all(HTTP_REQUEST.as_bytes()).await?;
+    let mut line = Vec::new();
+    // Byte by byte: what follows the line is not ours.
+    while line.last() != Some(&b'\n') && line.len() < HTTP_RESPONSE_BYTES_MAX {
+        line.push(stream.read_u8().await?);
+    }
+    if line == HTTP_RESPONSE.as_bytes() {
+        return Ok(Some(stream));
+    }
+    let why = match serde_json::from_slice(&line) {
+        Ok(MaintenanceEvent::Failed { message }) => message,
+        _ => "it has another version".to_owned(),
+    };
+    Err(io::Error::other(format!("the jreg that serves the folder refuses: {why}")))
 }
 
 /// Sends a command, and forwards the events of the response.

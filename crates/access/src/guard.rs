@@ -494,6 +494,8 @@ impl AccessGuard {
         let mut found =
             VerifiedIdentity { principal: Principal::anonymous(), until, expires: None };
         match source {
+            // No token has it.
+            IdentitySource::Operator => return Err(not_allowed()),
             IdentitySource::Htpasswd => {
                 if !self.is_current_password(name, claims.password.as_deref()) {
                     return Err(not_allowed());

@@ -6,7 +6,7 @@
 //! requires one right and refuses any other.
 //!
 //! [`AccessGuard`] is the authorizer of a registry with configured identities; [`AllowAll`] grants
-//! everything.
+//! everything, and [`OperatorAccess`] does so over the control socket.
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
@@ -24,6 +24,7 @@ mod issuer_keys;
 pub mod limits;
 mod login_throttle;
 mod mirrored;
+mod operator;
 mod password_hasher;
 mod refused;
 mod session_store;
@@ -62,6 +63,7 @@ pub use issuer_keys::{
     TOKEN_RESPONSE_BYTES_MAX,
 };
 pub use mirrored::MirroredHandle;
+pub use operator::OperatorAccess;
 pub use refused::{CredentialState, RefusedAccess};
 pub use session_store::{SessionStore, SessionStoreError};
 pub use tokens::{IssuedToken, TokenProof, TokenRequest};

@@ -39,6 +39,12 @@ pub enum SigningError {
     /// The keys cannot be created.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    /// A registry that is only read cannot create them.
+    #[error(
+        "the storage has no signing keys (auth/keys) and is read-only: start a jreg that writes on it \
+         once, copy them from the original, or turn token-service off"
+    )]
+    ReadOnly,
     /// Writes of other instances conflict repeatedly.
     #[error("the signing keys are being changed concurrently; try again")]
     Contended,
@@ -98,6 +104,14 @@ impl SigningKeys {
         lifetime: Duration,
     ) -> Result<Keyring, SigningError> {
         let key = signing_keys();
+        if store.capabilities().is_read_only {
+            // Whoever writes rotates them.
+            return match store.get(&key).await {
+                Ok(record) => decode(&key, &record.bytes),
+                Err(error) if error.is_not_found() => Err(SigningError::ReadOnly),
+                Err(error) => Err(error.into()),
+            };
+        }
         let mut retries = SwapRetries::default();
         while retries.next().await {
             let (next, mode) = match store.get(&key).await {

@@ -126,7 +126,8 @@ impl BrowserSession {
             IdentitySource::Issuer(issuer) => Some(issuer),
             IdentitySource::Htpasswd
             | IdentitySource::AccessToken(_)
-            | IdentitySource::Certificate => None,
+            | IdentitySource::Certificate
+            | IdentitySource::Operator => None,
         }
     }
 }

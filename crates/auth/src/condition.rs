@@ -214,6 +214,7 @@ fn identity(identity: &Identity) -> Value {
                 IdentitySource::AccessToken(_) => "access-token",
                 IdentitySource::Issuer(_) => "issuer",
                 IdentitySource::Certificate => "certificate",
+                IdentitySource::Operator => "operator",
             };
             let claims = named.claims.iter().map(|(name, value)| (name.clone(), of_json(value)));
             (named.name.as_str(), source, named.groups.iter().cloned().collect(), claims.collect())

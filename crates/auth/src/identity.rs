@@ -47,6 +47,8 @@ impl NamedIdentity {
             IdentitySource::Certificate => {
                 is_prefixed(&self.name, "certificate") && self.groups.is_empty()
             }
+            // Never in a token.
+            IdentitySource::Operator => false,
             IdentitySource::Issuer(issuer) => {
                 is_prefixed(&self.name, issuer)
                     && self.groups.iter().all(|group| is_prefixed(group, issuer))
@@ -65,6 +67,8 @@ pub enum IdentitySource {
     /// A token of this issuer in the policy file.
     Issuer(String),
     Certificate,
+    /// Who may use the control socket of the process.
+    Operator,
 }
 
 impl Identity {

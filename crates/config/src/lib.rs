@@ -186,6 +186,9 @@ settings! {
             "a media type, TYPE/* or */*, for example application/*", |types| !types.is_empty();
         /// Allow deleting blobs, manifests and tags through the API.
         deletes: bool = true, "on or off", |_| true;
+        /// Serve without changing anything in the storage: pushes and deletes get 405, and no job
+        /// that writes runs.
+        read_only: bool = false, "on or off", |_| true;
         /// Serve the web UI below /ui/, and redirect browsers there from /.
         ui: bool = true, "on or off", |_| true;
         /// External base URL of this registry. Without it, a `Location` header is absolute only if

@@ -343,6 +343,9 @@ async fn dispatch(
     endpoint: Endpoint,
 ) -> Result<Response, ApiError> {
     let (options, pages) = (&context.options, context.page_options());
+    if options.read_only && changes(&endpoint) {
+        return Err(ApiError::read_only());
+    }
     match endpoint {
         Endpoint::Ping => Ok(base::ping()),
         Endpoint::Catalog { page } => Box::pin(catalog::list(call, pages, page)).await,

@@ -156,6 +156,14 @@ impl ApiError {
             .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
     }
 
+    /// As distribution answers in its read-only mode; docker shows the text.
+    pub(crate) fn read_only() -> Self {
+        let message =
+            "this registry is read-only: push to and delete in the registry that it copies";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+            .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD"))
+    }
+
     /// No endpoint has this path.
     pub(crate) fn not_found() -> Self {
         Self::new(
@@ -520,7 +528,10 @@ impl ApiError {
             }
             Error::Busy { .. } => Self::busy(message),
             Error::Body(error) => (*error).into(),
-            Error::Interrupted { .. } | Error::Stopped => unavailable(error),
+            Error::Interrupted { .. } | Error::Stopped | Error::NotArrived { .. } => {
+                unavailable(error)
+            }
+            Error::Store(store) if store.kind() == ErrorKind::ReadOnly => Self::read_only(),
             Error::Store(store) if store.kind() == ErrorKind::Full => full(error),
             Error::Store(store) if is_passing(store.kind()) => unavailable(error),
             Error::InvalidCursor => bad(ErrorCode::Unsupported),

@@ -19,6 +19,8 @@ pub const CHUNK_BYTES_MIN: u64 = 1024 * 1024;
 pub struct HttpOptions {
     /// Whether content may be deleted.
     pub deletes: bool,
+    /// Whether everything that changes content is refused.
+    pub read_only: bool,
     /// Whether the web UI is served.
     pub ui: bool,
     /// What goes before the paths of Location and Link; empty, or an address without a slash at
@@ -62,6 +64,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             deletes: true,
+            read_only: false,
             ui: true,
             public_url: String::new(),
             warnings: Vec::new(),

@@ -152,6 +152,7 @@ impl PendingAuditRecord {
                 IdentitySource::AccessToken(id) => ("access-token", Some(id)),
                 IdentitySource::Issuer(name) => ("issuer", Some(name)),
                 IdentitySource::Certificate => ("certificate", None),
+                IdentitySource::Operator => ("operator", None),
             },
         };
         (self.entry.source, self.entry.credential) = (Some(source), credential.cloned());

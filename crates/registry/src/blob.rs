@@ -49,8 +49,8 @@ impl BlobReader {
         if is_incomplete(&error) {
             self.core.suspects.add(&location.key, Suspicion::Incomplete);
         }
-        match error.is_not_found() {
-            true => missing(location),
+        match error.is_not_found() || self.core.is_read_only() && is_incomplete(&error) {
+            true => self.core.missing(location),
             false => error.into(),
         }
     }
@@ -75,6 +75,10 @@ impl BlobReader {
     ///
     /// [`Error::Store`].
     pub async fn presign(&self, expires: Duration, content_type: &str) -> Result<Option<String>> {
+        // Who is sent to the store learns from it what is absent, and must not.
+        if self.core.is_read_only() && !self.core.has_bytes(&self.location).await? {
+            return Err(self.core.missing(&self.location));
+        }
         let presign =
             Presign { expires_s: expires.as_secs(), content_type: content_type.to_owned() };
         Ok(self.core.store.presign(&self.location.key, &presign).await?)
@@ -104,6 +108,7 @@ impl Repository {
     /// [`TouchPolicy::Never`] if its bytes are known to be missing; [`Error::Store`].
     pub async fn blob_stat(&self, digest: &Digest, touch: TouchPolicy) -> Result<Blob> {
         let (core, name) = (&self.core, &self.name);
+        let touch = core.touch_policy(touch);
         let blob =
             |location: Location| Blob { digest: digest.clone(), size_bytes: location.size_bytes };
         let is_fit = |link: &CachedRecord<Location>| link.is_young(core.clock.now());
@@ -125,7 +130,7 @@ impl Repository {
         let Some(link) = self.core.find_link(&self.name, digest).await? else { return Ok(None) };
         match self.core.can_rely_on(&link.value).await? {
             true => Ok(Some(link.value)),
-            false => Err(missing(&link.value)),
+            false => Err(self.core.missing(&link.value)),
         }
     }
 
@@ -216,9 +221,15 @@ impl Repository {
     }
 }
 
-fn missing(location: &Location) -> Error {
-    let reason = "the bytes of a blob are missing".to_owned();
-    Error::Damaged { key: location.key.to_string(), reason }
+impl Core {
+    /// The error of bytes that are not where a link says.
+    fn missing(&self, location: &Location) -> Error {
+        let key = location.key.to_string();
+        match self.is_read_only() {
+            true => Error::NotArrived { what: format!("the object {key}") },
+            false => Error::Damaged { key, reason: "the bytes of a blob are missing".to_owned() },
+        }
+    }
 }
 
 pub(crate) fn unknown(name: &RepositoryName, digest: &Digest) -> Error {

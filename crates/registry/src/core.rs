@@ -46,7 +46,7 @@ use crate::size_cache::SizeCache;
 use crate::suspects::Suspects;
 use crate::unrecorded::UnrecordedUploads;
 use crate::window::{TOUCH_AGE, WINDOW, WriteWindow};
-use crate::{Error, RegistryOptions, Result};
+use crate::{Error, RegistryOptions, Result, TouchPolicy};
 
 /// What a client is told to retry for, of the records that list a repository's content.
 const REPOSITORY_CONTENDED: &str = "the repository is being changed by too many others";
@@ -170,6 +170,16 @@ impl Core {
             clock,
             options,
         }
+    }
+
+    /// Whether the store is only read. Then nothing is touched, and what a record names may be late.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.store.capabilities().is_read_only
+    }
+
+    /// What an existence check may touch.
+    pub(crate) fn touch_policy(&self, wanted: TouchPolicy) -> TouchPolicy {
+        if self.is_read_only() { TouchPolicy::Never } else { wanted }
     }
 
     /// Whether other processes change the store as well.

@@ -181,6 +181,11 @@ pub enum Error {
         /// The unknown names in `requires` of `jreg.json`.
         names: Vec<String>,
     },
+    /// A record of a read-only store names what is not there: whoever fills the store may be late.
+    #[error(
+        "{what} has not arrived yet: the storage is read-only, and others may fill it; try again"
+    )]
+    NotArrived { what: String },
     /// The page of a history cannot begin there.
     #[error("the cursor in \"last\" is invalid: restart the listing without it")]
     InvalidCursor,

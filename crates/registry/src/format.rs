@@ -61,6 +61,22 @@ impl FormatMarker {
         self.requires.push(feature.0.to_owned());
     }
 
+    /// The same without a feature, and without a field.
+    pub(crate) fn without(mut self, feature: StoreFeature, field: &str) -> Self {
+        self.requires.retain(|name| name != feature.0);
+        self.further.remove(field);
+        self
+    }
+
+    /// A field that only some programs know.
+    pub(crate) fn get(&self, field: &str) -> Option<&serde_json::Value> {
+        self.further.get(field)
+    }
+
+    pub(crate) fn set(&mut self, field: &str, value: serde_json::Value) {
+        self.further.insert(field.to_owned(), value);
+    }
+
     /// Notes that pulls are tracked. Whether that is new.
     pub(crate) fn note_pulls(&mut self) -> bool {
         !std::mem::replace(&mut self.pulls, true)

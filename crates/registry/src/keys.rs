@@ -410,9 +410,12 @@ pub fn legacy_access_token_key(id: &str) -> Option<Key> {
     is_access_token_id(id).then(|| key(format!("{LEGACY_ACCESS_TOKENS}{id}")))
 }
 
+/// When logins ended.
+pub(crate) const SESSIONS: &str = "auth/sessions/";
+
 /// The record of when the logins of an identity ended. Its name may be any text.
 pub fn session_key(identity: &str) -> Key {
-    key(format!("auth/sessions/{}", Digest::of(Algorithm::Sha256, identity.as_bytes()).hex()))
+    key(format!("{SESSIONS}{}", Digest::of(Algorithm::Sha256, identity.as_bytes()).hex()))
 }
 
 /// The account at an authority that issues certificates (RFC 8555).

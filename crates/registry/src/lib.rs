@@ -28,12 +28,14 @@
 //! - `format.rs`: the mark of a store, and what a program must know to collect in it
 //! - `delete.rs`: deletes of tags and manifests; `protect.rs`: what tags protect from a delete by digest
 //! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
+//! - `manifest_list.rs`: every manifest of a repository, for commands
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
 //! - `mirror.rs`, `fill_progress.rs`: mirrors of other registries: their tags, and blobs on their way into the store
 //! - `eviction.rs`: what of a mirror is not pulled any more
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
+//! - `backup.rs`, `backup/`: copies of what tags lead to in another store, and restoring them
 //! - `pull_collector.rs`, `pulls.rs`, `pulls/`: when tags were pulled last
 //! - `immutable.rs`: changes that the rules file forbids
 //! - `link.rs`: which repository links which blob
@@ -49,6 +51,7 @@
 #![allow(missing_docs, reason = "a comment that repeats a field's name is noise")]
 
 mod attempts;
+mod backup;
 mod blob;
 mod body;
 mod browse;
@@ -85,6 +88,7 @@ mod location_check;
 mod manifest;
 mod manifest_copy;
 mod manifest_header;
+mod manifest_list;
 mod manifest_locks;
 mod manifest_read;
 mod mirror;
@@ -125,6 +129,11 @@ mod window;
 mod writer;
 
 pub use crate::core::MANIFEST_READS_MAX;
+pub use backup::{
+    BackupError, BackupInfo, BackupObserver, BackupOptions, BackupReport, MissingContent,
+    PruneReport, PurgedBackup, RestoreReport, back_up, list_backups, prune_backups,
+    purge_from_backups, restore_backup,
+};
 pub use blob::BlobReader;
 pub use body::{BodyStream, UploadChunk};
 pub use browse::{

@@ -40,8 +40,10 @@ impl Core {
     ///
     /// As [`Core::has_bytes`].
     pub(crate) async fn can_rely_on(&self, location: &Location) -> Result<bool> {
-        let is_cheap = !self.store.capabilities().is_remote;
-        match is_cheap || self.suspects.get(&location.key).is_some() {
+        let capabilities = self.store.capabilities();
+        // What is replicated may come after the link that names it.
+        let is_checked = !capabilities.is_remote || capabilities.is_read_only;
+        match is_checked || self.suspects.get(&location.key).is_some() {
             true => self.has_bytes(location).await,
             false => Ok(true),
         }

@@ -37,6 +37,7 @@ impl Repository {
         reference: &Reference,
         touch: TouchPolicy,
     ) -> Result<Arc<StoredManifest>> {
+        let touch = self.core.touch_policy(touch);
         let found = match reference {
             Reference::Digest(digest) => self.find_manifest(digest, touch).await,
             Reference::Tag(tag) => self.follow_tag(tag, touch).await,
@@ -62,7 +63,7 @@ impl Repository {
             let Some(read) = self.core.read::<TagRecord>(&key).await? else { return Ok(None) };
             let Some(target) = read.value.live() else { return Ok(None) };
             if dangling.as_ref() == Some(&read.etag) {
-                return Ok(None);
+                return self.dangling(tag, &target.digest);
             }
             let found = self.find_manifest(&target.digest, touch).await?;
             if found.is_some() {
@@ -71,6 +72,15 @@ impl Repository {
             dangling = Some(read.etag);
         }
         Err(Error::Busy { what: "the tag is being changed by too many others" })
+    }
+
+    /// What a tag without its manifest is: absent, unless others may still fill the store.
+    fn dangling(&self, tag: &Tag, digest: &Digest) -> Result<Option<Arc<StoredManifest>>> {
+        let name = &self.name;
+        match self.core.is_read_only() {
+            false => Ok(None),
+            true => Err(Error::NotArrived { what: format!("manifest {digest} of {name}:{tag}") }),
+        }
     }
 
     pub(crate) async fn find_manifest(

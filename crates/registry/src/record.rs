@@ -159,6 +159,32 @@ pub fn verify_record_checksum(key: &Key, record: &[u8]) -> Result<()> {
     }
 }
 
+/// A record with another nonce, and the checksum that goes with it. One without a nonce, and the record of a tag of an
+/// earlier version, whose nonce names its change, stay as they are.
+pub(crate) fn renewed_nonce(record: &[u8]) -> Vec<u8> {
+    const START: &[u8] = b"{\"nonce\":\"";
+    const DIGITS: usize = 32;
+    let is_tag_without_change = || {
+        serde_json::from_slice::<serde_json::Value>(record).is_ok_and(|record| {
+            record.get("digest").is_some()
+                && record.get("time").is_some()
+                && record.get("change").is_none()
+        })
+    };
+    let rest = record.strip_prefix(START).and_then(|rest| rest.get(DIGITS..));
+    let (Some(rest), Ok(has_checksum), false) =
+        (rest, verify_checksum(record), is_tag_without_change())
+    else {
+        return record.to_vec();
+    };
+    let mut renewed = [START, Nonce::new().0.as_bytes(), rest].concat();
+    if has_checksum {
+        renewed.truncate(renewed.len() - (CHECK_BYTES + 1));
+        add_checksum(&mut renewed);
+    }
+    renewed
+}
+
 /// Reads one JSON object.
 pub(crate) fn decode_json<T: JsonRecord>(bytes: &[u8]) -> Result<T, String> {
     verify_checksum(bytes)?;
@@ -425,6 +451,19 @@ mod tests {
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
         assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
         assert_eq!(PresenceMark::decode(&PresenceMark {}.encode()), Ok(PresenceMark {}));
+    }
+
+    #[test]
+    fn a_renewed_record_is_the_same_of_another_version() {
+        for link in [link(), Link::Deleted] {
+            let bytes = link.encode();
+            let renewed = Bytes::from(renewed_nonce(&bytes));
+            assert_ne!(renewed, bytes);
+            assert_eq!((renewed.len(), Link::decode(&renewed)), (bytes.len(), Ok(link)));
+        }
+        for other in [&b"{}"[..], b"{\"nonce\":\"", b"x", b"{\"nonce\":\"1\",\"v\":1}"] {
+            assert_eq!(renewed_nonce(other), other);
+        }
     }
 
     #[test]

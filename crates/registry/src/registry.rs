@@ -235,6 +235,11 @@ impl Registry {
         &self.core
     }
 
+    /// Whether its store is only read.
+    pub fn is_read_only(&self) -> bool {
+        self.core.is_read_only()
+    }
+
     /// The settings it was opened with.
     pub fn options(&self) -> &RegistryOptions {
         &self.core.options

@@ -38,6 +38,8 @@ pub enum ErrorKind {
     Refused,
     /// The store has no room left: the disk, or a quota. Nothing was written; deleting helps.
     Full,
+    /// The store was opened to be read only. Nothing was written.
+    ReadOnly,
 }
 
 impl Error {
@@ -104,6 +106,7 @@ impl fmt::Display for Error {
             ErrorKind::Unavailable => "store unavailable",
             ErrorKind::Refused => "store refused",
             ErrorKind::Full => "store is full",
+            ErrorKind::ReadOnly => "store is read-only",
         };
         write!(f, "{what}: {}", self.key)
     }

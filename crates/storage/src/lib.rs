@@ -8,7 +8,7 @@
 //! - [`MeteredStore`] is put around a store to observe it, [`TombstoneStore`] around a shared one so that
 //!   no late write brings a deleted record back, [`SingleWriterStore`] around one that keeps no
 //!   conditions, [`HedgedStore`] around one whose responses are slow at times, [`CoalescedStore`] around one
-//!   whose requests travel, [`PacedStore`] around what work in the background uses.
+//!   whose requests travel, [`PacedStore`] around what work in the background uses, [`ReadOnlyStore`] around one that must not change.
 //! - `contract` (a cargo feature) is the contract of the trait as tests; `testing` (another) has
 //!   stores that fail, record and wait.
 
@@ -25,6 +25,7 @@ mod key;
 mod memory;
 mod metered;
 mod paced;
+mod read_only;
 mod s3;
 mod send_window;
 mod single_writer;
@@ -48,6 +49,7 @@ pub use key::{COMPONENT_BYTES_MAX, InvalidKey, KEY_BYTES_MAX, Key};
 pub use memory::{MemoryBuilder, MemoryStore};
 pub use metered::{MeteredStore, StoreObserver};
 pub use paced::PacedStore;
+pub use read_only::ReadOnlyStore;
 pub use s3::{
     BucketCapabilities, CLOCK_DIFFERENCE_MAX, Encryption, InvalidS3Url, PART_BYTES_MAX,
     PART_BYTES_MIN, S3Credentials, S3OpenError, S3Options, S3Store, S3Url,

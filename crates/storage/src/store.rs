@@ -272,6 +272,8 @@ pub struct StoreCapabilities {
     /// Every change passes through this value: a cache beside it can be exact. Otherwise other
     /// processes may change the store, and what was read is already old.
     pub is_exclusive: bool,
+    /// Every write is refused ([`ErrorKind::ReadOnly`](crate::ErrorKind)), and others may write.
+    pub is_read_only: bool,
     /// Each request is a round trip over a network: concurrent reads are worth sharing, slow ones
     /// worth hedging, and a read that can be spared is.
     pub is_remote: bool,
@@ -297,6 +299,7 @@ impl StoreCapabilities {
         Self {
             parts,
             is_exclusive: true,
+            is_read_only: false,
             is_remote: false,
             combines_changes: true,
             fences_claims: true,
@@ -312,6 +315,7 @@ impl StoreCapabilities {
         Self {
             parts,
             is_exclusive: false,
+            is_read_only: false,
             is_remote: true,
             combines_changes: false,
             fences_claims: false,

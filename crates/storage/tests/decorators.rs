@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use jreg_storage::testing::{Fault, FaultyStore, GateStore, RecordingStore};
 use jreg_storage::{
-    ByteRange, ErrorKind, Hedge, Key, ListRequest, MemoryStore, MeteredStore, PutMode, Store,
-    StoreObserver,
+    ByteRange, ErrorKind, Hedge, Key, ListRequest, MemoryStore, MeteredStore, Multipart, Put,
+    PutMode, ReadOnlyStore, Store, StoreObserver,
 };
 
 type Observed = (&'static str, Result<(), ErrorKind>);
@@ -219,4 +219,47 @@ mod paced {
         super::get(&store, "000").await.unwrap();
         assert_eq!(began.elapsed(), Duration::from_millis(30));
     }
+}
+
+/// Each method that could change something is called: none reaches the store below.
+#[tokio::test]
+async fn a_read_only_store_passes_no_write_on() {
+    let below = Arc::new(RecordingStore::new(memory()));
+    put(&*below, "a", "12345").await.unwrap();
+    below.take();
+    let store = ReadOnlyStore::new(below.clone());
+    let (a, b) = (key("a"), key("b"));
+    let upload = Multipart {
+        key: b.clone(),
+        id: "1".to_owned(),
+        writer: 1,
+        part_bytes: 0,
+        parts: Vec::new(),
+    };
+    let then = Put { key: b.clone(), bytes: "1".into(), mode: PutMode::Create };
+    let refused = [
+        store.put(&b, "1".into(), PutMode::Create).await.map(drop),
+        store.put(&a, "1".into(), PutMode::Overwrite).await.map(drop),
+        store.put_after(Vec::new(), then).await.map(drop),
+        store.delete(&a, None).await,
+        store.delete_many(std::slice::from_ref(&a)).await,
+        store.create_multipart(&b, 1, 0).await.map(drop),
+        store.resume_multipart(&upload, 1).await.map(drop),
+        store.put_part(&upload, 0, "1".into()).await.map(drop),
+        store.put_last_part(&upload, 0, "1".into()).await.map(drop),
+        store.sync_parts(&upload).await,
+        store.complete_multipart(&upload).await,
+        store.abort_multipart(&upload).await,
+    ];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::ReadOnly);
+    }
+    store.purge(&ListRequest::below(""), Duration::ZERO).await.unwrap();
+    assert_eq!(below.take(), []);
+    assert_eq!(get(&store, "a").await, Ok("12345".into()));
+    store.head(&a).await.unwrap();
+    store.list(&ListRequest::below("")).await.unwrap();
+    assert!(below.take().iter().all(|call| call.is_read()));
+    let capabilities = store.capabilities();
+    assert!(capabilities.is_read_only && !capabilities.is_exclusive);
 }

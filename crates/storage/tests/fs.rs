@@ -796,3 +796,76 @@ async fn open_file_is_not_served_once_it_was_replaced() {
     fs::remove_file(&path).unwrap();
     assert_eq!(served().await, None);
 }
+
+// Folders that are only read.
+
+/// Every file and folder below a path, with what a write would change of it.
+fn files_below(path: &Path, found: &mut Vec<(PathBuf, u64, i64, i64, u32)>) {
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let times = (metadata.mtime_nsec(), metadata.ctime_nsec());
+        found.push((path.clone(), metadata.len(), times.0, times.1, metadata.mode()));
+        if metadata.is_dir() {
+            files_below(&path, found);
+        }
+    }
+    found.sort();
+}
+
+fn fingerprint(root: &Path) -> Vec<(PathBuf, u64, i64, i64, u32)> {
+    let mut found = Vec::new();
+    files_below(root, &mut found);
+    found
+}
+
+#[tokio::test]
+async fn a_folder_that_is_only_read_stays_as_it_is() {
+    let (root, store) = strict();
+    put(&store, "a/b", "1").await.unwrap();
+    drop(store);
+    // What an earlier run left is not removed, and stays invisible.
+    fs::write(root.path().join("a/.tmp-other-1"), "x").unwrap();
+    let before = fingerprint(root.path());
+    let one = FsStore::open_read_only(root.path(), options(Durability::Strict)).unwrap();
+    let two = FsStore::open_read_only(root.path(), options(Durability::Relaxed)).unwrap();
+    for store in [&one, &two] {
+        assert_eq!(store.get(&key("a/b")).await.unwrap().bytes, "1");
+        let page = store.list(&ListRequest::below("")).await.unwrap();
+        assert_eq!(page.entries.len(), 1);
+        let refused = store.put(&key("c"), "1".into(), PutMode::Create).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ReadOnly);
+    }
+    let busy = FsStore::open(root.path(), options(Durability::Strict)).unwrap_err();
+    assert!(matches!(busy, FsOpenError::InUse { .. }), "{busy}");
+    drop((one, two));
+    assert_eq!(fingerprint(root.path()), before);
+    // A copy without the lock.
+    fs::remove_file(root.path().join(".lock")).unwrap();
+    let copy = FsStore::open_read_only(root.path(), options(Durability::Strict)).unwrap();
+    assert_eq!(copy.get(&key("a/b")).await.unwrap().bytes, "1");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_written_or_was_not_stopped_is_not_opened_to_be_read() {
+    let (root, store) = strict();
+    put(&store, "a", "1").await.unwrap();
+    let copied = tempfile::tempdir().unwrap();
+    let busy = FsStore::open_read_only(root.path(), options(Durability::Strict)).unwrap_err();
+    assert!(matches!(busy, FsOpenError::InUse { .. }), "{busy}");
+    let has_log = root.path().join(".log-0").exists();
+    for entry in fs::read_dir(root.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, copied.path().join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    drop(store);
+    let opened = FsStore::open_read_only(copied.path(), options(Durability::Strict));
+    if has_log {
+        assert!(matches!(opened.unwrap_err(), FsOpenError::NotReplayed { .. }));
+    }
+    let absent = root.path().join("absent");
+    assert!(FsStore::open_read_only(&absent, options(Durability::Strict)).is_err());
+    assert!(!absent.exists());
+}

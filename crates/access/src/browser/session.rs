@@ -263,7 +263,9 @@ impl AccessGuard {
                 }
                 is_trusted
             }
-            IdentitySource::AccessToken(_) | IdentitySource::Certificate => false,
+            IdentitySource::AccessToken(_)
+            | IdentitySource::Certificate
+            | IdentitySource::Operator => false,
         };
         Ok(if is_valid { Ok(ended.until) } else { Err(Refusal::Ended) })
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod bench;
 mod buffering;
 mod damaged_manifests;

@@ -241,7 +241,9 @@ impl FsInner {
                 || self.is_expired_upload(&component, || entry.metadata())
             {
                 // If it cannot be removed it stays invisible, and the next listing tries again.
-                let _ = self.disk.unlink(&entry.path());
+                if !self.is_read_only {
+                    let _ = self.disk.unlink(&entry.path());
+                }
                 continue;
             }
             let full = format!("{folder}{component}");
@@ -257,7 +259,10 @@ impl FsInner {
                 return Ok(());
             }
         }
-        self.folders.names.keep(name, all);
+        // Others may change a folder that is only read here.
+        if !self.is_read_only {
+            self.folders.names.keep(name, all);
+        }
         Ok(())
     }
 

@@ -67,8 +67,9 @@ use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
     ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
-    OpenFile, Part, PartRules, Presign, Put, PutMode, Record, Result, SequenceOutcome,
-    StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreHealth, SystemClock, Written,
+    OpenFile, Part, PartRules, Presign, Put, PutMode, ReadOnlyStore, Record, Result,
+    SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreHealth,
+    SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -158,6 +159,8 @@ struct FsInner {
     /// Reserved space for writes that free space.
     reserve: DiskReserve,
     reserved_for: Vec<String>,
+    /// Nothing is written, not even to remove what earlier runs left.
+    is_read_only: bool,
     syncs: Arc<Syncs>,
     /// Open files, for the next readers.
     files: OpenFiles,
@@ -179,6 +182,14 @@ struct FsInner {
     room: std::sync::Mutex<Option<usize>>,
 }
 
+/// What opening a folder makes.
+struct FsParts {
+    syncs: Arc<Syncs>,
+    watch: DiskWaits,
+    log: Option<Wal>,
+    reserve: DiskReserve,
+}
+
 impl FsStore {
     /// Opens a folder as a store, and makes it if it is missing. Blocks the thread, for
     /// [`FsOptions::lock_wait`] at most while another process owns the folder.
@@ -197,17 +208,8 @@ impl FsStore {
     }
 
     fn open_on(root: &Path, options: FsOptions, disk: Disk) -> Result<Self, FsOpenError> {
-        let FsOptions {
-            durability,
-            clock,
-            lock_wait,
-            cache_bytes,
-            upload_age_max,
-            private_folders,
-            reserved_for,
-        } = options;
-        let root = FsRoot::open(root, durability, lock_wait)?;
-        modes::restrict(root.path(), private_folders).log(root.path());
+        let root = FsRoot::open(root, options.durability, options.lock_wait)?;
+        modes::restrict(root.path(), options.private_folders).log(root.path());
         let io = |source| FsOpenError::Io { root: root.path().to_owned(), source };
         let is_one = root.is_one_file_system();
         let replayed = match wal::replay(root.path(), &disk, is_one) {
@@ -224,15 +226,51 @@ impl FsStore {
             }
             ReplayError::Stale { path } => FsOpenError::StaleLog { path },
         })?;
-        let syncs = Arc::new(Syncs::new(durability, disk.clone()));
+        let syncs = Arc::new(Syncs::new(options.durability, disk.clone()));
         let watch = DiskWaits::default();
         let log = Wal::start(root.path(), &disk, &syncs, &watch, is_one).map_err(io)?;
+        let reserve = DiskReserve::open(root.path(), &disk);
+        Ok(Self::of_parts(root, options, disk, FsParts { syncs, watch, log, reserve }, false))
+    }
+
+    /// Opens a folder that has a store, to read it: nothing in it is changed, not even by opening it. Several
+    /// processes may do so at the same time, but none while another writes.
+    ///
+    /// # Errors
+    ///
+    /// [`FsOpenError::NotReplayed`] if it was not stopped cleanly.
+    pub fn open_read_only(
+        root: impl AsRef<Path>,
+        options: FsOptions,
+    ) -> Result<ReadOnlyStore, FsOpenError> {
+        let disk = Disk::default();
+        let root = FsRoot::open_read_only(root.as_ref())?;
+        if wal::has_changes(root.path(), &disk).unwrap_or(true) {
+            return Err(FsOpenError::NotReplayed { root: root.path().to_owned() });
+        }
+        // Whatever is read is there, durable or not: there is nothing to sync.
+        let syncs = Arc::new(Syncs::new(Durability::Strict, disk.clone()));
+        let reserve = DiskReserve::none(root.path(), &disk);
+        let parts = FsParts { syncs, watch: DiskWaits::default(), log: None, reserve };
+        Ok(ReadOnlyStore::new(Arc::new(Self::of_parts(root, options, disk, parts, true))))
+    }
+
+    fn of_parts(
+        root: FsRoot,
+        options: FsOptions,
+        disk: Disk,
+        parts: FsParts,
+        is_read_only: bool,
+    ) -> Self {
+        let FsOptions { clock, cache_bytes, upload_age_max, reserved_for, .. } = options;
+        let FsParts { syncs, watch, log, reserve } = parts;
         let device = log.as_ref().map(|_| root.device());
         let inner = FsInner {
             clock,
-            watch: watch.clone(),
-            reserve: DiskReserve::open(root.path(), &disk),
+            watch,
+            reserve,
             reserved_for,
+            is_read_only,
             log,
             disk: disk.clone(),
             syncs,
@@ -249,11 +287,11 @@ impl FsStore {
             #[cfg(test)]
             room: std::sync::Mutex::default(),
         };
-        Ok(Self {
+        Self {
             inner: Arc::new(inner),
             writes: Arc::new(Semaphore::new(WRITES_MAX)),
             listings: Arc::new(Semaphore::new(LISTINGS_MAX)),
-        })
+        }
     }
 
     /// How often the store has synced since it was opened. Syncs of opening it do not count.

@@ -57,6 +57,16 @@ impl DiskReserve {
         reserve
     }
 
+    /// Keeps nothing back: the folder is only read.
+    pub(super) fn none(root: &Path, disk: &Disk) -> Self {
+        Self {
+            disk: disk.clone(),
+            root: root.to_owned(),
+            held: Mutex::new(ReservedSpace { file: None, spare_files: 0 }),
+            is_short: AtomicBool::new(false),
+        }
+    }
+
     /// Gives all of it up, for a start that finds no space.
     pub(super) fn remove(root: &Path, disk: &Disk) -> io::Result<()> {
         for number in 0..SPARE_FILES {

@@ -61,6 +61,14 @@ pub enum FsOpenError {
         /// The file.
         path: PathBuf,
     },
+    /// The files lack changes that only a start that writes can bring to them.
+    #[error(
+        "folder {root:?} was not stopped cleanly: its write-ahead log may have changes that its files lack. Start and stop jreg on it once without read-only, or copy it again from a folder that was stopped"
+    )]
+    NotReplayed {
+        /// The folder.
+        root: PathBuf,
+    },
     /// The operating system refused.
     #[error("folder {root:?} cannot be used{}", advice(.root, .source))]
     Io {
@@ -92,9 +100,11 @@ pub(super) struct FsRoot {
     epoch: String,
     /// Whether the end of the run must be marked.
     marks_end: bool,
-    /// Held for its lock.
-    _lock: File,
-    /// The device and inode of the locked file.
+    /// Held for its lock; a folder that is only read may have none.
+    _lock: Option<File>,
+    /// The locked file, or the folder itself if that is only read.
+    guarded: PathBuf,
+    /// The device and inode of that.
     identity: (u64, u64),
     linked: LinkedFolders,
 }
@@ -116,20 +126,32 @@ impl FsRoot {
         let epoch = begin_run(path, durability).map_err(io)?;
         let marks_end = durability == Durability::Relaxed;
         let identity = identity(&lock.metadata().map_err(io)?);
-        Ok(Self { path: path.clone(), epoch, marks_end, _lock: lock, identity, linked })
+        let (path, guarded) = (path.clone(), path.join(LOCK));
+        Ok(Self { path, epoch, marks_end, _lock: Some(lock), guarded, identity, linked })
+    }
+
+    /// Opens a folder to read it, beside others that do the same; not while a process writes to it.
+    pub(super) fn open_read_only(path: &Path) -> Result<Self, FsOpenError> {
+        let io = |source| FsOpenError::Io { root: path.to_owned(), source };
+        let path = path.canonicalize().map_err(io)?;
+        let lock = acquire_shared(&path)?;
+        let linked = LinkedFolders::find(&path).map_err(io)?;
+        let identity = identity(&fs::metadata(&path).map_err(io)?);
+        let (guarded, epoch) = (path.clone(), String::new());
+        Ok(Self { path, epoch, marks_end: false, _lock: lock, guarded, identity, linked })
     }
 
     /// Checks that the path still leads to the folder whose lock is held, and linked folders in it
     /// lead where they led. They do not when a folder was moved or removed, or its file system
     /// unmounted: then nothing that is found there, or not found, says anything of the store.
     pub(super) fn check(&self) -> io::Result<()> {
-        let path = self.path.join(LOCK);
-        match fs::metadata(&path) {
+        let path = &self.guarded;
+        match fs::metadata(path) {
             Ok(metadata) if identity(&metadata) == self.identity => self.linked.check(),
-            Ok(_) => Err(io::Error::other(format!("{path:?} is another file than the locked one"))),
+            Ok(_) => Err(io::Error::other(format!("{path:?} is another file than the opened one"))),
             Err(error) => Err(io::Error::new(
                 error.kind(),
-                format!("{path:?}, which is locked, is not there any more: {error}"),
+                format!("{path:?}, which was opened, is not there any more: {error}"),
             )),
         }
     }
@@ -229,6 +251,25 @@ fn acquire(root: &Path, lock_wait: Duration) -> Result<File, FsOpenError> {
     let holder = format!("{}\n", std::process::id());
     let _ = file.set_len(0).and_then(|()| file.write_all_at(holder.as_bytes(), 0));
     Ok(file)
+}
+
+/// Keeps writers out while a folder is read. A copy of a folder may have no lock.
+#[expect(clippy::disallowed_methods, reason = "opening a root runs where it may block")]
+fn acquire_shared(root: &Path) -> Result<Option<File>, FsOpenError> {
+    let io = |source| FsOpenError::Io { root: root.to_owned(), source };
+    let file = match File::open(root.join(LOCK)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+        Err(TryLockError::WouldBlock) => {
+            let holder = holder(&file).map_err(io)?;
+            Err(FsOpenError::InUse { root: root.to_owned(), holder })
+        }
+    }
 }
 
 /// The process id that the owner of the lock wrote.

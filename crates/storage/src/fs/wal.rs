@@ -52,7 +52,7 @@ use super::disk_waits::{DiskWaits, WaitGuard};
 use super::sync::Syncs;
 
 pub(super) use entry::WalEntry;
-pub(super) use replay::replay;
+pub(super) use replay::{has_changes, replay};
 pub(super) use scan::ReplayError;
 
 /// The largest object whose bytes go through the log: it is written twice, once here.

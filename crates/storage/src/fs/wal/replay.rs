@@ -71,6 +71,20 @@ pub(in crate::fs) fn replay(
     Ok(())
 }
 
+/// Whether a folder has a log, whose changes the files may lack.
+///
+/// # Errors
+///
+/// As of [`replay`].
+pub(in crate::fs) fn has_changes(root: &Path, disk: &Disk) -> Result<bool, ReplayError> {
+    for name in SEGMENTS {
+        if ReplaySegment::open(&root.join(name), disk)?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The files of the log, in the order in which they are removed: first the empty ones, then the
 /// oldest. What is left after any step is replayed over files that have it already.
 fn names_by_age(segments: &[ReplaySegment]) -> [&'static str; 2] {
