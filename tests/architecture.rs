@@ -124,10 +124,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("telemetry", &["registry"]),
     ("reload", &["storage"]),
     ("events", &["auth", "oci", "registry", "storage"]),
-    ("config", &["auth", "events", "oci", "registry", "storage", "telemetry", "units"]),
+    ("mirror", &["client", "oci", "registry", "storage", "telemetry"]),
+    (
+        "config",
+        &["auth", "client", "events", "mirror", "oci", "registry", "storage", "telemetry", "units"],
+    ),
     ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("access", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "net", "oci", "registry", "storage", "telemetry", "ui"]),
+    ("access", &["auth", "mirror", "oci", "registry", "reload", "storage", "telemetry"]),
+    ("http", &["access", "auth", "mirror", "net", "oci", "registry", "storage", "telemetry", "ui"]),
 ];
 
 #[test]
@@ -258,6 +262,7 @@ const HTTP_MODULES: &[(&str, &[&str])] = &[
 const REGISTRY_MODULES: &[(&str, &[&str])] = &[
     ("change", &[]),
     ("event", &["change"]),
+    ("fill_progress", &[]),
     ("format", &[]),
     ("upload_id", &[]),
     ("error", &["upload_id"]),
@@ -406,6 +411,7 @@ const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "budget",
             "core",
             "error",
+            "fill_progress",
             "keys",
             "pace",
             "part_buffer",
@@ -441,6 +447,7 @@ const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "body",
             "content",
             "error",
+            "fill_progress",
             "keys",
             "link",
             "reaper",
@@ -702,6 +709,30 @@ const REGISTRY_MODULES: &[(&str, &[&str])] = &[
         &["error", "keys", "protect", "registry", "rules", "tag", "tag_record", "window"],
     ),
     ("referrer", &["content", "core", "error", "keys", "page", "record", "registry"]),
+    (
+        "mirror",
+        &[
+            "body",
+            "budget",
+            "content",
+            "core",
+            "damaged",
+            "error",
+            "event",
+            "fill_progress",
+            "format",
+            "keys",
+            "link",
+            "manifest",
+            "options",
+            "page",
+            "part_buffer",
+            "record",
+            "registry",
+            "upload_id",
+        ],
+    ),
+    ("eviction", &["core", "error", "keys", "manifest_read", "mirror", "record", "registry"]),
     (
         "retention",
         &[

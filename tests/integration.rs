@@ -23,6 +23,7 @@ mod fixtures;
 mod instances;
 mod lifecycle;
 mod maintenance;
+mod mirrors;
 mod model;
 mod operating;
 mod process;

@@ -319,6 +319,7 @@ impl Prefixes {
             Right::See(name)
             | Right::Pull(name)
             | Right::Mount(name)
+            | Right::Fetch(name)
             | Right::Push(name)
             | Right::Delete(name) => Some(name),
         }

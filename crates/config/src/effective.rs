@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Assignment, ConfigError, KEYS, Origin, Settings, combination, read_keys, sinks};
+use crate::{Assignment, ConfigError, KEYS, Origin, Settings, combination, login, read_keys, sinks};
 
 /// The value of a setting and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,11 +55,14 @@ fn effective(settings: &Settings, given: &[Assignment]) -> Vec<EffectiveSetting>
         EffectiveSetting { origin: origin(&name), name, values }
     };
     let mut effective: Vec<_> = KEYS.iter().map(key).collect();
-    // Only the names: a sink has secrets.
-    let names: Vec<_> = settings.event_sinks.iter().map(|sink| sink.name.to_string()).collect();
-    if !names.is_empty() {
-        let name = sinks::SINKS.to_owned();
-        effective.push(EffectiveSetting { origin: origin(&name), name, values: names });
+    // Only the names: sinks and clients have secrets.
+    let sinks: Vec<_> = settings.event_sinks.iter().map(|sink| sink.name.to_string()).collect();
+    let clients: Vec<_> = settings.login_clients.iter().map(|c| c.issuer.clone()).collect();
+    for (name, values) in [(sinks::SINKS, sinks), (login::CLIENTS, clients)] {
+        if !values.is_empty() {
+            let name = name.to_owned();
+            effective.push(EffectiveSetting { origin: origin(&name), name, values });
+        }
     }
     effective
 }

@@ -352,6 +352,7 @@ fn reasons_of(report: ExplainReport) -> Result<(Vec<KeptReason>, Option<SystemTi
         RetentionReason::Manifest { digest } => KeptReason::Manifest(digest),
         RetentionReason::Subject { digest } => KeptReason::Subject(digest),
         RetentionReason::UntaggedKept => KeptReason::UntaggedKept,
+        RetentionReason::Mirrored => KeptReason::Mirrored,
     });
     Ok((reasons.take(REASONS_MAX).collect(), goes_after.map(time)))
 }
