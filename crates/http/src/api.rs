@@ -50,8 +50,10 @@ pub(crate) async fn respond(
         .map_err(|error| ApiError::route(&error, &parts.method))?;
     observed.set_endpoint(&endpoint);
     let record = audit_record(context, observed, &endpoint, &parts);
-    let admitting = context.gate.admit(observed.request_info(&parts), &endpoint);
-    let access = match trace::timed("authorize", admitting).await {
+    let began = trace::begin();
+    let admitted = context.gate.admit(observed.request_info(&parts), &endpoint).await;
+    trace::note_since("authorize", if admitted.is_ok() { "ok" } else { "refused" }, began);
+    let access = match admitted {
         Ok(access) => access,
         Err(refused) => return refuse(context, observed, record, refused).await,
     };
