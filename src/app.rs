@@ -13,10 +13,12 @@ use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
     JwksFetchError, JwksFetcher, RegistryGate, SessionStore,
 };
+use jreg_client::EnvironmentVariables;
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
-use jreg_http::{AdminApi, Api, ApiContext, NoActivity, UiState};
+use jreg_http::{AdminApi, Api, ApiContext, UiState};
 use jreg_lifecycle::CurrentRules;
+use jreg_mirror::Mirrors;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerOptions, ServerParts, serve};
@@ -32,10 +34,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::activity::RegistryActivity;
 use crate::error::StartError;
 use crate::jobs::{
-    self, CertificateJob, EventsJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob, PullsMergeJob,
-    ReloadJob, RetentionJob, UsageJob,
+    self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob,
+    PullsMergeJob, ReloadJob, RetentionJob, UsageJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -112,6 +115,7 @@ impl App {
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
         let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
+        let mirror_clock = Arc::clone(&clock);
         let sessions = Arc::new(SessionStore::new(Arc::clone(&store), Arc::clone(&clock)));
         let limits = options::limits(&settings);
         let limits = ClientLimits::new(&limits, Arc::clone(&clock), Arc::clone(&metrics));
@@ -125,12 +129,20 @@ impl App {
             }
             _ => None,
         };
+        check_mirrors(&settings, guard.as_deref())?;
         let authorizer = authorization.authorizer(guard.as_ref());
+        let mirrors = open_mirrors(&settings, &registry, &mirror_clock, &metrics).await?;
         let audit = open_audit(&settings, &metrics).await?;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
         let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone(), lifecycle.clone());
         let renewer = acme.clone().map(CertificateJob);
-        let jobs = Jobs { reloader, renewer, sender, ..jobs };
+        let evictor = mirrors.clone().map(|mirrors| EvictionJob {
+            registry: registry.clone(),
+            mirrors,
+            holder: holder(),
+            is_shared,
+        });
+        let jobs = Jobs { reloader, renewer, sender, evictor, ..jobs };
         let workshop = MaintenanceContext {
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
@@ -145,10 +157,11 @@ impl App {
         let (tracer, exporter) = open_tracer(&settings, &metrics)?;
         let server = server_options(&settings);
         let options = options::http(&settings);
-        let ui =
-            UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(NoActivity));
+        let activity =
+            RegistryActivity { registry: registry.clone(), metrics: Arc::clone(&metrics) };
+        let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(activity));
         let context = Arc::new(ApiContext {
-            gate: RegistryGate::new(registry, authorizer),
+            gate: RegistryGate::new(registry, authorizer).with_mirrors(mirrors),
             guard,
             tls,
             audit,
@@ -314,6 +327,36 @@ async fn open_events(
     }))
 }
 
+/// The mirrors of other registries, if the settings name any.
+async fn open_mirrors(
+    settings: &Settings,
+    registry: &Registry,
+    clock: &Arc<dyn Clock>,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Mirrors>, StartError> {
+    if settings.mirrors.is_empty() {
+        return Ok(None);
+    }
+    let environment = EnvironmentVariables::new(std::env::vars());
+    let (mirrors, limits) = (settings.mirrors.clone(), options::mirrors(settings));
+    let (clock, metrics) = (Arc::clone(clock), Arc::clone(metrics));
+    let mirrors = Mirrors::open(mirrors, limits, &environment, registry, clock, metrics)?;
+    let mirrors = mirrors.find_local().await.map_err(StartError::LocalRepositories)?;
+    Ok(Some(mirrors))
+}
+
+/// What credentials can read is not shown to everyone, unless the operator says so.
+fn check_mirrors(settings: &Settings, guard: Option<&AccessGuard>) -> Result<(), StartError> {
+    let is_open = |prefix| guard.is_none_or(|guard| guard.may_anonymous_pull_below(prefix));
+    let exposed = settings.mirrors.iter().find(|mirror| {
+        mirror.has_credentials() && !mirror.is_public && is_open(&mirror.name.prefix)
+    });
+    match exposed {
+        Some(mirror) => Err(StartError::Exposed { namespace: mirror.name.namespace.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// What traces requests, and what sends the traces if there is a collector.
 fn open_tracer(
     settings: &Settings,
@@ -395,6 +438,7 @@ struct Jobs {
     reloader: Option<ReloadJob>,
     renewer: Option<CertificateJob>,
     sender: Option<EventsJob>,
+    evictor: Option<EvictionJob>,
 }
 
 impl Jobs {
@@ -447,8 +491,20 @@ impl Jobs {
             metrics: Arc::clone(metrics),
             largest_max: settings.usage_metrics,
         });
-        let (reloader, renewer, sender) = (None, None, None);
-        Self { reaper, collector, retention, pulls, merger, usage, fsck, reloader, renewer, sender }
+        let (reloader, renewer, sender, evictor) = (None, None, None, None);
+        Self {
+            reaper,
+            collector,
+            retention,
+            pulls,
+            merger,
+            usage,
+            fsck,
+            reloader,
+            renewer,
+            sender,
+            evictor,
+        }
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
@@ -477,6 +533,9 @@ impl Jobs {
         }
         if let Some(renewer) = self.renewer {
             jobs::spawn(renewer, tasks, stopping.clone());
+        }
+        if let Some(evictor) = self.evictor {
+            jobs::spawn(evictor, tasks, stopping.clone());
         }
         if let Some(sender) = self.sender {
             jobs::spawn_events(sender, tasks, stopping.clone());

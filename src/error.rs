@@ -4,6 +4,7 @@ use std::io;
 
 use jreg_access::AccessGuardError;
 use jreg_events::SinkClientError;
+use jreg_mirror::MirrorSetupError;
 use jreg_net::acme::AcmeError;
 use jreg_net::tls::TlsError;
 use jreg_telemetry::audit::AuditError;
@@ -35,6 +36,16 @@ pub enum StartError {
     /// A sink of events cannot be set up.
     #[error(transparent)]
     Sink(#[from] SinkClientError),
+    /// The mirrors cannot be set up.
+    #[error(transparent)]
+    Mirror(#[from] MirrorSetupError),
+    #[error("cannot read which repositories are below the prefixes of mirrors")]
+    LocalRepositories(#[source] jreg_registry::Error),
+    /// What the credentials of a mirror can read would be shown to everyone.
+    #[error(
+        "anonymous clients may pull from the mirror of {namespace}, which has credentials: everyone could read what these can; require authentication below its prefix, or set `public = true` in its [[mirror]] table"
+    )]
+    Exposed { namespace: String },
     /// The lifecycle file is invalid.
     #[error(transparent)]
     Lifecycle(#[from] jreg_reload::FileError),

@@ -1,4 +1,4 @@
-//! Background jobs: expired uploads, GC, retention, pull times, fsck, events, reload and certificates.
+//! Background jobs: expired uploads, GC, retention, eviction, pull times, fsck, events, reload and certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -8,6 +8,7 @@ mod certificates;
 mod events;
 mod fsck;
 mod gc;
+mod mirrors;
 mod pulls;
 mod reload;
 mod retention;
@@ -26,6 +27,7 @@ pub(crate) use events::{record, spawn_events};
 pub use fsck::FsckJob;
 pub use gc::GcJob;
 pub(crate) use gc::{record_report, report};
+pub use mirrors::EvictionJob;
 pub(crate) use pulls::spawn_pulls;
 pub use pulls::{PullsJob, PullsMergeJob};
 pub use reload::ReloadJob;

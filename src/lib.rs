@@ -21,6 +21,7 @@
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
+mod activity;
 pub mod app;
 pub mod bucket;
 pub mod cli;

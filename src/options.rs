@@ -10,10 +10,12 @@ use jreg_access::limits::LimitOptions;
 use jreg_config::{PublicUrl, Settings, TlsVersion};
 use jreg_events::SinkInterest;
 use jreg_http::{HttpOptions, Proxies, PullExceptions, Redirects};
+use jreg_mirror::MirrorLimits;
 use jreg_net::acme::{AcmeChallenges, AcmeOptions};
 use jreg_net::descriptors::{self, Allowance};
 use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
+use jreg_oci::MirrorNames;
 use jreg_registry::{
     BYTES_WAIT_MIN, FsckOptions, GcOptions, Registry, RegistryLimits, RegistryOptions,
     RetentionOptions, SECRET_FOLDERS,
@@ -57,6 +59,7 @@ pub fn http(settings: &Settings) -> HttpOptions {
             trusted: settings.trusted_proxies.clone(),
             header: settings.forwarded_header,
         },
+        mirrors: mirror_names(settings),
         pulls: PullExceptions {
             identities: settings.pulls_identities_except.clone(),
             agents: settings.pulls_agents_except.clone(),
@@ -71,6 +74,23 @@ pub fn with_events(registry: Registry, settings: &Settings) -> Registry {
     match filters.is_empty() {
         true => registry,
         false => registry.with_events(Arc::new(SinkInterest(filters))),
+    }
+}
+
+/// The names of the mirrors.
+pub fn mirror_names(settings: &Settings) -> MirrorNames {
+    let names = settings.mirrors.iter().map(|mirror| mirror.name.clone()).collect();
+    MirrorNames::new(names, settings.unknown_ns).expect("the settings have checked them")
+}
+
+/// What all mirrors share.
+pub fn mirrors(settings: &Settings) -> MirrorLimits {
+    MirrorLimits {
+        fills_max: settings.mirror_fills,
+        memory_bytes: settings.mirror_memory,
+        window_bytes: settings.mirror_window_bytes,
+        wait: settings.mirror_wait,
+        manifest_bytes_max: settings.manifest_bytes_max,
     }
 }
 
@@ -243,6 +263,7 @@ pub fn gc(settings: &Settings) -> GcOptions {
     GcOptions {
         grace: settings.gc_grace,
         untagged: settings.gc_untagged,
+        mirrors: settings.mirrors.iter().map(|mirror| mirror.name.prefix.clone()).collect(),
         history_keep,
         share_max_percent: u8::try_from(settings.gc_share_max).unwrap_or(100),
         bytes_wait: BYTES_WAIT_MIN + redirects + settings.cache_age_max,
@@ -285,6 +306,7 @@ mod tests {
         let settings = Settings::default();
         assert_eq!(registry(&settings), RegistryOptions::default());
         assert_eq!(http(&settings), HttpOptions::default());
+        assert_eq!(mirrors(&settings), MirrorLimits::default());
         let allowance = Allowance { connections: 100_000, responses: 1024 };
         assert_eq!(server_within(&settings, allowance), ServerOptions::default());
     }

@@ -56,7 +56,9 @@ pub(crate) async fn bundle(context: &SupportContext) -> Value {
 fn shown(settings: &Settings) -> Map<String, Value> {
     let sinks: Vec<_> = settings.event_sinks.iter().map(|sink| sink.name.to_string()).collect();
     let keys = KEYS.iter().map(|key| (key.name(), json!(key.show(settings).join(", "))));
-    keys.chain([("events.sink".to_owned(), json!(sinks))]).collect()
+    let mirrors: Vec<_> = settings.mirrors.iter().map(|mirror| &mirror.name.namespace).collect();
+    let tables = [("events.sink", json!(sinks)), ("mirror", json!(mirrors))];
+    keys.chain(tables.map(|(table, names)| (table.to_owned(), names))).collect()
 }
 
 async fn probed(registry: &Registry) -> Value {

@@ -5,8 +5,13 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use jreg_config::Settings;
-use jreg_storage::{ListRequest, MemoryStore, Store};
+use jreg_oci::{Algorithm, Digest, RepositoryName, Tag};
+use jreg_registry::{ManifestPush, Registry, RegistryOptions, TouchPolicy};
+use jreg_storage::testing::{Fault, FaultyStore};
+use jreg_storage::{ErrorKind, ListRequest, MemoryStore, Store, SystemClock};
+use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{
     Client, Image, Process, Request, Scenario, ServerSpec, StoreKind, TestServer, push_image,
 };
@@ -43,7 +48,11 @@ async fn noted(change: impl FnOnce(&mut Settings), pulls: impl AsyncFnOnce(Clien
 }
 
 async fn send(client: &Client, method: &str, path: &str, agent: &str) -> u16 {
-    let request = Request::new(method, format!("{APP}/{path}")).header("User-Agent", agent);
+    let mut request = Request::new(method, format!("{APP}/{path}")).header("User-Agent", agent);
+    if method == "HEAD" {
+        // Otherwise the client compares it with a GET.
+        request = request.header("Range", "bytes=0-0");
+    }
     client.send(request).await.status
 }
 
@@ -123,4 +132,104 @@ fn a_pull_is_shown_by_explain_and_the_history_and_survives_a_stop() {
     assert!(history.lines().nth(1).unwrap().ends_with("  last pull"), "{history}");
     let preview = jreg(&["lifecycle", "preview", "--lifecycle", rules]);
     assert!(preview.contains(", pulled ") && preview.contains("unless pulled"), "{preview}");
+}
+
+const INDEX: &str =
+    r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
+
+async fn instance(store: Arc<dyn Store>) -> Registry {
+    let clock = Arc::new(SystemClock::new());
+    let registry = Registry::open(store, clock, RegistryOptions::default()).await.unwrap();
+    let registry = registry.with_pull_tracking(true);
+    registry.update_pulls_since().await.unwrap();
+    registry
+}
+
+async fn push_tag(registry: &Registry, tag: &str) {
+    let push = ManifestPush {
+        reference: tag.parse().unwrap(),
+        tags: Vec::new(),
+        media_type: None,
+        bytes: INDEX.into(),
+        condition: None,
+    };
+    registry.repository("app".parse().unwrap()).manifest_put(push).await.unwrap();
+}
+
+/// Pulls a tag, and writes that down.
+async fn pull(registry: &Registry, tag: &str) {
+    let (repository, reference) =
+        (registry.repository("app".parse().unwrap()), tag.parse().unwrap());
+    let found = repository.manifest_get(&reference, TouchPolicy::Never).await.unwrap();
+    repository.record_pull(&reference, &found);
+    assert_eq!(registry.flush_pulls().await.unwrap().times, 1);
+}
+
+/// Whether an instance that remembers nothing knows of a pull of the tag.
+async fn is_known(store: &Arc<dyn Store>, tag: &str) -> bool {
+    let (name, tag): (RepositoryName, Tag) = ("app".parse().unwrap(), tag.parse().unwrap());
+    let digest = Digest::of(Algorithm::Sha256, INDEX.as_bytes());
+    let last = instance(Arc::clone(store)).await.last_pull(&name, &tag, &digest).await;
+    last.unwrap().is_some()
+}
+
+/// Each flushes while the others merge what there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_a_bucket_that_merge_at_once_lose_nothing() {
+    let bucket = S3Server::start(S3Spec::default()).await;
+    let store: Arc<dyn Store> = bucket.store();
+    let registries = join_all((0..3).map(|_| instance(store.clone()))).await;
+    for number in 0..3 {
+        for round in 0..6 {
+            push_tag(&registries[0], &format!("t{number}-{round}")).await;
+        }
+    }
+    let working = registries.iter().enumerate().map(|(number, registry)| async move {
+        for round in 0..6 {
+            pull(registry, &format!("t{number}-{round}")).await;
+            registry.merge_pulls().await.unwrap();
+        }
+    });
+    join_all(working).await;
+    for number in 0..3 {
+        for round in 0..6 {
+            assert!(is_known(&store, &format!("t{number}-{round}")).await, "{number} {round}");
+        }
+    }
+    let left = store.list(&ListRequest::below("pulls/")).await.unwrap().entries;
+    let is_object = |key: &str| key.as_bytes()[6].is_ascii_digit();
+    assert!(left.iter().all(|entry| !is_object(entry.key.as_str())), "{left:?}");
+}
+
+/// A merge that ends at any of its requests to a bucket, done or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_flushed_to_a_bucket_survives_a_stop_of_a_merge_at_every_request() {
+    for is_applied in [false, true] {
+        for stop in 1.. {
+            let bucket = S3Server::start(S3Spec::default()).await;
+            let store: Arc<dyn Store> = bucket.store();
+            let faults = Arc::new(FaultyStore::new(store.clone()));
+            let registry = instance(faults.clone()).await;
+            for tag in ["v1", "v2"] {
+                push_tag(&registry, tag).await;
+                pull(&registry, tag).await;
+            }
+            let fault = match is_applied {
+                false => Fault::fail(ErrorKind::Refused),
+                true => Fault::lose_response(ErrorKind::Refused),
+            };
+            faults.inject(fault.nth(stop).from_then_on());
+            let merged = registry.merge_pulls().await;
+            for _ in 0..2 {
+                for tag in ["v1", "v2"] {
+                    assert!(is_known(&store, tag).await, "{tag} {stop}");
+                }
+                instance(store.clone()).await.merge_pulls().await.unwrap();
+            }
+            if merged.is_ok() {
+                assert!(stop > 8, "{stop}");
+                break;
+            }
+        }
+    }
 }

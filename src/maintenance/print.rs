@@ -364,6 +364,7 @@ fn holding(holding: &ExplainedContent) -> String {
             RetentionReason::Tag { tag } => format!("  kept by tag {tag}\n"),
             RetentionReason::Manifest { digest } => format!("  kept by manifest {digest}\n"),
             RetentionReason::Subject { digest } => format!("  kept by subject {digest}\n"),
+            RetentionReason::Mirrored => "  kept as content of a mirrored registry\n".to_owned(),
             RetentionReason::UntaggedKept => {
                 "  kept without a tag (gc-untagged is off, or a retention entry keeps it)\n"
                     .to_owned()

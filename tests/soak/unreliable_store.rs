@@ -355,6 +355,10 @@ impl Store for UnreliableStore {
         self.inner.staged_uploads(prefix).await
     }
 
+    async fn staged_file(&self, upload: &Multipart) -> Result<Option<Arc<OpenFile>>> {
+        self.inner.staged_file(upload).await
+    }
+
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
         self.inner.file(key).await
     }

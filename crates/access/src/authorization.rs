@@ -113,9 +113,12 @@ impl AccessGuard {
             Right::Pull(name) | Right::See(name) | Right::Mount(name) => {
                 AuthError::Hidden { name: name.clone(), access, reason }
             }
-            Right::Enter | Right::List | Right::Push(_) | Right::Delete(_) | Right::Admin => {
-                AuthError::Forbidden { access, reason }
-            }
+            Right::Enter
+            | Right::List
+            | Right::Push(_)
+            | Right::Delete(_)
+            | Right::Fetch(_)
+            | Right::Admin => AuthError::Forbidden { access, reason },
         }
     }
 
@@ -291,6 +294,7 @@ fn action_of(right: &Right) -> Option<(AccessAction, Option<&RepositoryName>)> {
         Right::List => Some((AccessAction::List, None)),
         Right::See(name) | Right::Pull(name) => Some((AccessAction::Pull, Some(name))),
         Right::Mount(name) => Some((AccessAction::Mount, Some(name))),
+        Right::Fetch(name) => Some((AccessAction::Fetch, Some(name))),
         Right::Push(name) => Some((AccessAction::Push, Some(name))),
         Right::Delete(name) => Some((AccessAction::Delete, Some(name))),
         Right::Admin => Some((AccessAction::Admin, None)),

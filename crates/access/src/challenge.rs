@@ -5,9 +5,9 @@
 //! anonymous token would do (docker), or use whichever comes first.
 
 use jreg_auth::is_host;
-use jreg_oci::RepositoryName;
+use jreg_oci::{MirrorRoute, RepositoryName};
 
-use super::{RequestInfo, Right};
+use super::{AccessGuardOptions, RequestInfo, Right};
 
 /// Maximum length of `error_description` in a challenge.
 const DESCRIPTION_CHARS_MAX: usize = 500;
@@ -17,12 +17,37 @@ const DESCRIPTION_CHARS_MAX: usize = 500;
 pub(super) enum Scheme {
     /// A name and a password in each request.
     Basic,
-    /// A token from `realm`; `None`: from `/token` at the host of the request.
+    /// A token from `realm`.
     Bearer {
-        realm: Option<String>,
+        realm: TokenRealm,
         /// The audience of tokens for this registry.
         service: String,
     },
+}
+
+/// Where clients get tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum TokenRealm {
+    /// At `/token` of the host of the request.
+    OwnHost,
+    /// At `/token` below this URL of the registry.
+    OwnUrl(String),
+    /// At this URL of another token service.
+    External(String),
+}
+
+impl TokenRealm {
+    /// The URL, and the route by which this registry's own token service understands names.
+    fn resolve<'a>(&self, request_info: &'a RequestInfo) -> (String, Option<&'a MirrorRoute>) {
+        let base = match self {
+            Self::External(url) => return (url.clone(), None),
+            Self::OwnUrl(url) => url.clone(),
+            Self::OwnHost => own_origin(request_info),
+        };
+        let route = request_info.route.as_deref();
+        let path = route.map_or_else(|| "/token".to_owned(), MirrorRoute::token_path);
+        (base + &path, route)
+    }
 }
 
 /// Why a bearer token was not sufficient.
@@ -37,6 +62,18 @@ pub(super) enum TokenFault {
 }
 
 impl Scheme {
+    /// The scheme by the settings.
+    pub(super) fn of(options: &AccessGuardOptions) -> Self {
+        let service = options.token_audience.clone();
+        let realm = match (&options.token_realm, &options.public_url) {
+            (Some(realm), _) => TokenRealm::External(realm.clone()),
+            (None, _) if !options.token_service => return Self::Basic,
+            (None, Some(url)) => TokenRealm::OwnUrl(url.clone()),
+            (None, None) => TokenRealm::OwnHost,
+        };
+        Self::Bearer { realm, service }
+    }
+
     /// The value of `WWW-Authenticate`. For a rejected token, `why` becomes `error_description`.
     pub(super) fn challenge(
         &self,
@@ -48,9 +85,9 @@ impl Scheme {
         match self {
             Self::Basic => BASIC.to_owned(),
             Self::Bearer { realm, service } => {
-                let realm = realm.clone().unwrap_or_else(|| own_realm(request_info));
+                let (realm, route) = realm.resolve(request_info);
                 let mut challenge = format!("Bearer realm=\"{realm}\",service=\"{service}\"");
-                if let Some(scope) = scope_of(right) {
+                if let Some(scope) = scope_of(right, route) {
                     challenge += &format!(",scope=\"{scope}\"");
                 }
                 challenge += match fault {
@@ -76,19 +113,24 @@ fn described(text: &str) -> String {
     text.chars().take(DESCRIPTION_CHARS_MAX).map(|c| if fits(c) { c } else { ' ' }).collect()
 }
 
-fn own_realm(request_info: &RequestInfo) -> String {
+fn own_origin(request_info: &RequestInfo) -> String {
     let host = request_info.host.as_deref().filter(|host| is_host(host)).unwrap_or("localhost");
-    format!("{}://{host}/token", if request_info.secure { "https" } else { "http" })
+    format!("{}://{host}", if request_info.secure { "https" } else { "http" })
 }
 
-fn scope_of(right: &Right) -> Option<String> {
-    let repository =
-        |name: &RepositoryName, actions: &str| Some(format!("repository:{name}:{actions}"));
+/// The scope that the right needs, by the name of the repository that the client uses.
+fn scope_of(right: &Right, route: Option<&MirrorRoute>) -> Option<String> {
+    let repository = |name: &RepositoryName, actions: &str| {
+        let name = route.map_or(name.as_str(), |route| route.client_name(name));
+        Some(format!("repository:{name}:{actions}"))
+    };
     match right {
         // No token is for administering.
         Right::Enter | Right::Admin => None,
         Right::List => Some("registry:catalog:*".to_owned()),
-        Right::See(name) | Right::Pull(name) | Right::Mount(name) => repository(name, "pull"),
+        Right::See(name) | Right::Pull(name) | Right::Mount(name) | Right::Fetch(name) => {
+            repository(name, "pull")
+        }
         Right::Push(name) => repository(name, "pull,push"),
         Right::Delete(name) => repository(name, "delete"),
     }
@@ -100,7 +142,7 @@ mod tests {
     use super::*;
 
     fn challenge(host: Option<&str>, right: &Right, fault: TokenFault) -> String {
-        let scheme = Scheme::Bearer { realm: None, service: "jreg".to_owned() };
+        let scheme = Scheme::Bearer { realm: TokenRealm::OwnHost, service: "jreg".to_owned() };
         let request_info = RequestInfo { host: host.map(str::to_owned), ..RequestInfo::default() };
         scheme.challenge(&request_info, right, fault, "alice may not \"push\", to")
     }
@@ -122,13 +164,42 @@ mod tests {
 
     #[test]
     fn an_https_client_gets_an_https_realm() {
-        let scheme = Scheme::Bearer { realm: None, service: "jreg".to_owned() };
+        let scheme = Scheme::Bearer { realm: TokenRealm::OwnHost, service: "jreg".to_owned() };
         let host = Some("registry.test".to_owned());
         let request_info = RequestInfo { host, secure: true, ..RequestInfo::default() };
         assert_eq!(
             scheme.challenge(&request_info, &Right::Enter, TokenFault::Missing, ""),
             "Bearer realm=\"https://registry.test/token\",service=\"jreg\""
         );
+    }
+
+    #[test]
+    fn a_client_of_a_mirror_is_sent_to_the_realm_of_its_names() {
+        let route = MirrorRoute {
+            by: jreg_oci::NamedBy::Namespace,
+            namespace: "docker.io".to_owned(),
+            prefix: "docker.io".parse().unwrap(),
+        };
+        let pull = Right::Pull("docker.io/library/nginx".parse().unwrap());
+        let request_info = RequestInfo {
+            host: Some("registry:5000".to_owned()),
+            route: Some(route.into()),
+            ..RequestInfo::default()
+        };
+        let own = "scope=\"repository:library/nginx:pull\"";
+        for (realm, expected, scope) in [
+            (TokenRealm::OwnHost, "http://registry:5000/docker.io/token", own),
+            (TokenRealm::OwnUrl("https://r".to_owned()), "https://r/docker.io/token", own),
+            (
+                TokenRealm::External("https://t/".to_owned()),
+                "https://t/",
+                "scope=\"repository:docker.io/library/nginx:pull\"",
+            ),
+        ] {
+            let scheme = Scheme::Bearer { realm, service: "jreg".to_owned() };
+            let challenge = scheme.challenge(&request_info, &pull, TokenFault::Missing, "");
+            assert_eq!(challenge, format!("Bearer realm=\"{expected}\",service=\"jreg\",{scope}"));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use jreg_auth::{
     IssuerAccess, LoginClient, NamedIdentity, Network, Policy, Secret, TokenClaims, TokenKind,
     TokenScope, UnverifiedToken, is_login_token,
 };
+use jreg_oci::RepositoryName;
 use jreg_reload::{FileError, FileReload, ReloadedFiles};
 use jreg_storage::{Clock, Store, error_chain};
 use jreg_telemetry::metrics::Metrics;
@@ -174,7 +175,7 @@ impl AccessGuard {
             cursors: CatalogCursors(Arc::clone(&shared_keys)),
             shared_keys,
             browser,
-            scheme: scheme(&options),
+            scheme: Scheme::of(&options),
             service: options.token_audience.clone(),
             lifetime: options.token_lifetime,
             refresh_lifetime: options.refresh_lifetime,
@@ -193,6 +194,11 @@ impl AccessGuard {
             clock,
             metrics,
         })
+    }
+
+    /// Whether anonymous clients may pull something below a prefix, as far as the rules say.
+    pub fn may_anonymous_pull_below(&self, prefix: &RepositoryName) -> bool {
+        self.policy().may_anonymous_pull_below(prefix)
     }
 
     /// Reloads the files that have changed. Blocks on disk I/O.
@@ -585,16 +591,6 @@ fn policy(options: &AccessGuardOptions) -> Result<PolicySource, FileError> {
     let parse =
         move |text: &str| Policy::parse(text).map(&completed).map_err(|error| error.to_string());
     Ok(PolicySource::File(ReloadedFiles::open(path, jreg_auth::POLICY_BYTES_MAX, parse)?))
-}
-
-fn scheme(options: &AccessGuardOptions) -> Scheme {
-    let service = options.token_audience.clone();
-    let own = options.public_url.as_ref().map(|url| format!("{url}/token"));
-    match &options.token_realm {
-        Some(realm) => Scheme::Bearer { realm: Some(realm.clone()), service },
-        None if options.token_service => Scheme::Bearer { realm: own, service },
-        None => Scheme::Basic,
-    }
 }
 
 /// A point in time; `None`: beyond the representable range.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
+use jreg_mirror::MirrorError;
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, ExplainReport,
@@ -57,6 +58,9 @@ pub enum AccessError {
     /// The operation failed.
     #[error(transparent)]
     Registry(Box<jreg_registry::Error>),
+    /// The operation failed at a mirror.
+    #[error(transparent)]
+    Mirror(Box<MirrorError>),
 }
 
 impl From<jreg_registry::Error> for AccessError {
@@ -65,15 +69,15 @@ impl From<jreg_registry::Error> for AccessError {
     }
 }
 
-type Result<T> = std::result::Result<T, AccessError>;
+pub(super) type Result<T> = std::result::Result<T, AccessError>;
 
 /// Access to the registry limited to one granted right. Each method documents the right it
 /// requires; any other right is [`AuthError::Forbidden`].
 #[derive(Clone, Debug)]
 pub struct Authorized {
-    gate: RegistryGate,
-    auth: AuthContext,
-    right: Right,
+    pub(super) gate: RegistryGate,
+    pub(super) auth: AuthContext,
+    pub(super) right: Right,
     reason: DecisionReason,
 }
 
@@ -107,6 +111,7 @@ impl Authorized {
             | Right::Mount(_)
             | Right::Push(_)
             | Right::Delete(_)
+            | Right::Fetch(_)
             | Right::Admin => Err(self.forbidden()),
         }
     }
@@ -121,6 +126,7 @@ impl Authorized {
             | Right::Mount(_)
             | Right::Pull(_)
             | Right::Delete(_)
+            | Right::Fetch(_)
             | Right::Admin => Err(self.forbidden()),
         }
     }
@@ -135,6 +141,7 @@ impl Authorized {
             | Right::Mount(_)
             | Right::Pull(_)
             | Right::Push(_)
+            | Right::Fetch(_)
             | Right::Admin => Err(self.forbidden()),
         }
     }
@@ -494,6 +501,9 @@ impl Authorized {
         condition: Option<ReferencePrecondition>,
         removed: &mut Vec<TagTransition>,
     ) -> Result<()> {
+        if let Some(evicted) = self.evict(reference).await {
+            return evicted;
+        }
         let repository = self.delete()?;
         if let Reference::Digest(digest) = reference {
             self.check_protection(&repository, digest).await?;
@@ -599,7 +609,7 @@ impl Authorized {
         if self.right == Right::Admin { Ok(&self.gate.registry) } else { Err(self.forbidden()) }
     }
 
-    fn forbidden(&self) -> AccessError {
+    pub(super) fn forbidden(&self) -> AccessError {
         self.refused("the request has another permission".to_owned())
     }
 }

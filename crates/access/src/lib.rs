@@ -23,6 +23,7 @@ mod handle;
 mod issuer_keys;
 pub mod limits;
 mod login_throttle;
+mod mirrored;
 mod password_hasher;
 mod refused;
 mod session_store;
@@ -37,7 +38,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderMap;
 use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
-use jreg_oci::{Endpoint, Reference, RepositoryName, Tag};
+use jreg_mirror::Mirrors;
+use jreg_oci::{Endpoint, MirrorRoute, Reference, RepositoryName, Tag};
 use jreg_registry::{PoolUsage, Registry, RegistryUsage};
 use jreg_storage::error_chain;
 
@@ -59,6 +61,7 @@ pub use issuer_keys::{
     HttpJwksFetcher, JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetchError, JwksFetcher,
     TOKEN_RESPONSE_BYTES_MAX,
 };
+pub use mirrored::MirroredHandle;
 pub use refused::{CredentialState, RefusedAccess};
 pub use session_store::{SessionStore, SessionStoreError};
 pub use tokens::{IssuedToken, TokenProof, TokenRequest};
@@ -80,6 +83,8 @@ pub enum Right {
     Push(RepositoryName),
     /// Delete from a repository.
     Delete(RepositoryName),
+    /// Have a mirror make requests to the registry that it mirrors, for this repository.
+    Fetch(RepositoryName),
     /// Administer the registry: list, create and revoke access tokens, test the policy.
     Admin,
 }
@@ -168,6 +173,8 @@ pub struct RequestInfo {
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The tags that the request names.
     pub tags: Vec<Tag>,
+    /// How the request led to a mirror, if not by its path alone.
+    pub route: Option<Arc<MirrorRoute>>,
     /// What the connection remembers of the credentials of its requests.
     pub connection: Option<Arc<ConnectionCredentials>>,
 }
@@ -434,12 +441,25 @@ impl Authorizer for AllowAll {
 pub struct RegistryGate {
     registry: Registry,
     authorizer: Arc<dyn Authorizer>,
+    /// Mirrors of other registries, if there are any.
+    mirrors: Option<Mirrors>,
 }
 
 impl RegistryGate {
     /// Protects `registry` with `authorizer`.
     pub fn new(registry: Registry, authorizer: Arc<dyn Authorizer>) -> Self {
-        Self { registry, authorizer }
+        Self { registry, authorizer, mirrors: None }
+    }
+
+    /// The same, with mirrors of other registries.
+    #[must_use]
+    pub fn with_mirrors(self, mirrors: Option<Mirrors>) -> Self {
+        Self { mirrors, ..self }
+    }
+
+    /// The mirrors, for their metrics.
+    pub fn mirrors(&self) -> Option<&Mirrors> {
+        self.mirrors.as_ref()
     }
 
     /// Authenticates a request and grants the right that `endpoint` requires.

@@ -59,6 +59,7 @@ impl RefusedAccess {
             Right::List => Some(of(AccessAction::List, None)),
             Right::See(name) | Right::Pull(name) => Some(of(AccessAction::Pull, Some(name))),
             Right::Mount(name) => Some(of(AccessAction::Mount, Some(name))),
+            Right::Fetch(name) => Some(of(AccessAction::Fetch, Some(name))),
             Right::Push(name) => Some(of(AccessAction::Push, Some(name))),
             Right::Delete(name) => Some(of(AccessAction::Delete, Some(name))),
             Right::Admin => Some(of(AccessAction::Admin, None)),
@@ -140,6 +141,7 @@ const fn verb(action: AccessAction) -> &'static str {
         AccessAction::List => "list the repositories",
         AccessAction::Mount => "mount from",
         AccessAction::Admin => "administer the registry",
+        AccessAction::Fetch => "fetch for",
     }
 }
 

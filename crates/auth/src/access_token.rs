@@ -233,11 +233,11 @@ impl AccessToken {
         )
     }
 
-    /// Whether it allows an action. Pull includes mounting from the repository, and any pull permission
+    /// Whether it allows an action. Pull includes mounting from the repository and fetching, and any pull permission
     /// includes listing the repositories that may be pulled.
     pub fn allows(&self, action: AccessAction, repository: Option<&RepositoryName>) -> bool {
         self.permissions.iter().any(|permission| match (action, repository) {
-            (AccessAction::Mount | AccessAction::Pull, Some(name)) => {
+            (AccessAction::Mount | AccessAction::Pull | AccessAction::Fetch, Some(name)) => {
                 permission.actions.contains(AccessAction::Pull)
                     && permission.repositories.matches(name)
             }

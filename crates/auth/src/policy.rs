@@ -331,6 +331,25 @@ impl Policy {
         self.rules.iter().any(|rule| !rule.denies && rule.subjects.iter().any(is_open))
     }
 
+    /// Whether a rule may let anonymous clients pull something below a prefix, whatever its condition
+    /// and the deny rules say.
+    pub fn may_anonymous_pull_below(&self, prefix: &RepositoryName) -> bool {
+        let is_open = |rule: &PolicyRule| {
+            !rule.denies
+                && rule.actions.contains(AccessAction::Pull)
+                && rule.subjects.iter().any(|subject| {
+                    matches!(subject, RuleSubject::Everyone | RuleSubject::Anonymous)
+                })
+        };
+        let reaches = |pattern: &RepositoryPattern| {
+            let literal = pattern.as_str().split('*').next().unwrap_or_default();
+            let below = format!("{prefix}/");
+            literal.starts_with(&below)
+                || below.starts_with(literal) && literal.len() < pattern.as_str().len()
+        };
+        self.rules.iter().any(|rule| is_open(rule) && rule.repositories.iter().any(reaches))
+    }
+
     /// Decides a request, with the grants of its credentials.
     pub fn decide(&self, query: &PolicyQuery<'_>, grants: CredentialGrants<'_>) -> PolicyDecision {
         PolicyEvaluation::new(self, *query, grants).decide(
@@ -529,10 +548,16 @@ fn has_claim(identity: &Identity, name: &str, wanted: &str) -> bool {
 }
 
 impl PolicyRule {
-    /// Whether it covers the action and the repository. A pull includes mounting.
+    /// Whether it covers the action and the repository. A pull includes mounting, and for
+    /// authenticated identities fetching.
     pub(crate) fn covers(&self, query: &PolicyQuery<'_>) -> bool {
+        let is_included = match query.action {
+            AccessAction::Mount => true,
+            AccessAction::Fetch => self.denies || *query.identity != Identity::Anonymous,
+            _ => false,
+        };
         let is_action = self.actions.contains(query.action)
-            || (query.action == AccessAction::Mount && self.actions.contains(AccessAction::Pull));
+            || is_included && self.actions.contains(AccessAction::Pull);
         is_action
             && match query.repository {
                 Some(name) => self.repositories.iter().any(|pattern| pattern.matches(name)),

@@ -28,12 +28,14 @@ pub enum AccessAction {
     Mount,
     /// Administer the registry. Reserved.
     Admin,
+    /// Have a mirror make requests to the registry that it mirrors.
+    Fetch,
 }
 
 impl AccessAction {
     /// Every action.
-    pub const ALL: [Self; 6] =
-        [Self::Pull, Self::Push, Self::Delete, Self::List, Self::Mount, Self::Admin];
+    pub const ALL: [Self; 7] =
+        [Self::Pull, Self::Push, Self::Delete, Self::List, Self::Mount, Self::Admin, Self::Fetch];
 
     /// The name of the action.
     pub const fn as_str(self) -> &'static str {
@@ -44,6 +46,7 @@ impl AccessAction {
             Self::List => "list",
             Self::Mount => "mount",
             Self::Admin => "admin",
+            Self::Fetch => "fetch",
         }
     }
 
@@ -55,7 +58,7 @@ impl AccessAction {
     /// Whether it applies to a repository.
     pub const fn has_repository(self) -> bool {
         match self {
-            Self::Pull | Self::Push | Self::Delete | Self::Mount => true,
+            Self::Pull | Self::Push | Self::Delete | Self::Mount | Self::Fetch => true,
             Self::List | Self::Admin => false,
         }
     }
@@ -245,12 +248,14 @@ impl TokenScope {
         }
     }
 
-    /// Whether an action is in it. What may be pulled may be mounted from.
+    /// Whether an action is in it. What may be pulled may be mounted from, and fetched.
     pub fn allows(&self, action: AccessAction, repository: Option<&RepositoryName>) -> bool {
         let actions = repository.and_then(|name| self.repositories.get(name)).copied();
         let actions = actions.unwrap_or_default();
         match action {
-            AccessAction::Pull | AccessAction::Mount => actions.contains(AccessAction::Pull),
+            AccessAction::Pull | AccessAction::Mount | AccessAction::Fetch => {
+                actions.contains(AccessAction::Pull)
+            }
             AccessAction::Push | AccessAction::Delete => actions.contains(action),
             AccessAction::List => self.catalog,
             AccessAction::Admin => false,

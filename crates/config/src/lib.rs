@@ -10,6 +10,7 @@
 mod combination;
 mod effective;
 mod login;
+mod mirrors;
 mod sinks;
 mod value;
 
@@ -20,7 +21,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jreg_auth::LoginClient;
 use jreg_events::SinkOptions;
-use jreg_oci::MediaTypePattern;
+use jreg_mirror::MirrorOptions;
+use jreg_oci::{MediaTypePattern, UnknownNamespace};
 use jreg_registry::{GRACE_MIN, ReferencePolicy};
 use jreg_storage::Durability;
 
@@ -123,13 +125,15 @@ macro_rules! settings {
         )+)+
             /// The sinks of events, which only the file can set: `[[events.sink]]`.
             pub event_sinks: Vec<SinkOptions>,
+            /// Mirrors of other registries, which only the file can set: `[[mirror]]`.
+            pub mirrors: Vec<MirrorOptions>,
             /// OpenID providers for logins in a browser, which only the file can set: `[[login.client]]`.
             pub login_clients: Vec<LoginClient>,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { event_sinks: Vec::new(), login_clients: Vec::new(), $($($field: $default,)+)+ }
+                Self { event_sinks: Vec::new(), mirrors: Vec::new(), login_clients: Vec::new(), $($($field: $default,)+)+ }
             }
         }
 
@@ -451,6 +455,24 @@ settings! {
         events_interval: Duration = 5 * SECOND, "a duration from 100ms to 1h",
             |interval| is_timeout(*interval);
     }
+    "Mirrors" {
+        /// Maximum number of blobs of mirrors that are stored at the same time; further ones are sent to
+        /// their clients and not stored.
+        mirror_fills: usize = 64, "a number from 1 to 10000", |fills| (1..=10_000).contains(fills);
+        /// Maximum memory for blobs of mirrors on their way to the store and to clients.
+        mirror_memory: u64 = 512 * MIB, "a size from 32MiB to 1TiB",
+            |bytes| (32 * MIB..=MIB * MIB).contains(bytes);
+        /// In a bucket: maximum size of a blob that stays in memory as a whole while it is stored. Clients
+        /// that are too slow for a larger one read it from the mirrored registry themselves.
+        mirror_window_bytes: u64 = 64 * MIB, "a size from 1MiB to 16GiB",
+            |bytes| (MIB..=16 * KIB * MIB).contains(bytes);
+        /// How long a client that is too late for a blob waits for it to be stored, before it reads it
+        /// from the mirrored registry itself.
+        mirror_wait: Duration = 5 * SECOND, "a duration up to 1h", |wait| *wait <= HOUR;
+        /// What to do with a request that names (`?ns=`) a registry that is not mirrored: serve the local
+        /// repository of this name (ignore), or 404 (refuse).
+        unknown_ns: UnknownNamespace = UnknownNamespace::Ignore, "ignore or refuse", |_| true;
+    }
     "Redirects" {
         /// Redirect blob downloads to the bucket (S3 only).
         redirect: bool = false, "on or off", |_| true;
@@ -677,9 +699,9 @@ pub enum ConfigError {
     /// Two settings exclude each other.
     #[error("`{given}` cannot be given with `{other}`: {why}")]
     Contradictory { given: &'static str, other: &'static str, why: &'static str },
-    /// A sink of events is wrong. Its values are not shown: they may be secrets.
+    /// A sink of events or a mirror is wrong. Its values are not shown: they may be secrets.
     #[error("{place}: {why}")]
-    Sink {
+    Table {
         /// The file and key.
         place: String,
         why: String,
@@ -718,6 +740,10 @@ impl Settings {
     fn assign(&mut self, assignment: &Assignment) -> Result<(), ConfigError> {
         if assignment.name == sinks::SINKS {
             self.event_sinks = sinks::parse(assignment)?;
+            return Ok(());
+        }
+        if assignment.name == mirrors::MIRRORS {
+            self.mirrors = mirrors::parse(assignment)?;
             return Ok(());
         }
         if assignment.name == login::CLIENTS {
@@ -815,6 +841,9 @@ fn file_assignment(
 ) -> Result<Assignment, ConfigError> {
     if name == "events" {
         return sinks::assignment(path, value);
+    }
+    if name == mirrors::MIRRORS {
+        return mirrors::assignment(path, value);
     }
     if name == "login" {
         return login::assignment(path, value);

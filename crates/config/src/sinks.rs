@@ -78,7 +78,7 @@ pub(crate) fn parse(assignment: &Assignment) -> Result<Vec<SinkOptions>, ConfigE
 }
 
 fn sink_error(path: &std::path::Path, key: &str, why: &str) -> ConfigError {
-    ConfigError::Sink { place: place_in_file(path, key), why: why.to_owned() }
+    ConfigError::Table { place: place_in_file(path, key), why: why.to_owned() }
 }
 
 /// A key, and what is wrong with its value, which is not repeated: it may be a secret.

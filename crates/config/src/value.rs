@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use jreg_auth::ForwardedHeader;
-use jreg_oci::MediaTypePattern;
+use jreg_oci::{MediaTypePattern, UnknownNamespace};
 use jreg_registry::ReferencePolicy;
 use jreg_storage::{Durability, S3Url};
 use jreg_telemetry::audit::AuditTarget;
@@ -228,6 +228,11 @@ words!(ForwardedHeader {
     ForwardedHeader::Forwarded => "forwarded",
 });
 words!(TlsVersion { "1.2|1.3": TlsVersion::Tls12 => "1.2", TlsVersion::Tls13 => "1.3" });
+words!(UnknownNamespace {
+    "ignore|refuse":
+    UnknownNamespace::Ignore => "ignore",
+    UnknownNamespace::Refuse => "refuse",
+});
 words!(ReferencePolicy {
     "POLICY":
     ReferencePolicy::Strict => "strict",

@@ -15,7 +15,7 @@ use jreg_access::limits::{ByteAccount, CountedUpload};
 use jreg_access::{AuthContext, Authorized, RefusedRequest};
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::{ConnectionResources, Request, Response};
-use jreg_oci::Endpoint;
+use jreg_oci::{Endpoint, RoutedEndpoint};
 use jreg_registry::Error;
 use jreg_telemetry::metrics::GaugeGuard;
 use jreg_telemetry::trace;
@@ -46,9 +46,13 @@ pub(crate) async fn respond(
     let (parts, body) = request.into_parts();
     let body = ClientBody::new(body, &parts.headers, &context.options, Arc::clone(observed));
     context.limits.count_address(observed.network())?;
-    let endpoint = Endpoint::parse(parts.method.as_str(), parts.uri.path(), parts.uri.query())
-        .map_err(|error| ApiError::route(&error, &parts.method))?;
+    let (method, path, query) = (parts.method.as_str(), parts.uri.path(), parts.uri.query());
+    let routed = Endpoint::parse_routed(method, path, query, &context.options.mirrors);
+    let RoutedEndpoint { endpoint, route } =
+        routed.map_err(|error| ApiError::route(&error, &parts.method))?;
+    let route = route.map(Arc::new);
     observed.set_endpoint(&endpoint);
+    observed.set_route(route.as_ref());
     let record = audit_record(context, observed, &endpoint, &parts);
     let began = trace::begin();
     let admitted = context.gate.admit(observed.request_info(&parts), &endpoint).await;
@@ -133,7 +137,8 @@ async fn perform_admitted(
     let base_url = base_url(&context.options, observed);
     let is_head = parts.method == Method::HEAD;
     let (headers, peer) = (parts.headers, observed.client().address);
-    let call = ApiCall { access, headers, peer, base_url, files, resources, body };
+    let route = observed.route().cloned();
+    let call = ApiCall { access, headers, peer, route, base_url, files, resources, body };
     match changes(&endpoint) {
         true => write(context, observed, call, endpoint, (record, upload)).await,
         false => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jreg_mirror::{MirroredBlob, StreamedBlob};
 use jreg_net::server::files::{FileBody, FileQueue, SMALL_BYTES_MAX, read_resident};
 use jreg_net::server::slots::ResponseSlots;
 use jreg_net::server::{Body, Response};
@@ -20,6 +21,13 @@ use crate::{conditional, headers, reading};
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
 pub(crate) async fn head(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {
+    if let Some(mirror) = call.access.mirrored()? {
+        let size = mirror.blob_size(digest).await?;
+        return Ok(match conditional::is_known(&call.headers, digest) {
+            true => not_modified(digest),
+            false => whole(digest, size, Body::empty()),
+        });
+    }
     let blob = call.access.blob_stat(digest).await?;
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
@@ -32,7 +40,13 @@ pub(crate) async fn get(
     redirects: &Redirects,
     digest: &Digest,
 ) -> Result<Response, ApiError> {
-    let reader = call.access.blob_open(digest).await?;
+    let reader = match call.access.mirrored()? {
+        None => call.access.blob_open(digest).await?,
+        Some(mirror) => match mirror.blob_open(digest).await? {
+            MirroredBlob::Stored(reader) => reader,
+            MirroredBlob::Streamed(blob) => return streamed(call, digest, blob).await,
+        },
+    };
     if conditional::is_known(&call.headers, digest) {
         return Ok(not_modified(digest));
     }
@@ -58,6 +72,37 @@ pub(crate) async fn get(
         },
         Ranges::Unsatisfiable => Err(unsatisfiable(size)),
     }
+}
+
+/// Responds with a blob that a mirror is fetching. Of several ranges the whole blob is sent.
+async fn streamed(
+    call: ApiCall,
+    digest: &Digest,
+    blob: StreamedBlob,
+) -> Result<Response, ApiError> {
+    if conditional::is_known(&call.headers, digest) {
+        return Ok(not_modified(digest));
+    }
+    let size = blob.size_bytes();
+    let slot = match call.resources.as_ref().map(|resources| &resources.slots) {
+        Some(slots) => slots.clone().take().await,
+        None => None,
+    };
+    let mut response = match ranges(&call.headers, digest, size) {
+        Ranges::Whole | Ranges::Multi(_) => {
+            let bytes = blob.read(ByteRange { start: 0, end: size }).await?;
+            whole(digest, size, Body::from_stream(bytes))
+        }
+        Ranges::Single(start, end) => {
+            let bytes = blob.read(ByteRange { start, end }).await?;
+            part(digest, (start, end), size, Body::from_stream(bytes))
+        }
+        Ranges::Unsatisfiable => return Err(unsatisfiable(size)),
+    };
+    if let Some(slot) = slot {
+        response.extensions_mut().insert(Arc::new(slot));
+    }
+    Ok(response)
 }
 
 pub(crate) async fn delete(call: ApiCall, digest: &Digest) -> Result<Response, ApiError> {

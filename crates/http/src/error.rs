@@ -14,6 +14,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use jreg_access::limits::LimitExceeded;
 use jreg_access::{AccessError, AuthError, BASIC_CHALLENGE, RefusedAccess, whole_seconds};
+use jreg_mirror::MirrorError;
 use jreg_net::server::{Body, Response};
 use jreg_oci::{Digest, ErrorBody, ErrorCode, RouteError};
 use jreg_registry::{BodyError, Error};
@@ -192,6 +193,13 @@ impl ApiError {
             }
             RouteError::InvalidTag(_) | RouteError::InvalidTagOfHistory(_) => {
                 Self::bad_request(ErrorCode::ManifestInvalid, message)
+            }
+            RouteError::Mirrored { .. } => {
+                Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message)
+                    .with_header(header::ALLOW, HeaderValue::from_static("GET, HEAD, DELETE"))
+            }
+            RouteError::UnknownNamespace { .. } => {
+                Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, message)
             }
             RouteError::InvalidQuery { .. } => Self::bad_request(ErrorCode::Unsupported, message),
             RouteError::BadEncoding { .. } => Self::bad_request(ErrorCode::NameInvalid, message),
@@ -404,6 +412,32 @@ impl From<AccessError> for ApiError {
             AccessError::Cursor => Self::bad_request(ErrorCode::Unsupported, error.to_string()),
             AccessError::Denied(denied) => denied.into(),
             AccessError::Registry(error) => (*error).into(),
+            AccessError::Mirror(error) => (*error).into(),
+        }
+    }
+}
+
+impl From<MirrorError> for ApiError {
+    fn from(error: MirrorError) -> Self {
+        let message = error.to_string();
+        let not_found = |code| Self::new(StatusCode::NOT_FOUND, code, &message);
+        match error {
+            MirrorError::Registry(error) => Self::of_registry(&error),
+            MirrorError::ManifestUnknown { .. } => not_found(ErrorCode::ManifestUnknown),
+            MirrorError::BlobUnknown { .. } => not_found(ErrorCode::BlobUnknown),
+            MirrorError::NameUnknown { .. } => not_found(ErrorCode::NameUnknown),
+            MirrorError::FetchRefused | MirrorError::Blocked { .. } => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+            }
+            MirrorError::Limited { retry_after, .. } => {
+                Self::temporary(message, retry_after.map_or(Retry::Usual, Retry::After))
+            }
+            // The message says what the operator, or the owner of the image, can do about it.
+            MirrorError::BadGateway { .. } => {
+                let error = Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, &message);
+                Self { log: Some(message), ..error }
+            }
+            MirrorError::Unavailable { .. } => Self::unavailable(message),
         }
     }
 }
@@ -423,11 +457,17 @@ impl From<BodyError> for ApiError {
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
+        Self::of_registry(&error)
+    }
+}
+
+impl ApiError {
+    fn of_registry(error: &Error) -> Self {
         let message = error.to_string();
         let bad = |code| Self::bad_request(code, &message);
         let not_found = |code| Self::new(StatusCode::NOT_FOUND, code, &message);
         let too_large = |code| Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, &message);
-        match &error {
+        match error {
             Error::BlobUnknown { .. } => not_found(ErrorCode::BlobUnknown),
             Error::ManifestUnknown { .. } => not_found(ErrorCode::ManifestUnknown),
             Error::NameUnknown { .. } => not_found(ErrorCode::NameUnknown),
@@ -480,12 +520,12 @@ impl From<Error> for ApiError {
             }
             Error::Busy { .. } => Self::busy(message),
             Error::Body(error) => (*error).into(),
-            Error::Interrupted { .. } | Error::Stopped => unavailable(&error),
-            Error::Store(store) if store.kind() == ErrorKind::Full => full(&error),
-            Error::Store(store) if is_passing(store.kind()) => unavailable(&error),
+            Error::Interrupted { .. } | Error::Stopped => unavailable(error),
+            Error::Store(store) if store.kind() == ErrorKind::Full => full(error),
+            Error::Store(store) if is_passing(store.kind()) => unavailable(error),
             Error::InvalidCursor => bad(ErrorCode::Unsupported),
             Error::Store(_) | Error::Damaged { .. } | Error::FeaturesUnknown { .. } => {
-                broken(&error)
+                broken(error)
             }
         }
     }

@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use jreg_access::ConnectionCredentials;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
+use jreg_oci::NamedBy;
 use jreg_storage::error_chain;
 use jreg_telemetry::metrics::{FinishedRequest, GaugeGuard};
 use jreg_telemetry::trace;
@@ -96,6 +97,11 @@ fn add_headers(context: &ApiContext, observed: &ObservedRequest, response: &mut 
         headers.insert(header::CONTENT_SECURITY_POLICY, headers::SANDBOX);
         if context.guard.is_some() {
             headers::make_private(headers);
+        }
+        if let Some(route) = observed.route().filter(|route| route.by == NamedBy::Namespace)
+            && let Ok(namespace) = HeaderValue::from_str(&route.namespace)
+        {
+            headers.insert(headers::NAMESPACE, namespace);
         }
         for warning in &context.options.warnings {
             headers.append(header::WARNING, warning.clone());

@@ -24,6 +24,9 @@ pub(crate) const TAG: HeaderName = HeaderName::from_static("oci-tag");
 /// Filters applied to a referrers list.
 pub(crate) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
+/// The namespace that a mirror serves (containerd's `?ns=`).
+pub(crate) const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
 /// In every response: disables content sniffing (Fetch standard, "X-Content-Type-Options").
 pub(crate) const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// In every API response, whose content a client pushed: a browser runs and loads nothing, and
@@ -73,6 +76,11 @@ pub(crate) fn value(text: &str) -> HeaderValue {
 pub(crate) fn warning(text: &str) -> HeaderValue {
     let text = text.replace(['"', '\\'], "'");
     HeaderValue::from_str(&format!("299 - \"{text}\"")).unwrap_or(HeaderValue::from_static("299"))
+}
+
+/// The value of a `Warning` about content that may be outdated (RFC 7234 section 5.5.2).
+pub(crate) fn stale_warning(text: &str) -> HeaderValue {
+    HeaderValue::from_str(&format!("110 - \"{text}\"")).unwrap_or(HeaderValue::from_static("110"))
 }
 
 /// A digest as a header value.

@@ -118,12 +118,18 @@ async fn route(
     observed: &Arc<ObservedRequest>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let route = routes::find(request.uri().path());
-    match route.filter(|route| context.options.serves_metrics || !route.is_metrics()) {
-        Some(route) => Box::pin(service::respond(route, context, observed, request)).await,
-        None if ui::is_ui(context, request.uri().path()) => {
-            Box::pin(ui::respond(context, observed, request)).await
+    let path = request.uri().path();
+    let route = routes::find(path);
+    if let Some(route) = route.filter(|route| context.options.serves_metrics || !route.is_metrics())
+    {
+        return Box::pin(service::respond(route, context, observed, request)).await;
+    }
+    let mirror = context.options.mirrors.split_path(path).filter(|(_, rest)| *rest == "/token");
+    match mirror {
+        Some((mirror, _)) => {
+            Box::pin(service::respond_to_mirror_token(context, mirror, observed, request)).await
         }
+        None if ui::is_ui(context, path) => Box::pin(ui::respond(context, observed, request)).await,
         None => api::respond(context, observed, request).await,
     }
 }

@@ -1,8 +1,9 @@
 //! Manifests: pull, push, delete (end-3, end-7, end-9).
 
 use http::{HeaderValue, StatusCode, header};
+use jreg_mirror::{MirroredManifest, RequestedMethod};
 use jreg_net::server::{Body, Response};
-use jreg_oci::{ErrorCode, MediaType, Reference, RepositoryName, Tag};
+use jreg_oci::{Digest, ErrorCode, MediaType, Reference, RepositoryName, Tag};
 use jreg_registry::{BodyError, Error, ManifestPush, MemoryBudget, StoredManifest};
 
 use crate::call::ApiCall;
@@ -18,10 +19,14 @@ pub(crate) async fn get(
     exceptions: &PullExceptions,
     reference: &Reference,
 ) -> Result<Response, ApiError> {
+    if let Some(mirror) = call.access.mirrored()? {
+        let mirrored = mirror.manifest(reference, RequestedMethod::Get).await?;
+        return Ok(found_mirrored(&call, reference, &mirrored));
+    }
     let manifest = call.access.manifest_get(reference).await?;
     record_pull(&call, exceptions, reference, &manifest);
     let body = Body::from(manifest.bytes.clone());
-    Ok(found(&call, reference, &manifest, body))
+    Ok(found(&call, reference, &ManifestFacts::of(&manifest), body))
 }
 
 pub(crate) async fn head(
@@ -29,11 +34,16 @@ pub(crate) async fn head(
     exceptions: &PullExceptions,
     reference: &Reference,
 ) -> Result<Response, ApiError> {
+    if let Some(mirror) = call.access.mirrored()? {
+        let mirrored = mirror.manifest(reference, RequestedMethod::Head).await?;
+        let mirrored = MirroredManifest { manifest: None, ..mirrored };
+        return Ok(found_mirrored(&call, reference, &mirrored));
+    }
     let manifest = call.access.manifest_stat(reference).await?;
     if let Reference::Tag(_) = reference {
         record_pull(&call, exceptions, reference, &manifest);
     }
-    Ok(found(&call, reference, &manifest, Body::empty()))
+    Ok(found(&call, reference, &ManifestFacts::of(&manifest), Body::empty()))
 }
 
 /// A GET or HEAD of a tag, and a GET of a digest, are pulls, unless the client is excepted.
@@ -48,19 +58,50 @@ fn record_pull(
     }
 }
 
-fn found(call: &ApiCall, reference: &Reference, manifest: &StoredManifest, body: Body) -> Response {
-    let mut response = if conditional::is_known(&call.headers, &manifest.digest) {
+/// What the headers say of a manifest.
+struct ManifestFacts<'a> {
+    digest: &'a Digest,
+    media_type: &'a MediaType,
+    size_bytes: u64,
+}
+
+impl<'a> ManifestFacts<'a> {
+    fn of(manifest: &'a StoredManifest) -> Self {
+        let StoredManifest { digest, media_type, bytes } = manifest;
+        Self { digest, media_type, size_bytes: bytes.len() as u64 }
+    }
+}
+
+fn found_mirrored(call: &ApiCall, reference: &Reference, mirrored: &MirroredManifest) -> Response {
+    let MirroredManifest { digest, media_type, size_bytes, manifest, warning } = mirrored;
+    let facts = ManifestFacts { digest, media_type, size_bytes: *size_bytes };
+    let body =
+        manifest.as_ref().map_or_else(Body::empty, |stored| Body::from(stored.bytes.clone()));
+    let mut response = found(call, reference, &facts, body);
+    if let Some(warning) = warning {
+        response.headers_mut().append(header::WARNING, headers::stale_warning(warning));
+    }
+    response
+}
+
+fn found(
+    call: &ApiCall,
+    reference: &Reference,
+    manifest: &ManifestFacts<'_>,
+    body: Body,
+) -> Response {
+    let mut response = if conditional::is_known(&call.headers, manifest.digest) {
         headers::empty(StatusCode::NOT_MODIFIED)
     } else {
         let mut response = Response::new(body);
         let content_type = headers::value(manifest.media_type.as_str());
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-        response.headers_mut().insert(header::CONTENT_LENGTH, manifest.bytes.len().into());
+        response.headers_mut().insert(header::CONTENT_LENGTH, manifest.size_bytes.into());
         response
     };
     let map = response.headers_mut();
-    map.insert(headers::DIGEST, headers::digest(&manifest.digest));
-    map.insert(header::ETAG, headers::etag(&manifest.digest));
+    map.insert(headers::DIGEST, headers::digest(manifest.digest));
+    map.insert(header::ETAG, headers::etag(manifest.digest));
     map.insert(header::CACHE_CONTROL, cache_control(reference));
     map.insert(header::CONTENT_DISPOSITION, headers::ATTACHMENT);
     response

@@ -10,7 +10,7 @@ use jreg_access::limits::BytesInFlight;
 use jreg_access::{ConnectionCredentials, RequestCredentials, RequestInfo};
 use jreg_auth::Network;
 use jreg_net::server::Request;
-use jreg_oci::{Endpoint, ErrorCode, RepositoryName};
+use jreg_oci::{Endpoint, ErrorCode, MirrorRoute, NamedBy, RepositoryName};
 use jreg_telemetry::logging::shortened;
 use jreg_telemetry::trace::{FinishedTrace, RequestTrace};
 use tracing::Level;
@@ -36,6 +36,7 @@ pub(crate) struct ObservedRequest {
     credentials: Option<Arc<ConnectionCredentials>>,
     user_agent: Option<String>,
     subject: OnceLock<RequestSubject>,
+    route: OnceLock<Arc<MirrorRoute>>,
     code: OnceLock<ErrorCode>,
     identity: OnceLock<(String, Option<String>)>,
     denied: OnceLock<String>,
@@ -73,6 +74,7 @@ impl ObservedRequest {
                 shortened(&String::from_utf8_lossy(value.as_bytes()), USER_AGENT_BYTES_MAX)
             }),
             subject: OnceLock::new(),
+            route: OnceLock::new(),
             code: OnceLock::new(),
             identity: OnceLock::new(),
             denied: OnceLock::new(),
@@ -120,7 +122,19 @@ impl ObservedRequest {
 
     /// Whether it is for the registry API.
     pub(crate) fn is_api(&self) -> bool {
-        self.path == "/v2" || self.path.starts_with("/v2/")
+        let is_routed = self.route().is_some_and(|route| route.by == NamedBy::PathPrefix);
+        self.path == "/v2" || self.path.starts_with("/v2/") || is_routed
+    }
+
+    /// Records how the request led to a mirror.
+    pub(crate) fn set_route(&self, route: Option<&Arc<MirrorRoute>>) {
+        if let Some(route) = route {
+            let _ = self.route.set(Arc::clone(route));
+        }
+    }
+
+    pub(crate) fn route(&self) -> Option<&Arc<MirrorRoute>> {
+        self.route.get()
     }
 
     /// The network of its address.
@@ -132,6 +146,11 @@ impl ObservedRequest {
     pub(crate) fn set_endpoint(&self, endpoint: &Endpoint) {
         // Only the first description counts, and there is only one.
         let _ = self.subject.set(RequestSubject::of(endpoint));
+    }
+
+    /// Records which of the fixed paths it stands for.
+    pub(crate) fn set_service(&self, endpoint: &'static str) {
+        let _ = self.subject.set(RequestSubject { endpoint, ..RequestSubject::default() });
     }
 
     /// Records a page of the UI.
@@ -190,6 +209,7 @@ impl ObservedRequest {
             secure: self.client.secure,
             certificate: self.client.certificate.clone(),
             tags: Vec::new(),
+            route: self.route().cloned(),
             connection: self.credentials.clone(),
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use jreg_oci::MirrorNames;
 use jreg_registry::MemoryBudget;
 
 use crate::proxies::Proxies;
@@ -49,6 +50,8 @@ pub struct HttpOptions {
     pub listens_on_loopback: bool,
     /// The reverse proxies whose headers are trusted.
     pub proxies: Proxies,
+    /// The names of mirrored registries.
+    pub mirrors: MirrorNames,
     /// Whose pulls do not count.
     pub pulls: PullExceptions,
     /// Whether metrics are served beside the API.
@@ -74,6 +77,7 @@ impl Default for HttpOptions {
             redirects: Redirects::default(),
             listens_on_loopback: true,
             proxies: Proxies::default(),
+            mirrors: MirrorNames::default(),
             pulls: PullExceptions::default(),
             serves_metrics: true,
         }

@@ -256,6 +256,7 @@ fn action_of(right: &Right) -> (&'static str, &'static str) {
         Right::Push(_) => ("access", "push"),
         Right::Delete(_) => ("access", "delete"),
         Right::Admin => ("access", "admin"),
+        Right::Fetch(_) => ("access", "fetch"),
         Right::See(_) | Right::Mount(_) | Right::Pull(_) => ("access", "pull"),
     }
 }

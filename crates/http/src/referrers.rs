@@ -5,8 +5,9 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, header};
+use jreg_mirror::MirroredReferrers;
 use jreg_net::server::{Body, Response};
-use jreg_oci::{Digest, PageParams, RepositoryName, media_type};
+use jreg_oci::{Descriptor, Digest, PageParams, RepositoryName, media_type};
 use jreg_registry::Referrer;
 
 use crate::call::ApiCall;
@@ -32,6 +33,10 @@ pub(crate) async fn list(
 ) -> Result<Response, ApiError> {
     let ReferrersQuery { name, subject, artifact_type, page } = query;
     let artifact_type = artifact_type.as_deref();
+    if let Some(mirror) = call.access.mirrored()? {
+        let listed = mirror.referrers(&subject).await?;
+        return Ok(mirrored(&listed, artifact_type));
+    }
     let request = pages.request(page);
     let referrers = call.access.referrers(&subject, artifact_type, &request).await?;
     let mut response = index(referrers.items);
@@ -45,6 +50,27 @@ pub(crate) async fn list(
         map.insert(header::LINK, pages.link(&path, request.limit, &last, filter));
     }
     Ok(response)
+}
+
+/// The whole list of a mirrored registry: a page of it would have to be of one moment.
+fn mirrored(listed: &MirroredReferrers, artifact_type: Option<&str>) -> Response {
+    let is_wanted = |descriptor: &&Descriptor| {
+        artifact_type.is_none_or(|wanted| descriptor.artifact_type.as_deref() == Some(wanted))
+    };
+    let referrers = listed.descriptors.iter().filter(is_wanted).map(|descriptor| Referrer {
+        digest: descriptor.digest.clone(),
+        artifact_type: descriptor.artifact_type.clone(),
+        json: headers::to_json(descriptor).into(),
+    });
+    let mut response = index(referrers.collect());
+    let map = response.headers_mut();
+    if artifact_type.is_some() {
+        map.insert(headers::FILTERS_APPLIED, HeaderValue::from_static(ARTIFACT_TYPE));
+    }
+    if let Some(warning) = listed.warning {
+        map.append(header::WARNING, headers::stale_warning(warning));
+    }
+    response
 }
 
 /// An image index (image-spec, "Image Index") of the referrers. Their descriptors are JSON already.

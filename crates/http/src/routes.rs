@@ -23,6 +23,8 @@ pub(crate) enum Document {
     Support,
 }
 
+const TOKEN: Route = Route { path: "/token", id: "token", document: Document::Token };
+
 /// Every fixed path.
 pub const ROUTES: &[Route] = &[
     Route { path: "/", id: "root", document: Document::Root },
@@ -31,7 +33,7 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/health", id: "health", document: Document::Live },
     Route { path: "/ready", id: "ready", document: Document::Ready },
     Route { path: "/metrics", id: "metrics", document: Document::Metrics },
-    Route { path: "/token", id: "token", document: Document::Token },
+    TOKEN,
     Route { path: "/openapi.yaml", id: "openapi", document: Document::OpenApi },
 ];
 
@@ -41,6 +43,11 @@ const SUPPORT: &Route = &Route { path: "/support", id: "support", document: Docu
 /// What is served at a path, if it is one of [`ROUTES`].
 pub(crate) fn find(path: &str) -> Option<&'static Route> {
     ROUTES.iter().find(|route| route.path == path)
+}
+
+/// The route of the token service.
+pub(crate) fn token() -> &'static Route {
+    &TOKEN
 }
 
 /// What the admin listener serves at a path.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use jreg_net::server::{Body, Request, Response};
-use jreg_oci::ErrorCode;
+use jreg_oci::{ErrorCode, MirrorName};
 use jreg_telemetry::metrics::{MetricsForm, OPENMETRICS};
 use serde_json::json;
 
@@ -12,8 +12,8 @@ use crate::context::ApiContext;
 use crate::error::ApiError;
 use crate::observed::ObservedRequest;
 use crate::routes::{Document, Route};
-use crate::token::{self, TokenEndpoint};
-use crate::{headers, memory, ui};
+use crate::token::{self, ScopeNames, TokenEndpoint};
+use crate::{headers, memory, routes, ui};
 
 /// Responds to a request for a fixed path.
 pub(crate) async fn respond(
@@ -29,7 +29,7 @@ pub(crate) async fn respond(
         Document::Ready if request.uri().query() == Some("write") => writable(context),
         Document::Ready => ready(context).await,
         Document::Metrics => metrics(context, observed, request.headers()),
-        Document::Token => token::respond(token_endpoint(context), observed, request).await,
+        Document::Token => token::respond(token_endpoint(context, None), observed, request).await,
         Document::OpenApi => Ok(text("application/yaml", OPENAPI)),
         Document::Support => Err(ApiError::not_found()),
     }
@@ -55,8 +55,25 @@ fn root(context: &ApiContext, headers: &HeaderMap) -> Response {
     response
 }
 
-fn token_endpoint(context: &ApiContext) -> TokenEndpoint<'_> {
+/// Responds to a request for a token by the names that clients of a mirror use.
+pub(crate) async fn respond_to_mirror_token(
+    context: &Arc<ApiContext>,
+    mirror: &MirrorName,
+    observed: &ObservedRequest,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let route = routes::token();
+    check_method(route, request.method())?;
+    observed.set_service(route.id);
+    token::respond(token_endpoint(context, Some(mirror)), observed, request).await
+}
+
+fn token_endpoint<'a>(
+    context: &'a ApiContext,
+    mirror: Option<&'a MirrorName>,
+) -> TokenEndpoint<'a> {
     TokenEndpoint {
+        names: ScopeNames { mirrors: &context.options.mirrors, route: mirror },
         guard: context.guard.as_deref(),
         limits: &context.limits,
         audit: context.audit_sink(),
@@ -133,6 +150,9 @@ fn metrics(
     metrics.set_manifest_buffer(context.manifest_room.usage());
     if let Some(guard) = &context.guard {
         metrics.set_budget("password_hashing", guard.hashing());
+    }
+    if let Some(mirrors) = context.gate.mirrors() {
+        mirrors.update_metrics();
     }
     metrics.usage.set_quotas(&context.gate.quota_usage());
     let response = text(form.content_type(), metrics.render(form, &context.gate.usage()));

@@ -14,7 +14,7 @@ use jreg_access::limits::ClientLimits;
 use jreg_access::{AccessGuard, AuthError, IssuedToken, TokenProof, TokenRequest};
 use jreg_auth::{Credentials, SCOPE_BYTES_MAX, Secret, TokenScope};
 use jreg_net::server::{Body, ConnectionResources, HeldMemory, Request, Response};
-use jreg_oci::ErrorCode;
+use jreg_oci::{ErrorCode, MirrorName, MirrorNames};
 use jreg_telemetry::metrics::Metrics;
 use serde_json::json;
 
@@ -29,9 +29,27 @@ const FORM_BYTES_MAX: usize = 64 * 1024;
 /// Maximum number of parameters. The rest is ignored.
 const PARAMETERS_MAX: usize = 128;
 
+/// Which repositories the names in scopes are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScopeNames<'a> {
+    pub(crate) mirrors: &'a MirrorNames,
+    /// The mirror whose clients use this token service.
+    pub(crate) route: Option<&'a MirrorName>,
+}
+
+impl ScopeNames<'_> {
+    fn local(self, scope: &str) -> String {
+        match self.mirrors.is_empty() {
+            true => scope.to_owned(),
+            false => self.mirrors.local_scopes(self.route, scope),
+        }
+    }
+}
+
 /// The parts of the server that issue tokens.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TokenEndpoint<'a> {
+    pub(crate) names: ScopeNames<'a>,
     pub(crate) guard: Option<&'a AccessGuard>,
     pub(crate) limits: &'a ClientLimits,
     pub(crate) audit: AuditSink<'a>,
@@ -86,7 +104,8 @@ async fn issue(
     let TokenParameters { proof, scopes, offline, is_workload } = parameters;
     *record = record.take().map(|record| record.claimed_by(proof.user()));
     let scoped = scopes.iter().any(|scope| !scope.trim().is_empty());
-    let scope = TokenScope::parse(scopes.iter().map(String::as_str));
+    let local: Vec<String> = scopes.iter().map(|scope| endpoint.names.local(scope)).collect();
+    let scope = TokenScope::parse(local.iter().map(String::as_str));
     let token = guard.exchange(TokenRequest { proof, scope, scoped, offline, request_info }).await;
     let token = token.map_err(|error| match is_workload {
         true => workload::refused(error),

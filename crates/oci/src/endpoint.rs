@@ -10,8 +10,8 @@ use std::borrow::Cow;
 use crate::excerpt::excerpt;
 use crate::percent::decode;
 use crate::{
-    Algorithm, Digest, InvalidDigest, InvalidName, InvalidReference, InvalidTag, Reference,
-    RepositoryName, Tag,
+    Algorithm, Digest, InvalidDigest, InvalidName, InvalidReference, InvalidTag, MirrorNames,
+    MirrorRoute, NamedBy, Reference, RepositoryName, Tag,
 };
 
 /// The longest path, in bytes: the longest name and digest, every byte percent-encoded, and room.
@@ -155,6 +155,15 @@ pub enum MountSource {
     Unknown,
 }
 
+/// An operation, and how the request led to a mirror.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoutedEndpoint {
+    /// The operation, with local names.
+    pub endpoint: Endpoint,
+    /// `None`: the path has the local name.
+    pub route: Option<MirrorRoute>,
+}
+
 /// One row of [`Endpoint::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointInfo {
@@ -215,6 +224,20 @@ pub enum RouteError {
     PathTooLong {
         /// [`PATH_BYTES_MAX`] or [`QUERY_BYTES_MAX`].
         max_bytes: usize,
+    },
+    /// A mirror of another registry cannot be pushed to.
+    #[error("{prefix} is a mirror of {namespace}: push to that registry, or to another repository")]
+    Mirrored {
+        /// The prefix of its repositories.
+        prefix: RepositoryName,
+        /// What it mirrors.
+        namespace: String,
+    },
+    /// No mirror has this namespace.
+    #[error("there is no mirror of {namespace:?}")]
+    UnknownNamespace {
+        /// The value of `ns`, cut if it is long.
+        namespace: String,
     },
     /// A part of the path or the query is not percent-encoded UTF-8 text.
     #[error(
@@ -297,10 +320,73 @@ impl Endpoint {
         check_length(path, PATH_BYTES_MAX)?;
         let query = QueryParams(query.unwrap_or_default());
         check_length(query.0, QUERY_BYTES_MAX)?;
+        Self::of_path(method, path, &query)
+    }
+
+    /// The same where other registries are mirrored: names become those of the local repositories.
+    ///
+    /// # Errors
+    ///
+    /// As [`Endpoint::parse`], then those of the namespace and of pushes to a mirror.
+    pub fn parse_routed(
+        method: &str,
+        path: &str,
+        query: Option<&str>,
+        mirrors: &MirrorNames,
+    ) -> Result<RoutedEndpoint, RouteError> {
+        if mirrors.is_empty() && !mirrors.refuses_unknown() {
+            let endpoint = Self::parse(method, path, query)?;
+            return Ok(RoutedEndpoint { endpoint, route: None });
+        }
+        check_length(path, PATH_BYTES_MAX)?;
+        let query = QueryParams(query.unwrap_or_default());
+        check_length(query.0, QUERY_BYTES_MAX)?;
+        let by_path = mirrors.split_path(path);
+        let path = by_path.map_or(path, |(_, rest)| rest);
+        let mut endpoint = Self::of_path(method, path, &query)?;
+        let route = match by_path {
+            Some((mirror, _)) => Some(mirror.path_route()),
+            None if endpoint.name().is_some() => query.route(mirrors)?,
+            None => None,
+        };
+        if let Some(name) = endpoint.name_mut() {
+            let mirror = route.as_ref().and_then(|route| mirrors.by_namespace(&route.namespace));
+            *name = match mirror {
+                Some((_, mirror)) if !mirror.is_spelled_out(name) => mirror.local(name.as_str())?,
+                _ => mirrors.canonical(name.clone())?,
+            };
+        }
+        endpoint.check_mirrored(mirrors)?;
+        Ok(RoutedEndpoint { endpoint, route })
+    }
+
+    /// Refuses what would write to a mirror. Deletes evict.
+    fn check_mirrored(&self, mirrors: &MirrorNames) -> Result<(), RouteError> {
+        let name = match self {
+            Self::UploadStart { name, .. }
+            | Self::UploadStatus { name, .. }
+            | Self::UploadPatch { name, .. }
+            | Self::UploadPut { name, .. }
+            | Self::UploadCancel { name, .. }
+            | Self::ManifestPut { name, .. }
+            | Self::TagRestore { name, .. }
+            | Self::ManifestRestore { name, .. } => name,
+            _ => return Ok(()),
+        };
+        match mirrors.of_repository(name) {
+            Some((_, mirror)) => Err(RouteError::Mirrored {
+                prefix: mirror.prefix.clone(),
+                namespace: mirror.namespace.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn of_path(method: &str, path: &str, query: &QueryParams<'_>) -> Result<Self, RouteError> {
         let segments = segments(path)?;
         let segments: Vec<&str> = segments.iter().map(Cow::as_ref).collect();
         let resource = PathResource::find(&segments).ok_or(RouteError::NotFound)?;
-        resource.operation(method, &query)
+        resource.operation(method, query)
     }
 
     /// The row of [`Endpoint::ALL`] that describes this operation.
@@ -345,6 +431,32 @@ impl Endpoint {
 
     /// The repository, of every operation on one.
     pub fn name(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Ping | Self::Catalog { .. } | Self::Extensions | Self::Usage { .. } => None,
+            Self::BlobGet { name, .. }
+            | Self::BlobHead { name, .. }
+            | Self::BlobDelete { name, .. }
+            | Self::UploadStart { name, .. }
+            | Self::UploadStatus { name, .. }
+            | Self::UploadPatch { name, .. }
+            | Self::UploadPut { name, .. }
+            | Self::UploadCancel { name, .. }
+            | Self::ManifestGet { name, .. }
+            | Self::ManifestHead { name, .. }
+            | Self::ManifestPut { name, .. }
+            | Self::ManifestDelete { name, .. }
+            | Self::TagList { name, .. }
+            | Self::Referrers { name, .. }
+            | Self::RepositoryExtensions { name }
+            | Self::OciTagHistory { name, .. }
+            | Self::TagHistory { name, .. }
+            | Self::TagRestore { name, .. }
+            | Self::DeletedManifests { name, .. }
+            | Self::ManifestRestore { name, .. } => Some(name),
+        }
+    }
+
+    fn name_mut(&mut self) -> Option<&mut RepositoryName> {
         match self {
             Self::Ping | Self::Catalog { .. } | Self::Extensions | Self::Usage { .. } => None,
             Self::BlobGet { name, .. }
@@ -696,6 +808,22 @@ impl<'a> QueryParams<'a> {
         RouteError: From<T::Err>,
     {
         Ok(self.nonempty(parameter)?.map(|value| value.parse()).transpose()?)
+    }
+
+    /// The mirror that `ns` names, if it names one.
+    fn route(&self, mirrors: &MirrorNames) -> Result<Option<MirrorRoute>, RouteError> {
+        let Some(namespace) = self.nonempty("ns")? else { return Ok(None) };
+        match mirrors.by_namespace(&namespace) {
+            Some((_, mirror)) => Ok(Some(MirrorRoute {
+                by: NamedBy::Namespace,
+                namespace: namespace.into_owned(),
+                prefix: mirror.prefix.clone(),
+            })),
+            None if mirrors.refuses_unknown() => {
+                Err(RouteError::UnknownNamespace { namespace: excerpt(&namespace) })
+            }
+            None => Ok(None),
+        }
     }
 
     fn page(&self) -> Result<PageParams, RouteError> {

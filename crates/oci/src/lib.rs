@@ -11,6 +11,7 @@
 //! - [`Descriptor`], [`Manifest`]: the content of a manifest and which content it references
 //! - [`Endpoint`]: a request line as one value
 //! - [`RangeHeader`], [`ContentRange`]: parts of blobs
+//! - [`MirrorNames`]: names of repositories of other registries
 //! - [`ErrorCode`], [`ErrorBody`]: error responses
 
 mod annotations;
@@ -25,6 +26,7 @@ mod hasher;
 mod manifest;
 pub mod media_type;
 mod media_type_pattern;
+mod mirror_names;
 mod name;
 mod percent;
 mod range;
@@ -39,7 +41,7 @@ pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use endpoint::{
     Endpoint, EndpointInfo, MountSource, PATH_BYTES_MAX, PageParams, QUERY_BYTES_MAX, RouteError,
-    TAGS_PER_PUT_MAX, TagHistoryQuery,
+    RoutedEndpoint, TAGS_PER_PUT_MAX, TagHistoryQuery,
 };
 pub use error_code::{ErrorBody, ErrorCode, ErrorEntry};
 pub use hasher::{HASHED_BYTES_MAX, HashState, Hasher, InvalidHashState};
@@ -49,6 +51,9 @@ pub use manifest::{
 };
 pub use media_type::{InvalidMediaType, MEDIA_TYPE_BYTES_MAX, MediaType};
 pub use media_type_pattern::MediaTypePattern;
+pub use mirror_names::{
+    MirrorName, MirrorNames, MirrorNamesError, MirrorRoute, NamedBy, UnknownNamespace,
+};
 pub use name::{InvalidName, NAME_CHARS_MAX, RepositoryName};
 pub use percent::decode as percent_decode;
 pub use range::{ContentRange, InvalidContentRange, RANGES_MAX, RangeHeader, Ranges};

@@ -10,6 +10,7 @@
 //! to the bytes that were just pushed.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures::future::join;
@@ -26,7 +27,7 @@ use crate::upload::{check_offset, unknown};
 use crate::upload_body::{EarlyBody, UploadBody};
 use crate::window::WriteWindow;
 use crate::writer::{CloseOutcome, UploadWriter, WritePurpose};
-use crate::{Blob, Error, Repository, Result, UploadChunk, UploadId};
+use crate::{Blob, Error, FillProgress, Repository, Result, UploadChunk, UploadId};
 
 /// A closing PUT.
 struct ClosingRequest {
@@ -105,10 +106,24 @@ impl Repository {
     async fn push_chunk(&self, digest: &Digest, chunk: UploadChunk) -> Result<Blob> {
         let _slot = self.upload_slot()?;
         let id = self.upload_start(Some(digest.algorithm()));
+        self.push_whole(&id, digest, chunk, None).await
+    }
+
+    /// Stores a blob by an upload of this id, of which no client knows.
+    pub(crate) async fn push_whole(
+        &self,
+        id: &UploadId,
+        digest: &Digest,
+        chunk: UploadChunk,
+        progress: Option<&Arc<FillProgress>>,
+    ) -> Result<Blob> {
         let mut body = UploadBody::new(chunk)?;
-        let mut writer = self.new_whole_writer(&id, digest, body.left());
+        let mut writer = self.new_whole_writer(id, digest, body.left());
+        if let Some(progress) = progress {
+            writer.report_to(progress);
+        }
         match take_whole(digest, &mut writer, &mut body).await {
-            Ok(()) => self.close_and_commit(&id, digest, writer).await,
+            Ok(()) => self.close_and_commit(id, digest, writer).await,
             Err(error) => {
                 // If this fails, the reaper has it.
                 writer.abandon().await.ok();

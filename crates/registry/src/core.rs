@@ -117,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) usage_counts: Arc<Semaphore>,
     /// Hashing and parsing of what is large.
     pub(crate) compute: ComputePool,
+    /// Whether what is written comes from other registries.
+    pub(crate) is_mirror: bool,
 }
 
 /// How a record is written over the version that was read, or created if none was.
@@ -163,6 +165,7 @@ impl Core {
             name_lists: Arc::default(),
             usage_counts: Arc::new(Semaphore::new(USAGE_COUNTS_MAX)),
             compute: ComputePool::new(),
+            is_mirror: false,
             store,
             clock,
             options,

@@ -47,6 +47,8 @@ pub enum RetentionReason {
     Subject { digest: Digest },
     /// Manifests without a tag are kept by the settings.
     UntaggedKept,
+    /// It comes from a mirrored registry: it stays until it is evicted.
+    Mirrored,
 }
 
 /// Some content in one repository, and what keeps it from GC.
@@ -165,7 +167,9 @@ impl Core {
         if let Some(read) = manifest {
             let mut reasons = found.of_manifest(read.value.header.subject.as_ref());
             let rules = self.lifecycle.get();
-            if reasons.is_empty() && options.untagged_in(name, &rules).is_none() {
+            if read.value.header.is_mirrored() {
+                reasons.push(RetentionReason::Mirrored);
+            } else if reasons.is_empty() && options.untagged_in(name, &rules).is_none() {
                 reasons.push(RetentionReason::UntaggedKept);
             }
             let holding = ExplainedContent {

@@ -17,11 +17,13 @@ pub(crate) struct StoreFeature(&'static str);
 impl StoreFeature {
     /// Replaced changes of tags, and copies of deleted manifests.
     pub(crate) const HISTORY: Self = Self("history");
+    /// Content of other registries: tags of mirrors, and manifests whose references were not fetched.
+    pub(crate) const MIRROR: Self = Self("mirror");
     /// A backup is being restored: no program may open the store.
     pub(crate) const RESTORING: Self = Self("restoring");
 
     /// Those that this program knows.
-    const KNOWN: [Self; 1] = [Self::HISTORY];
+    const KNOWN: [Self; 2] = [Self::HISTORY, Self::MIRROR];
 }
 
 /// The content of `jreg.json`.
@@ -79,6 +81,7 @@ impl FormatMarker {
 #[derive(Debug, Default)]
 pub(crate) struct RequiredFeatures {
     history: AtomicBool,
+    mirror: AtomicBool,
     /// Pulls were tracked at some time.
     pulls: AtomicBool,
 }
@@ -92,7 +95,11 @@ impl RequiredFeatures {
 
     /// Takes over what a marker says.
     pub(crate) fn note(&self, marker: &FormatMarker) {
-        self.history.fetch_or(marker.requires(StoreFeature::HISTORY), Ordering::Relaxed);
+        for feature in StoreFeature::KNOWN {
+            if let Some(flag) = self.flag(feature) {
+                flag.fetch_or(marker.requires(feature), Ordering::Relaxed);
+            }
+        }
         self.pulls.fetch_or(marker.pulls, Ordering::Relaxed);
     }
 
@@ -100,7 +107,15 @@ impl RequiredFeatures {
         self.pulls.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn has_history(&self) -> bool {
-        self.history.load(Ordering::Relaxed)
+    pub(crate) fn has(&self, feature: StoreFeature) -> bool {
+        self.flag(feature).is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    fn flag(&self, feature: StoreFeature) -> Option<&AtomicBool> {
+        match feature {
+            StoreFeature::HISTORY => Some(&self.history),
+            StoreFeature::MIRROR => Some(&self.mirror),
+            _ => None,
+        }
     }
 }

@@ -79,6 +79,9 @@ pub struct GcOptions {
     /// it; `None`: never. One that an
     /// index references, or whose subject exists, is always kept.
     pub untagged: Option<Duration>,
+    /// Prefixes of the repositories of mirrors, whose manifests never have tags.
+    #[serde(default)]
+    pub mirrors: Vec<RepositoryName>,
     /// How long replaced changes of tags and copies of deleted manifests are kept, from their end on, with
     /// all that they reference: 0, or at least the grace.
     #[serde(default)]
@@ -103,6 +106,7 @@ impl Default for GcOptions {
         Self {
             grace: Duration::from_secs(24 * 3600),
             untagged: None,
+            mirrors: Vec::new(),
             history_keep: Duration::from_secs(30 * 24 * 3600),
             share_max_percent: 33,
             bytes_wait: BYTES_WAIT_MIN,
@@ -312,6 +316,12 @@ impl GcOptions {
         name: &RepositoryName,
         rules: &LifecycleRules,
     ) -> Option<Duration> {
+        let below = |prefix: &RepositoryName| {
+            name.as_str().strip_prefix(prefix.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        };
+        if self.mirrors.iter().any(below) {
+            return None;
+        }
         match rules.retention_of(name).and_then(|(_, entry)| entry.untagged) {
             Some(UntaggedRule::Keep) => None,
             Some(UntaggedRule::RemoveAfter(after)) => Some(after),

@@ -14,6 +14,9 @@
 //! history/{name}/<tag>/<inverted ulid>-deleted         the same, of a delete
 //! deleted/{name}/<alg>/<hex>/<ulid>                    a copy of a manifest that was deleted
 //! deleted/{name}/<alg>/<hex>/purged                    that it must not be restored
+//! mirror/{name}/tags/<tag>                             the digest that a tag of a mirrored registry had
+//! mirror/{name}/blocked/<alg>/<hex>                    content that must not be fetched again
+//! fills/<alg>/<hex>/{name}                             the instance that stores a blob of a mirror
 //! uploads/<id>, uploads/<id>.<ulid>                    an upload's session, and a tail of its bytes
 //! gc/...                                               notes of GC runs and checks
 //! events/queue/<ulid>                                  an event of a change that may not have happened
@@ -216,6 +219,37 @@ pub(crate) fn purge_mark(name: &RepositoryName, digest: &Digest) -> Key {
 
 const PURGED: &str = "purged";
 
+/// Records of mirrors of other registries.
+pub(crate) const MIRROR: &str = "mirror/";
+
+/// The records of the mirrored repositories below a prefix.
+pub(crate) fn mirrors_below(prefix: &RepositoryName) -> String {
+    format!("{MIRROR}{}.", encode(prefix))
+}
+
+/// The tags of a mirrored repository.
+pub(crate) fn mirror_tags(name: &RepositoryName) -> String {
+    format!("{MIRROR}{}/tags/", encode(name))
+}
+
+/// A tag of a mirrored repository.
+pub(crate) fn mirror_tag(name: &RepositoryName, tag: &Tag) -> Key {
+    key(format!("{}{tag}", mirror_tags(name)))
+}
+
+/// The mark that content must not be fetched again.
+pub(crate) fn mirror_block(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("{MIRROR}{}/blocked/{}", encode(name), flat(digest)))
+}
+
+/// Which instances store blobs of mirrors.
+pub(crate) const FILLS: &str = "fills/";
+
+/// Which instance stores a blob of a mirror.
+pub(crate) fn fill(name: &RepositoryName, digest: &Digest) -> Key {
+    key(format!("{FILLS}{}/{}", flat(digest), encode(name)))
+}
+
 /// The entry of one referrer of a subject.
 pub(crate) fn referrer(name: &RepositoryName, subject: &Digest, referrer: &Digest) -> Key {
     let own = format!("{}-{}", referrer.algorithm(), referrer.hex());
@@ -245,6 +279,12 @@ pub(crate) enum ParsedKey {
     ManifestCopy(RepositoryName, Digest, ChangeId),
     /// The mark that a manifest was purged.
     PurgeMark(RepositoryName, Digest),
+    /// A tag of a mirrored repository.
+    MirrorTag(RepositoryName, Tag),
+    /// The mark that content of a mirrored repository must not be fetched again.
+    MirrorBlock(RepositoryName, Digest),
+    /// The claim of an instance that stores a blob of a mirror.
+    Fill(RepositoryName, Digest),
     /// A session, or the tail of an upload.
     Upload(UploadKey),
     /// A record that a GC run or fsck leaves for the next one.
@@ -281,6 +321,13 @@ impl ParsedKey {
                     change => Some(Self::ManifestCopy(name, digest, change.parse().ok()?)),
                 }
             }
+            ["mirror", name, "tags", tag] => {
+                Some(Self::MirrorTag(decode(name)?, tag.parse().ok()?))
+            }
+            ["mirror", name, "blocked", alg, hex] => {
+                Some(Self::MirrorBlock(decode(name)?, digest(alg, hex)?))
+            }
+            ["fills", alg, hex, name] => Some(Self::Fill(decode(name)?, digest(alg, hex)?)),
             ["uploads", _] => upload_key(key).map(Self::Upload),
             ["gc", ..] => Some(Self::Note),
             ["quarantine", ..] => Some(Self::Quarantined),
@@ -295,6 +342,11 @@ impl ParsedKey {
             ["repositories", ref below @ ..] => Self::in_repository(below),
             _ => None,
         }
+    }
+
+    /// Whether it is a record of mirrors, which is a cache.
+    pub(crate) fn is_of_mirror(&self) -> bool {
+        matches!(self, Self::MirrorTag(..) | Self::MirrorBlock(..) | Self::Fill(..))
     }
 
     fn history(name: &str, tag: &str, entry: &str) -> Option<Self> {
@@ -559,7 +611,7 @@ pub(crate) const QUARANTINE: &str = "quarantine/";
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format()`].
-pub(crate) const ROOTS: [&str; 13] = [
+pub(crate) const ROOTS: [&str; 15] = [
     BLOBS,
     LINKS,
     REPOSITORIES,
@@ -572,6 +624,8 @@ pub(crate) const ROOTS: [&str; 13] = [
     PROBES,
     AUTH,
     EVENTS,
+    MIRROR,
+    FILLS,
     PULLS,
 ];
 
@@ -770,6 +824,9 @@ mod tests {
                 ParsedKey::ManifestCopy(app.clone(), subject.clone(), change),
             ),
             (purge_mark(&app, &subject), ParsedKey::PurgeMark(app.clone(), subject.clone())),
+            (mirror_tag(&app, &latest), ParsedKey::MirrorTag(app.clone(), latest.clone())),
+            (mirror_block(&app, &subject), ParsedKey::MirrorBlock(app.clone(), subject.clone())),
+            (fill(&app, &digest), ParsedKey::Fill(app.clone(), digest.clone())),
             (upload(&id), ParsedKey::Upload(UploadKey::Session(id.clone()))),
             (note("lease"), ParsedKey::Note),
             (signing_keys(), ParsedKey::Auth),
@@ -803,6 +860,9 @@ mod tests {
             "history/a/v1/01JD4Z0000000000000000000A-other",
             "deleted/a/sha256/00/x",
             "uploads/x",
+            "mirror/a/x",
+            "mirror/a/tags/x/y",
+            "fills/sha256/00/a",
             "auth/x",
             "auth/access-tokens/x",
             "auth/access-tokens/0123456789abcdef/x",
@@ -833,6 +893,9 @@ mod tests {
             catalog(&longest),
             history_entry(&longest, &tag, ChangeId::default(), Some(&digest)),
             manifest_copy(&longest, &digest, ChangeId::default()),
+            mirror_tag(&longest, &tag),
+            mirror_block(&longest, &digest),
+            fill(&longest, &digest),
             quarantined(&tag_hint(&longest, &digest, &tag)),
         ] {
             assert!(key.as_str().len() <= jreg_storage::KEY_BYTES_MAX);

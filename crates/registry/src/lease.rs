@@ -18,6 +18,8 @@ pub enum LeaseKind {
     Events,
     /// Retention.
     Retention,
+    /// Eviction from mirrors.
+    Eviction,
     /// Merging pull times.
     Pulls,
 }
@@ -28,6 +30,7 @@ impl LeaseKind {
             Self::Gc => keys::note("lease"),
             Self::Events => keys::events_lease(),
             Self::Retention => keys::note("retention-lease"),
+            Self::Eviction => keys::note("eviction-lease"),
             Self::Pulls => keys::pulls_lease(),
         }
     }

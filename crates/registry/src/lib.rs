@@ -29,6 +29,8 @@
 //! - `delete.rs`: deletes of tags and manifests; `protect.rs`: what tags protect from a delete by digest
 //! - `manifest_copy.rs`: copies of deleted manifests, and how they are restored; `purge.rs`: removal for good
 //! - `manifest_locks.rs`: how pushes and deletes of one manifest take turns
+//! - `mirror.rs`, `fill_progress.rs`: mirrors of other registries: their tags, and blobs on their way into the store
+//! - `eviction.rs`: what of a mirror is not pulled any more
 //! - `compute.rs`: hashing and parsing beside the runtime's threads
 //! - `browse.rs`, `browse/`, `name_lists.rs`: what pages of people show, and in which names they search
 //! - `retention.rs`, `retention/`: removal of the tags that the rules file does not keep
@@ -64,8 +66,10 @@ mod delete;
 mod error;
 mod event;
 mod events;
+mod eviction;
 mod evidence;
 mod explain;
+mod fill_progress;
 mod fingerprint;
 mod format;
 mod fsck;
@@ -83,6 +87,7 @@ mod manifest_copy;
 mod manifest_header;
 mod manifest_locks;
 mod manifest_read;
+mod mirror;
 mod name_lists;
 mod observer;
 mod options;
@@ -136,7 +141,9 @@ pub use events::{
     ChangeEvidence, ChangeState, DeadLetter, EVENTS_PER_SEGMENT_MAX, LogPosition, LogSegment,
     SequencedEvent, Sequencer, SequencerReport, SinkCursor, SinkName, StoredCursor,
 };
+pub use eviction::{EvictionOptions, EvictionReport};
 pub use explain::{ContentKind, ExplainReport, ExplainRequest, ExplainedContent, RetentionReason};
+pub use fill_progress::{FillProgress, StoredFill};
 pub use format::FORMAT_VERSION;
 pub use fsck::{
     FindingKind, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport, RepairStatus,
@@ -156,6 +163,7 @@ pub use keys::{
 pub use lease::{Lease, LeaseHeld, LeaseKind};
 pub use manifest::{ManifestPush, PushedManifest};
 pub use manifest_copy::{COPIED_TAGS_MAX, DeletedManifest, MaySetTag, RestoredManifest};
+pub use mirror::{FillClaim, MirrorRoom, MirrorTag, MirrorTagVersion};
 pub use name_lists::{
     CATALOG_LIST_MAX, CatalogList, LIST_AGE_MAX, ListedTag, TAG_LIST_MAX, TagList,
 };

@@ -28,7 +28,9 @@ use crate::attempts::SwapAttempts;
 use crate::damaged::{DamagedRecord, FoundRecord, absent_if_damaged};
 use crate::keys;
 use crate::manifest_header::{manifest_header, referrer_entry};
-use crate::record::{ManifestHeader, ManifestRecord, PresenceMark, VersionedRecord, header_line};
+use crate::record::{
+    ManifestHeader, ManifestOrigin, ManifestRecord, PresenceMark, VersionedRecord, header_line,
+};
 use crate::rules::Rule;
 use crate::tag::{
     KnownTag, ManifestRenewal, TagChange, TagPush, TagTransition, TagVersion, TaggedManifest,
@@ -291,7 +293,8 @@ impl Repository {
         };
         let (digest, manifest) = self.core.compute.run(bytes.len(), understand).await??;
         self.core.options.check_media_type(&manifest.media_type)?;
-        let header = manifest_header(&manifest, size);
+        let origin = self.core.is_mirror.then_some(ManifestOrigin::Mirror);
+        let header = ManifestHeader { origin, ..manifest_header(&manifest, size) };
         let mut all_tags: Vec<_> = reference.tag().cloned().into_iter().collect();
         all_tags.extend(tags.into_iter().filter(|tag| reference.tag() != Some(tag)));
         let record = ManifestRecord { header, bytes };

@@ -108,9 +108,9 @@ impl StoredRecord for ManifestCopy {
             return Err(format!("{} bytes follow the header, not {}", content.len(), header.size));
         }
         let CopyHeader { media_type, size, subject, artifact_type, pushed: change, .. } = header;
-        let restored = None;
+        let (restored, origin) = (None, None);
         let manifest =
-            ManifestHeader { media_type, size, subject, artifact_type, change, restored };
+            ManifestHeader { media_type, size, subject, artifact_type, change, restored, origin };
         Ok(Self {
             change: header.change,
             origin: ChangeOrigin::stored(header.actor, header.request),
@@ -385,6 +385,7 @@ mod tests {
             artifact_type: Some("application/x".to_owned()),
             change: Some(ChangeId::after(None, SystemTime::now())),
             restored: None,
+            origin: None,
         };
         let copy = ManifestCopy {
             change: ChangeId::after(None, SystemTime::now()),

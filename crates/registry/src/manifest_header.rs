@@ -16,6 +16,7 @@ pub(crate) fn manifest_header(manifest: &Manifest, size: u64) -> ManifestHeader 
         artifact_type: manifest.artifact_type.clone().filter(|kind| fits_header(kind)),
         change: None,
         restored: None,
+        origin: None,
     }
 }
 

@@ -79,10 +79,24 @@ impl Repository {
                 return Err(Error::PurgeRefused { name, digest, obstacle });
             }
         }
+        if self.is_mirrored(digest).await? {
+            // Before anything is removed: a pull in between would fetch it again.
+            let blobs = own.iter().filter(|blob| !content.referenced.contains_key(blob));
+            for blocked in std::iter::once(digest).chain(blobs) {
+                self.block(blocked).await?;
+            }
+        }
         match force {
             true => self.clone().without_rules().purge(digest, own, content).await,
             false => self.purge(digest, own, content).await,
         }
+    }
+
+    /// Whether the manifest comes from a mirrored registry.
+    async fn is_mirrored(&self, digest: &Digest) -> Result<bool> {
+        let key = keys::manifest(&self.name, digest);
+        let read = self.core.read::<ManifestRecord>(&key).await?;
+        Ok(read.is_some_and(|read| read.value.header.is_mirrored()))
     }
 
     async fn purge(

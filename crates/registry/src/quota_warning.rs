@@ -107,7 +107,7 @@ impl Core {
             return Ok(());
         }
         let usage = pool.usage(number, used);
-        tracing::warn!(number, used, limit = pool.bytes, "{usage}: it is nearly used");
+        tracing::warn!(number, used, limit = pool.bytes, "a quota is nearly used");
         let detail = usage_detail(&usage, pool, "used");
         self.queue_quota_warning(detail).await
     }

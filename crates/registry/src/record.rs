@@ -318,6 +318,24 @@ pub(crate) struct ManifestHeader {
     /// The delete whose copy it was restored from. A later push of it by a client takes that away.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) restored: Option<ChangeId>,
+    /// Where it comes from, if not from a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) origin: Option<ManifestOrigin>,
+}
+
+/// Where a manifest comes from that no client has pushed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ManifestOrigin {
+    /// A mirrored registry: what it references and is absent was not fetched yet.
+    Mirror,
+}
+
+impl ManifestHeader {
+    /// Whether content that it references may be absent because it was not fetched yet.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.origin == Some(ManifestOrigin::Mirror)
+    }
 }
 
 impl StoredRecord for ManifestRecord {
@@ -402,6 +420,7 @@ mod tests {
             artifact_type: Some("a\nb".to_owned()),
             change: None,
             restored: None,
+            origin: None,
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
         assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
@@ -432,6 +451,7 @@ mod tests {
             artifact_type: Some("application/x".to_owned()),
             change: None,
             restored: None,
+            origin: None,
         };
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{}") };
         let (whole, length) = (manifest.encode(), manifest.encode().len() - 2);
@@ -491,6 +511,7 @@ mod tests {
                 artifact_type: None,
                 change: None,
                 restored: None,
+                origin: None,
             };
             let whole = ManifestRecord { header, bytes: Bytes::from_static(b"{}") }.encode();
             whole.slice(..whole.len() - 1)

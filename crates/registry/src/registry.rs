@@ -275,13 +275,18 @@ impl Repository {
 impl Core {
     /// Makes sure that the store's mark names the history, before its first record is written.
     pub(crate) async fn require_history(&self) -> Result<()> {
-        if self.required.has_history() {
+        self.require(StoreFeature::HISTORY).await
+    }
+
+    /// Makes sure that the store's mark names a kind of records, before the first of them is written.
+    pub(crate) async fn require(&self, feature: StoreFeature) -> Result<()> {
+        if self.required.has(feature) {
             return Ok(());
         }
         let require = |marker: &mut FormatMarker| {
-            let is_new = !marker.requires(StoreFeature::HISTORY);
+            let is_new = !marker.requires(feature);
             if is_new {
-                marker.require(StoreFeature::HISTORY);
+                marker.require(feature);
             }
             is_new
         };

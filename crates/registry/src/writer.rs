@@ -30,7 +30,7 @@ use crate::keys;
 use crate::record::Location;
 use crate::session::OpenUpload;
 use crate::unrecorded::WaitingWriter;
-use crate::{Error, Result, UploadId};
+use crate::{Error, FillProgress, Result, UploadId};
 use part_memory::check_size;
 use part_pipeline::{PartPipeline, StoredBytes};
 use session_record::{SavedProgress, SessionRecord};
@@ -137,6 +137,11 @@ impl UploadWriter {
             begun_at: open.offset,
             started: core.clock.monotonic(),
         })
+    }
+
+    /// Says from now on how much is stored.
+    pub(crate) fn report_to(&mut self, progress: &Arc<FillProgress>) {
+        self.pipeline.progress = Some(Arc::clone(progress));
     }
 
     /// Shuts out the writers of earlier claims, where the store can, and discards what they

@@ -115,6 +115,9 @@ macro_rules! forward_store {
     (@method $inner:ident $through:tt staged_uploads) => {
         $crate::forward_store! { @one $inner $through staged_uploads(prefix: &str) -> Vec<$crate::StagedUpload> }
     };
+    (@method $inner:ident $through:tt staged_file) => {
+        $crate::forward_store! { @one $inner $through staged_file(upload: &$crate::Multipart) -> Option<std::sync::Arc<$crate::OpenFile>> }
+    };
     (@method $inner:ident $through:tt file) => {
         $crate::forward_store! { @one $inner $through file(key: &$crate::Key) -> Option<std::sync::Arc<$crate::OpenFile>> }
     };

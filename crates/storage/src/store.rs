@@ -539,6 +539,14 @@ pub trait Store: Debug + Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// The open file of an upload that is not completed, where the store keeps its bytes in one: a
+    /// reader of it sees every part that [`Store::put_part`] has stored, also those stored later. It
+    /// stays readable when the upload is completed or aborted. An upload that no longer exists, or
+    /// has no part yet, is `NotFound`. `None`: the store keeps it elsewhere.
+    async fn staged_file(&self, _upload: &Multipart) -> Result<Option<Arc<OpenFile>>> {
+        Ok(None)
+    }
+
     /// The open file of an object that is never replaced, where the store keeps it in one: its
     /// bytes can be sent without passing through this process. `NotFound` as [`Store::get`].
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>>;

@@ -5,6 +5,8 @@
 
 mod events;
 mod form;
+mod last_runs;
+mod mirror;
 mod process;
 mod pulls;
 mod retention;
@@ -28,8 +30,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::logging::dropped_lines;
 
+pub use last_runs::LastRun;
+
 pub use events::{DeliveryOutcome, EventMetrics};
 pub use form::MetricsForm;
+pub use mirror::MirrorMetrics;
 pub use pulls::PullMetrics;
 pub use usage::UsageMetrics;
 
@@ -163,6 +168,8 @@ pub struct Metrics {
     pub usage: UsageMetrics,
     /// Those of events.
     pub events: EventMetrics,
+    /// Those of mirrors.
+    pub mirror: MirrorMetrics,
 }
 
 /// How a run of a job ended.
@@ -212,6 +219,7 @@ impl Metrics {
         metrics.pulls.register(&mut metrics.registry);
         metrics.usage.register(&mut metrics.registry);
         metrics.events.register(&mut metrics.registry);
+        metrics.mirror.register(&mut metrics.registry);
         metrics
     }
 
@@ -275,6 +283,7 @@ impl Metrics {
             pulls: PullMetrics::default(),
             usage: UsageMetrics::default(),
             events: EventMetrics::default(),
+            mirror: MirrorMetrics::default(),
         }
     }
 

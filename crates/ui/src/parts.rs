@@ -111,7 +111,7 @@ pub(crate) fn facts(rows: &[(&str, Markup)]) -> Markup {
 /// A table of names and values that somebody pushed.
 pub(crate) fn pairs(caption: &str, rows: &[(String, String)], more: usize) -> Markup {
     html! {
-        div class="scroll" tabindex="0" role="region" aria-label=(caption) {
+        div class="scroll" tabindex="0" role="group" aria-label=(caption) {
             table class="pairs" {
                 caption class="away" { (caption) }
                 thead class="away" { tr { th scope="col" { "Name" } th scope="col" { "Value" } } }

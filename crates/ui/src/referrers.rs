@@ -132,6 +132,8 @@ pub enum KeptReason {
     Manifest(Digest),
     Subject(Digest),
     UntaggedKept,
+    /// The repository belongs to a mirror.
+    Mirrored,
 }
 
 pub fn kept_page(context: &PageContext, page: &KeptPage) -> String {
@@ -187,6 +189,7 @@ fn reason_line(context: &PageContext, page: &KeptPage, reason: &KeptReason) -> M
             KeptReason::Manifest(digest) => { "The manifest " (manifest(digest)) " references it." }
             KeptReason::Subject(digest) => { "It refers to " (manifest(digest)) ", which is there." }
             KeptReason::UntaggedKept => "Manifests without a tag are kept by the settings.",
+            KeptReason::Mirrored => "It is content of a mirrored registry: its limits decide.",
         }
     }
 }

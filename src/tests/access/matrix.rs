@@ -179,6 +179,7 @@ fn action_of(right: &Right) -> &'static str {
         Right::Mount(_) => "mount",
         Right::Push(_) => "push",
         Right::Delete(_) => "delete",
+        Right::Fetch(_) => "fetch",
         Right::Admin => "admin",
     }
 }

@@ -1,6 +1,6 @@
 """Fills a registry with content to look at: images, a chart, files, what is attached to them, a history.
 
-    seed.py http://localhost:5000
+    seed.py http://localhost:5000 [plain]     plain: nothing hostile
 
 Plain HTTP and the standard library only. The content is the same each time.
 """
@@ -126,7 +126,7 @@ def sbom(packages):
         for name, version, licence in packages]}).encode()
 
 
-def fill(base):
+def fill(base, is_plain):
     registry = Registry(base)
     nginx = "library/nginx"
     layers = {platform: registry.layer(nginx, 900_000) for platform in ("linux/amd64", "linux/arm64", "linux/arm/v7")}
@@ -162,7 +162,8 @@ def fill(base):
         registry.image(name, "main", [registry.layer(name, 120_000), registry.layer(name, 44_000), registry.layer(name, 900)], "linux/amd64", "4.2")
     old = registry.image("team/api", "rc", [registry.layer("team/api", 50_000)], "linux/amd64", "4.1")
     registry.send("DELETE", f"/v2/team/api/manifests/{old['digest']}")
-    hostile(registry)
+    if not is_plain:
+        hostile(registry)
 
 
 def hostile(registry):
@@ -181,4 +182,4 @@ def hostile(registry):
 
 
 if __name__ == "__main__":
-    fill(sys.argv[1])
+    fill(sys.argv[1], "plain" in sys.argv)

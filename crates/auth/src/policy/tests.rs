@@ -117,6 +117,41 @@ fn a_pull_is_also_for_mounting_and_not_the_other_way_round() {
 }
 
 #[test]
+fn a_pull_is_also_for_fetching_except_for_anonymous_clients() {
+    let policy = |rules: &str| Policy::parse(rules).unwrap();
+    let everyone = "[[rule]]\nsubjects = ['everyone']\nrepositories = ['hub/**']\nactions = ";
+    let may = |policy: &Policy, identity: &Identity| {
+        decide(policy, identity, AccessAction::Fetch, "hub/x", QueryTag::No).allowed
+    };
+    let pull = policy(&format!("{everyone}['pull']"));
+    assert!(may(&pull, &user("alice")) && !may(&pull, &Identity::Anonymous));
+    let fetch = policy(&format!("{everyone}['pull', 'fetch']"));
+    assert!(may(&fetch, &user("alice")) && may(&fetch, &Identity::Anonymous));
+    for denied in ["pull", "fetch"] {
+        let deny = policy(&format!(
+            "{everyone}['pull', 'fetch']\n{everyone}['{denied}']\neffect = 'deny'"
+        ));
+        assert!(!may(&deny, &user("alice")) && !may(&deny, &Identity::Anonymous), "{denied}");
+    }
+    let hub = &"hub".parse().unwrap();
+    assert!(pull.may_anonymous_pull_below(hub));
+    for (pattern, reaches) in [
+        ("**", true),
+        ("h*/**", true),
+        ("hub/library/**", true),
+        ("hub/x", true),
+        ("hub", false),
+        ("hubs/**", false),
+        ("team/**", false),
+    ] {
+        let rules = format!(
+            "[[rule]]\nsubjects = ['anonymous']\nrepositories = ['{pattern}']\nactions = ['pull']"
+        );
+        assert_eq!(policy(&rules).may_anonymous_pull_below(hub), reaches, "{pattern}");
+    }
+}
+
+#[test]
 fn what_depends_on_the_tag_is_known_before_any_tag_is() {
     let policy = Policy::parse(FILE).unwrap();
     let depends = |identity: &Identity, action, name: &str| {

@@ -91,16 +91,29 @@ async fn read_reference(
     Ok((manifest, tag))
 }
 
+/// Larger manifests are not parsed for lists of many.
+const LISTED_BYTES_MAX: usize = 256 * 1024;
+
 /// What a manifest says of itself.
 pub(crate) fn facts(manifest: &StoredManifest) -> ManifestFacts {
-    let document: ManifestDocument = parse(&manifest.bytes).unwrap_or_default();
+    ManifestFacts { raw: pretty(&manifest.bytes), ..facts_of(manifest, usize::MAX) }
+}
+
+/// The same for one of many that a page lists.
+pub(crate) fn listed_facts(manifest: &StoredManifest) -> ManifestFacts {
+    facts_of(manifest, LISTED_BYTES_MAX)
+}
+
+fn facts_of(manifest: &StoredManifest, bytes_max: usize) -> ManifestFacts {
+    let bytes = Some(&manifest.bytes).filter(|bytes| bytes.len() <= bytes_max);
+    let document: ManifestDocument = bytes.and_then(|bytes| parse(bytes)).unwrap_or_default();
     ManifestFacts {
         digest: manifest.digest.clone(),
         kind: ArtifactKind::of(&manifest.media_type, &document),
         media_type: manifest.media_type.clone(),
         document,
         bytes: manifest.bytes.len() as u64,
-        raw: pretty(&manifest.bytes),
+        raw: None,
     }
 }
 

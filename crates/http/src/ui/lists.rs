@@ -20,7 +20,7 @@ use jreg_ui::{
 };
 
 use super::PageResponse;
-use super::images::{annotations_of, choose, cosign_tags, facts, may_see_tag};
+use super::images::{annotations_of, choose, cosign_tags, listed_facts, may_see_tag};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
 use super::tags::{head_of, remember};
@@ -54,7 +54,7 @@ pub(crate) async fn manifests(
     let access = request.admit(&Endpoint::TagList { name: name.clone(), page }).await?;
     let found = access.manifests(&wanted, TAGS_OF_ROW_MAX).await?;
     let rows = found.items.into_iter().map(|details| {
-        let facts = facts(&details.manifest);
+        let facts = listed_facts(&details.manifest);
         remember(request, &facts);
         ManifestRow {
             digest: facts.digest.clone(),
@@ -162,7 +162,7 @@ type ReadChange = (Option<ManifestFacts>, Option<ManifestFacts>);
 
 async fn read_manifest(access: &Authorized, digest: Digest) -> Option<ManifestFacts> {
     let manifest = access.manifest_get(&Reference::Digest(digest)).await;
-    manifest.ok().map(|manifest| facts(&manifest))
+    manifest.ok().map(|manifest| listed_facts(&manifest))
 }
 
 fn changes(entries: Vec<TagHistoryEntry>, manifests: &[ReadChange]) -> Vec<ChangeRow> {
@@ -352,6 +352,7 @@ fn reasons_of(report: ExplainReport) -> Result<(Vec<KeptReason>, Option<SystemTi
         RetentionReason::Manifest { digest } => KeptReason::Manifest(digest),
         RetentionReason::Subject { digest } => KeptReason::Subject(digest),
         RetentionReason::UntaggedKept => KeptReason::UntaggedKept,
+        RetentionReason::Mirrored => KeptReason::Mirrored,
     });
     Ok((reasons.take(REASONS_MAX).collect(), goes_after.map(time)))
 }

@@ -7,7 +7,6 @@ use futures::stream::{self, StreamExt};
 use jreg_access::Authorized;
 use jreg_oci::{Endpoint, PageParams, Reference, RepositoryName, Tag};
 use jreg_registry::{LIST_AGE_MAX, ListedTag, PageRequest, TagDetails, TagList, search_names};
-use jreg_ui::document::{ManifestDocument, parse};
 use jreg_ui::link::with_query;
 use jreg_ui::{
     ArtifactKind, ManifestFacts, RepositoryHead, TagKind, TagOrder, TagRow, TagsPage, artifact,
@@ -15,6 +14,7 @@ use jreg_ui::{
 };
 
 use super::PageResponse;
+use super::images::listed_facts;
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
 use crate::error::ApiError;
@@ -120,14 +120,13 @@ async fn in_memory(
         true => matching_first(&list, filter),
         false => Vec::new(),
     };
-    let mut sorted = matching;
-    sort(&mut sorted, order);
-    let tags: Vec<Tag> =
-        sorted.iter().skip(from).take(ROWS_MAX).map(|listed| listed.tag.clone()).collect();
-    let next = from.saturating_add(ROWS_MAX);
+    let (count, next) = (matching.len(), from.saturating_add(ROWS_MAX));
+    let mut first = matching;
+    sort_first(&mut first, order, next);
+    let tags = first.into_iter().skip(from).map(|listed| listed.tag.clone()).collect();
     Ok(PageOfTags {
-        count: Some(sorted.len()),
-        next: (next < sorted.len()).then(|| ("from", next.to_string())),
+        count: Some(count),
+        next: (next < count).then(|| ("from", next.to_string())),
         age_max_s: Some(LIST_AGE_MAX.as_secs()),
         tags,
         suggestions,
@@ -149,28 +148,33 @@ fn matching_first(list: &Arc<TagList>, filter: &str) -> Vec<Tag> {
     similar.take(SUGGESTIONS_MAX).map(|listed| listed.tag.clone()).collect()
 }
 
-fn sort(tags: &mut [&ListedTag], order: TagOrder) {
-    match order {
-        TagOrder::Name => tags.sort_unstable_by(|a, b| a.tag.as_str().cmp(b.tag.as_str())),
-        TagOrder::Newest => tags.sort_unstable_by_key(|listed| std::cmp::Reverse(listed.written)),
-        TagOrder::Oldest => tags.sort_unstable_by_key(|listed| listed.written),
-        TagOrder::Version => {
-            tags.sort_unstable_by(|a, b| compare_versions(b.tag.as_str(), a.tag.as_str()));
+/// Keeps the first `count` tags of an order, sorted: of many only these are.
+fn sort_first(tags: &mut Vec<&ListedTag>, order: TagOrder, count: usize) {
+    let compare = |a: &&ListedTag, b: &&ListedTag| {
+        let by_name = || a.tag.as_str().cmp(b.tag.as_str());
+        match order {
+            TagOrder::Name => by_name(),
+            TagOrder::Newest => b.written.cmp(&a.written).then_with(by_name),
+            TagOrder::Oldest => a.written.cmp(&b.written).then_with(by_name),
+            TagOrder::Version => {
+                compare_versions(b.tag.as_str(), a.tag.as_str()).then_with(by_name)
+            }
         }
+    };
+    if count < tags.len() {
+        tags.select_nth_unstable_by(count, compare);
+        tags.truncate(count);
     }
+    tags.sort_unstable_by(compare);
 }
 
 /// Versions in their order: runs of digits as numbers, `1.0-rc1` before `1.0`, and what does not begin with a
 /// number (but for a `v`) before all versions.
 fn compare_versions(one: &str, other: &str) -> Ordering {
-    let stripped = |text: &str| -> String {
-        let rest = text.strip_prefix(['v', 'V']).filter(|rest| rest.starts_with(is_digit));
-        rest.unwrap_or(text).to_owned()
-    };
-    let (one, other) = (stripped(one), stripped(other));
+    let (one, other) = (without_v(one), without_v(other));
     let is_version = |text: &str| text.starts_with(is_digit);
-    is_version(&one).cmp(&is_version(&other)).then_with(|| {
-        let (mut left, mut right) = (runs(&one), runs(&other));
+    is_version(one).cmp(&is_version(other)).then_with(|| {
+        let (mut left, mut right) = (runs(one), runs(other));
         loop {
             let order = match (left.next(), right.next()) {
                 (None, None) => return Ordering::Equal,
@@ -196,6 +200,11 @@ fn compare_versions(one: &str, other: &str) -> Ordering {
             }
         }
     })
+}
+
+fn without_v(text: &str) -> &str {
+    let rest = text.strip_prefix(['v', 'V']).filter(|rest| rest.starts_with(is_digit));
+    rest.unwrap_or(text)
 }
 
 fn is_digit(c: char) -> bool {
@@ -273,15 +282,7 @@ async fn read_summary(
         }
         None => return None,
     };
-    let document: ManifestDocument = parse(&manifest.bytes)?;
-    let facts = ManifestFacts {
-        digest: manifest.digest.clone(),
-        kind: ArtifactKind::of(&manifest.media_type, &document),
-        media_type: manifest.media_type.clone(),
-        document,
-        bytes: manifest.bytes.len() as u64,
-        raw: None,
-    };
+    let facts = listed_facts(&manifest);
     Some(remember(request, &facts))
 }
 

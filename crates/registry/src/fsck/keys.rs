@@ -36,6 +36,7 @@ impl FsckRun<'_> {
             self.count(&page);
         }
         self.check_events().await?;
+        self.check_mirror_records().await?;
         self.check_marker().await
     }
 
@@ -52,6 +53,22 @@ impl FsckRun<'_> {
                     let subject = FindingSubject::of(&entry.key);
                     let (kind, repair) = (FindingKind::EventUnreadable, RepairPlan::Quarantine);
                     self.report_unreadable(kind, &subject, &bad, repair).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tags of mirrors and claims are a cache: one that cannot be read is asked for again.
+    async fn check_mirror_records(&mut self) -> Result<()> {
+        for prefix in [keys::MIRROR, keys::FILLS] {
+            let mut pages = self.core.list_pages(prefix);
+            while let Some(page) = pages.next().await? {
+                self.count(&page);
+                for entry in &page.entries {
+                    if !ParsedKey::parse(&entry.key).is_some_and(|key| key.is_of_mirror()) {
+                        self.report_unknown(&entry.key).await?;
+                    }
                 }
             }
         }

@@ -181,8 +181,8 @@ impl FsckRun<'_> {
         if is.subject == should.subject && is.artifact_type == should.artifact_type {
             return;
         }
-        let (change, restored) = (is.change, is.restored);
-        let header = ManifestHeader { change, restored, ..should };
+        let (change, restored, origin) = (is.change, is.restored, is.origin);
+        let header = ManifestHeader { change, restored, origin, ..should };
         let record = ManifestRecord { header, bytes: sound.record.bytes.clone() };
         let swap = async {
             let written = self.core.swap(sound.of.key, Some(&sound.etag), record.encode()).await?;
@@ -208,7 +208,8 @@ impl FsckRun<'_> {
         sound: &SoundManifest<'_>,
         reference: &ManifestReference,
     ) -> Result<()> {
-        if !reference.required {
+        // What a mirror has not fetched is not missing.
+        if !reference.required || sound.record.header.is_mirrored() {
             return Ok(());
         }
         let (core, digest) = (&self.core, &reference.digest);

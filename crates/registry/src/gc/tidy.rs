@@ -307,6 +307,8 @@ impl GcRun<'_> {
     async fn remove_manifest(&self, key: &Key, name: RepositoryName, digest: Digest) -> GcOutcome {
         let _turn = self.core.manifest_locks.lock_alone(key).await;
         let read = match self.core.read::<ManifestRecord>(key).await {
+            // That of a mirror has no tag; what is not pulled any more is evicted.
+            Ok(Some(read)) if read.value.header.is_mirrored() => return GcOutcome::Changed,
             Ok(Some(read)) if self.is_old(read.last_modified) => read,
             Ok(_) => return GcOutcome::Changed,
             Err(_) => return GcOutcome::Failed,

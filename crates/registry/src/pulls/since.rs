@@ -38,9 +38,10 @@ impl SinceChange {
         }
     }
 
-    /// What follows on a record that is damaged: it had a time, if pulls may be tracked.
+    /// What follows on a record that is damaged. Whether pulls are tracked is not known to whoever only resets it:
+    /// the next merge by an instance that tracks them begins anew.
     fn after_damage(self, now: u64) -> Option<u64> {
-        (self != Self::End).then_some(now)
+        matches!(self, Self::Begin | Self::Restart).then_some(now)
     }
 }
 
@@ -80,9 +81,9 @@ impl Core {
         self.change_pulls_since(SinceChange::AtLeast(from_now(self))).await.map(drop)
     }
 
-    /// The record in place of one that cannot be read.
+    /// The record in place of one that cannot be read. Instances that track pulls begin anew.
     pub(crate) async fn restarted_pulls(&self) -> Result<PullsSince> {
-        Ok(PullsSince { since: Some(from_now(self)), shards: self.present_shards().await? })
+        Ok(PullsSince { since: None, shards: self.present_shards().await? })
     }
 
     /// Changes the record, and returns what it says.

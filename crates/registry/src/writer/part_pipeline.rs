@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::part_memory::{FilledPart, PartMemory};
 use crate::core::Core;
 use crate::record::Location;
-use crate::{Error, Result};
+use crate::{Error, FillProgress, Result};
 
 /// The stored part of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub(super) struct PartPipeline {
     in_flight: VecDeque<JoinHandle<jreg_storage::Result<Part>>>,
     /// Whether parts were sent that are not durable yet.
     is_unsynced: bool,
+    /// Where to say how much is stored.
+    pub(super) progress: Option<Arc<FillProgress>>,
 }
 
 impl Drop for PartPipeline {
@@ -91,6 +93,7 @@ impl PartPipeline {
             stored,
             in_flight: VecDeque::new(),
             is_unsynced: false,
+            progress: None,
         }
     }
 
@@ -158,7 +161,14 @@ impl PartPipeline {
         let stored = self.core.store.put_last_part(upload, offset, bytes).await?;
         upload.record(stored);
         self.is_unsynced = false;
+        self.report();
         Ok(())
+    }
+
+    fn report(&self) {
+        if let (Some(progress), Some(upload)) = (&self.progress, self.stored.parts()) {
+            progress.set(upload);
+        }
     }
 
     async fn land_one(&mut self) -> Result<()> {
@@ -167,6 +177,7 @@ impl PartPipeline {
         if let Some(upload) = self.stored.parts_mut() {
             upload.record(part);
         }
+        self.report();
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod gc;
 mod history;
 mod history_faults;
 mod immutable;
+mod mirrored;
 mod pulls;
 mod purging;
 mod pushing;

@@ -117,6 +117,7 @@ macro_rules! contract_tests {
             completed_twice_is_not_found_and_the_object_intact
             abort_after_completion_leaves_the_object
             uploads_do_not_meet
+            growing_file_shows_every_stored_part
         }
     };
     (@each $make:expr => $($clause:ident)*) => {

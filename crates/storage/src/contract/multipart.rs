@@ -241,6 +241,40 @@ pub async fn uploads_do_not_meet(store: Arc<dyn Store>) {
     assert_eq!(read_whole(&*store, "bulk/other").await, part_bytes(&*store, 0, 3));
 }
 
+/// Where uploads are in files: the file of one shows each part once that is stored, and stays readable
+/// when the upload ends. One without a part, and one that was aborted, have none.
+pub async fn growing_file_shows_every_stored_part(store: Arc<dyn Store>) {
+    use std::os::unix::fs::FileExt;
+    let mut upload = begin(&*store).await;
+    let Err(absent) = store.staged_file(&upload).await else {
+        return;
+    };
+    assert_eq!(absent.kind(), ErrorKind::NotFound);
+    append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;
+    let open = store.staged_file(&upload).await.unwrap().unwrap();
+    let first = part_bytes(&*store, 0, 1);
+    assert_eq!(open.size_bytes, first.len() as u64);
+    append(&*store, &mut upload, part_bytes(&*store, 1, 1)).await;
+    let whole = [first, part_bytes(&*store, 1, 1)].concat();
+    let read = || {
+        let mut bytes = vec![0; whole.len()];
+        open.file.read_exact_at(&mut bytes, 0).unwrap();
+        bytes
+    };
+    assert_eq!(read(), whole);
+    store.sync_parts(&upload).await.unwrap();
+    assert_eq!(store.staged_file(&upload).await.unwrap().unwrap().size_bytes, whole.len() as u64);
+    store.complete_multipart(&upload).await.unwrap();
+    assert_eq!(read(), whole);
+    assert_eq!(kind(store.staged_file(&upload).await.map(|_| ())), ErrorKind::NotFound);
+    let mut aborted = begin_at(&*store, "bulk/other").await;
+    append(&*store, &mut aborted, part_bytes(&*store, 0, 1)).await;
+    let open = store.staged_file(&aborted).await.unwrap().unwrap();
+    store.abort_multipart(&aborted).await.unwrap();
+    assert_eq!(open.size_bytes, part_bytes(&*store, 0, 1).len() as u64);
+    assert_eq!(kind(store.staged_file(&aborted).await.map(|_| ())), ErrorKind::NotFound);
+}
+
 /// An upload that is not completed, and was made durable, is listed below the folder of its key as far as the store
 /// keeps such files, with at least the bytes that were written; what was completed or aborted is not, and nothing
 /// outside of the prefix. A listed upload can be aborted by what the listing says.

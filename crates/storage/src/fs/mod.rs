@@ -539,6 +539,11 @@ impl Store for FsStore {
         self.run(Some((permit, wait)), prefix.to_owned(), work).await
     }
 
+    async fn staged_file(&self, upload: &Multipart) -> Result<Option<Arc<OpenFile>>> {
+        let upload = upload.clone();
+        self.read_in(upload.key.clone(), move |inner| inner.staged_file(&upload)).await.map(Some)
+    }
+
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
         if let Some(open) = self.inner.files.get(key, &self.inner.path(key)) {
             return Ok(Some(open));

@@ -28,7 +28,7 @@ use super::disk::Disk;
 use super::folders::parent;
 use super::wal::{LOGGED_BYTES_MAX, WalEntry, WalRefusal};
 use super::{FsInner, failure};
-use crate::{Error, ErrorKind, Key, Multipart, Part, Result};
+use crate::{Error, ErrorKind, Key, Multipart, OpenFile, Part, Result};
 
 /// What the name of an upload's file starts with. The epoch and a UUID follow.
 pub(super) const STAGING: &str = ".upload-";
@@ -543,6 +543,27 @@ impl FsInner {
         })?;
         self.uploads.forget(upload);
         Ok(())
+    }
+
+    /// Opens the file of an upload for reading, with the parts that are in it by now. A claim on the
+    /// upload is held meanwhile, so that its file is not renamed between the name and the open.
+    pub(super) fn staged_file(&self, upload: &Multipart) -> Result<Arc<OpenFile>> {
+        let claims = self.claims(upload)?;
+        let _held = claims.shared();
+        let staging = claims.file();
+        if staging.kind == StagingName::Absent {
+            return Err(Error::new(ErrorKind::NotFound, &upload.key));
+        }
+        let opened = self.disk.open(&self.root.path().join(&staging.name));
+        let file = opened.map_err(|error| failure::lookup(&upload.key, error));
+        let file = file.inspect_err(|error| {
+            if error.is_not_found() {
+                self.uploads.forget(upload);
+            }
+        })?;
+        let metadata = self.disk.metadata_of(&file);
+        let size_bytes = metadata.map_err(|error| failure::lookup(&upload.key, error))?.len();
+        Ok(Arc::new(OpenFile { file, size_bytes }))
     }
 
     pub(super) fn abort_multipart(&self, upload: &Multipart) -> Result<()> {

@@ -179,6 +179,11 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
         self.intercept(call, self.inner.staged_uploads(prefix)).await
     }
 
+    async fn staged_file(&self, upload: &Multipart) -> Result<Option<Arc<OpenFile>>> {
+        let call = Call::new("staged_file", &upload.key, 0);
+        self.intercept(call, self.inner.staged_file(upload)).await
+    }
+
     async fn file(&self, key: &Key) -> Result<Option<Arc<OpenFile>>> {
         self.intercept(Call::new("file", key, 0), self.inner.file(key)).await
     }

@@ -1,0 +1,256 @@
+//! Blobs on their way through a mirror.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use jreg_storage::ErrorKind;
+use jreg_storage::testing::{Call, Fault, FaultyStore};
+use jreg_testkit::upstream::{
+    RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
+};
+use jreg_testkit::{Rng, StoreKind, TestServer, sha256};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{get, mirror, partial, plain, stores};
+
+/// What is withheld at the end of a blob.
+const TAIL_BYTES: usize = 64 * 1024;
+const BLOB_BYTES: usize = 3 * 1024 * 1024;
+
+fn target(digest: &str) -> String {
+    format!("/v2/docker.io/library/app/blobs/{digest}")
+}
+
+fn add_blob(upstream: &ScriptedUpstream, seed: u64, bytes: usize) -> (String, bytes::Bytes) {
+    let bytes = Rng::new(seed).bytes(bytes);
+    (upstream.add_blob("library/app", bytes.clone()), bytes)
+}
+
+/// Waits until a blob is served without the registry.
+async fn stored(server: &TestServer, upstream: &ScriptedUpstream, digest: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !server.entries().await.iter().any(|entry| {
+        entry.contains("links/") && entry.contains(digest.trim_start_matches("sha256:"))
+    }) {
+        assert!(Instant::now() < deadline, "the blob is not stored");
+        sleep(Duration::from_millis(20)).await;
+    }
+    upstream.clear_requests();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_clients_share_one_request() {
+    for store in stores() {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+        upstream.add_rule(
+            UpstreamRule::new(UpstreamFault::Slow {
+                chunk: 256 << 10,
+                pause: Duration::from_millis(30),
+            })
+            .on(RequestKind::BlobGet),
+        );
+        let server = mirror(&upstream, store.clone(), "").await;
+        let client = server.client();
+        let pulls = (0..64).map(|_| async {
+            let got = get(&client, &target(&digest)).await;
+            assert_eq!((got.status, sha256(&got.body)), (200, digest.clone()));
+        });
+        join_all(pulls).await;
+        assert_eq!(upstream.count(RequestKind::BlobGet), 1, "{store:?}");
+        stored(&server, &upstream, &digest).await;
+        assert_eq!(get(&client, &target(&digest)).await.body, bytes);
+        assert!(upstream.requests().is_empty());
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_never_reach_their_end_and_are_not_stored() {
+    for store in stores() {
+        for fault in [
+            UpstreamFault::WrongBytes,
+            UpstreamFault::ShortBody(1000),
+            UpstreamFault::LongBody(1000),
+        ] {
+            let upstream = ScriptedUpstream::start().await;
+            let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+            upstream.add_rule(UpstreamRule::new(fault.clone()).on(RequestKind::BlobGet));
+            let server = mirror(&upstream, store.clone(), "negative = \"0s\"").await;
+            let client = server.client();
+            let (status, length, came) = partial(&client, &target(&digest)).await;
+            if status == 200 {
+                assert!(came.len() <= length - TAIL_BYTES, "{fault:?}: {} of {length}", came.len());
+            }
+            let entries = server.entries().await;
+            assert!(!entries.iter().any(|entry| entry.contains("links/sha256")), "{entries:?}");
+            upstream.clear_rules();
+            sleep(Duration::from_millis(50)).await;
+            assert_eq!(get(&client, &target(&digest)).await.body, bytes, "{store:?} {fault:?}");
+            server.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_breaks_off_is_resumed() {
+    let upstream = ScriptedUpstream::start().await;
+    let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+    let reset = UpstreamFault::ResetAfter(1_000_000);
+    upstream.add_rule(UpstreamRule::new(reset).on(RequestKind::BlobGet).pick(RulePick::First(2)));
+    let server = mirror(&upstream, StoreKind::Folder, "").await;
+    assert_eq!(get(&server.client(), &target(&digest)).await.body, bytes);
+    assert_eq!(upstream.count(RequestKind::BlobGet), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fetch_goes_on_when_its_client_leaves() {
+    for store in stores() {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, _) = add_blob(&upstream, 1, BLOB_BYTES);
+        upstream.add_rule(
+            UpstreamRule::new(UpstreamFault::Slow {
+                chunk: 256 << 10,
+                pause: Duration::from_millis(20),
+            })
+            .on(RequestKind::BlobGet),
+        );
+        let server = mirror(&upstream, store, "").await;
+        let mut wire = server.client().wire().await;
+        let request = jreg_testkit::Request::new("GET", target(&digest));
+        wire.write(&request.head("localhost")).await.unwrap();
+        wire.response_head().await.unwrap();
+        wire.reset().unwrap();
+        stored(&server, &upstream, &digest).await;
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranges_of_a_blob_that_is_not_stored_begin_one_fetch() {
+    for store in stores() {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+        let server = mirror(&upstream, store.clone(), "").await;
+        let client = server.client();
+        let ranges = (0..16_usize).map(|number| {
+            let (client, target, bytes) = (client.clone(), target(&digest), bytes.clone());
+            async move {
+                let start = number * 190_000;
+                let request = jreg_testkit::Request::new("GET", target)
+                    .header("Range", format!("bytes={start}-{}", start + 99_999))
+                    .header("Connection", "close");
+                let part = client.send_unchecked(&request).await.unwrap();
+                assert_eq!(part.status, 206, "{part}");
+                assert_eq!(part.body, bytes[start..start + 100_000]);
+            }
+        });
+        join_all(ranges).await;
+        stored(&server, &upstream, &digest).await;
+        let whole = upstream.requests().iter().filter(|request| request.range.is_none()).count();
+        assert!(whole <= 1, "{store:?}");
+        server.stop().await;
+    }
+}
+
+/// A reader that stops for a while neither stops the others nor loses its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_stops_nobody_and_reads_on() {
+    for store in stores() {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, bytes) = add_blob(&upstream, 1, 12 << 20);
+        let settings = super::settings(
+            &upstream,
+            "",
+            "mirror-window-bytes = \"2MiB\"\nmirror-wait = \"500ms\"",
+        );
+        let spec = jreg_testkit::ServerSpec { settings, ..Default::default() };
+        let server = TestServer::start(spec.store(store.clone())).await;
+        let client = server.client();
+        let mut slow = client.wire().await;
+        let request =
+            jreg_testkit::Request::new("GET", target(&digest)).header("Connection", "close");
+        slow.write(&request.head("localhost")).await.unwrap();
+        slow.response_head().await.unwrap();
+        let first = slow.bytes(100_000).await.unwrap();
+        let whole = target(&digest);
+        let others = join_all((0..8).map(|_| get(&client, &whole)));
+        let others =
+            timeout(Duration::from_secs(60), others).await.expect("the others are not stopped");
+        for other in others {
+            assert_eq!((other.status, sha256(&other.body)), (200, digest.clone()), "{store:?}");
+        }
+        let rest = slow.closed().await.unwrap();
+        assert_eq!([first, rest].concat(), bytes, "{store:?}");
+        server.stop().await;
+    }
+}
+
+/// Many slow readers of one large blob stay within the window.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_take_no_memory_beyond_the_window() {
+    for store in [StoreKind::Folder, StoreKind::Bucket] {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, _) = add_blob(&upstream, 1, 40 << 20);
+        upstream.add_rule(
+            UpstreamRule::new(UpstreamFault::Slow {
+                chunk: 1 << 20,
+                pause: Duration::from_millis(10),
+            })
+            .on(RequestKind::BlobGet),
+        );
+        let settings = super::settings(
+            &upstream,
+            "",
+            "mirror-window-bytes = \"4MiB\"\nmirror-wait = \"200ms\"\nmirror-memory = \"32MiB\"",
+        );
+        let spec = jreg_testkit::ServerSpec { settings, ..Default::default() };
+        let server = TestServer::start(spec.store(store.clone())).await;
+        let client = server.client();
+        let readers = (0..64).map(|_| {
+            let (client, digest) = (client.clone(), digest.clone());
+            async move {
+                let mut wire = client.wire().await;
+                let request = jreg_testkit::Request::new("GET", target(&digest))
+                    .header("Connection", "close");
+                wire.write(&request.head("localhost")).await.unwrap();
+                wire.response_head().await.unwrap();
+                wire
+            }
+        });
+        let mut readers = join_all(readers).await;
+        let mut peak = 0.0_f64;
+        for _ in 0..40 {
+            let metrics = get(&client, "/metrics").await;
+            let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+            let line = text.lines().find_map(|line| line.strip_prefix("jreg_mirror_memory_bytes "));
+            peak = peak.max(line.unwrap().parse().unwrap());
+            sleep(Duration::from_millis(25)).await;
+        }
+        assert!(peak > 0.0 && peak <= f64::from(4 << 20), "{store:?}: {peak}");
+        // They read on where they are.
+        let last = readers.pop().unwrap();
+        drop(readers);
+        let mut last = last;
+        let came = last.closed().await.unwrap();
+        assert_eq!(sha256(&came), digest, "{store:?}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_costs_no_client_its_bytes() {
+    let upstream = ScriptedUpstream::start().await;
+    let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+    let memory = std::sync::Arc::new(jreg_storage::MemoryStore::new());
+    let store = std::sync::Arc::new(FaultyStore::new(memory));
+    let server = mirror(&upstream, StoreKind::Given(store.clone()), "").await;
+    assert_eq!(plain(&server.client(), "GET", "/v2/").await.status, 200);
+    let is_write =
+        |call: &Call| call.operation.starts_with("put") || call.operation.contains("multi");
+    store.inject(Fault::fail(ErrorKind::Unavailable).on(is_write).from_then_on());
+    assert_eq!(get(&server.client(), &target(&digest)).await.body, bytes);
+    store.heal();
+    assert_eq!(get(&server.client(), &target(&digest)).await.body, bytes);
+    stored(&server, &upstream, &digest).await;
+}

@@ -1,0 +1,569 @@
+//! The web UI: what its pages show, who may see them, which forms are accepted, and what hostile content does to them.
+
+use async_trait::async_trait;
+use jreg_access::{
+    AuthContext, AuthError, Authorizer, CredentialState, Principal, RefusedAccess, RequestInfo,
+    Right,
+};
+use jreg_auth::DecisionReason;
+use jreg_http::UI_ROUTES;
+use jreg_oci::{RepositoryName, Tag};
+use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, TestServer, media, sha256};
+use serde_json::json;
+
+/// A server with a client that follows no redirect.
+struct Site(TestServer);
+
+impl Site {
+    async fn start(spec: ServerSpec) -> Self {
+        Self(TestServer::start(spec).await)
+    }
+
+    async fn send(&self, request: Request) -> Response {
+        self.0.client().send_unchecked(&request.header("Connection", "close")).await.unwrap()
+    }
+
+    async fn get(&self, target: &str) -> Response {
+        self.send(Request::new("GET", target)).await
+    }
+
+    /// The page at an address, which must be one.
+    async fn page(&self, target: &str) -> String {
+        let response = self.get(target).await;
+        assert_eq!(response.status, 200, "{target}\n{response}");
+        check_headers(&response);
+        text(&response)
+    }
+
+    async fn blob(&self, name: &str, bytes: &[u8]) -> String {
+        let digest = sha256(bytes);
+        let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
+        let response = self.send(Request::new("POST", target).body(bytes.to_vec())).await;
+        assert_eq!(response.status, 201, "{response}");
+        digest
+    }
+
+    async fn push(&self, name: &str, reference: &str, manifest: &Manifest) -> String {
+        let request = Request::new("PUT", format!("/v2/{name}/manifests/{reference}"))
+            .header("Content-Type", &manifest.media_type)
+            .body(manifest.bytes.clone());
+        let response = self.send(request).await;
+        assert_eq!(response.status, 201, "{response}");
+        manifest.digest()
+    }
+
+    async fn push_image(&self, name: &str, tag: &str, seed: u64) -> String {
+        let image = Image::plain(seed);
+        for blob in &image.blobs {
+            self.blob(name, &blob.bytes).await;
+        }
+        self.push(name, tag, &image.manifest).await
+    }
+
+    /// Sends a form with what a browser sends, with the token of `page`.
+    async fn post(&self, page: &str, target: &str, fields: &[(&str, &str)]) -> Response {
+        let response = self.get(page).await;
+        let cookie = response.header("Set-Cookie").unwrap().split(';').next().unwrap().to_owned();
+        let html = text(&response);
+        let token = html.split("name=\"token\" value=\"").nth(1).unwrap().split('"').next();
+        self.send_form(target, fields, token.unwrap(), &cookie, &self.origin()).await
+    }
+
+    fn origin(&self) -> String {
+        format!("http://{}", self.0.client().address())
+    }
+
+    async fn send_form(
+        &self,
+        target: &str,
+        fields: &[(&str, &str)],
+        token: &str,
+        cookie: &str,
+        origin: &str,
+    ) -> Response {
+        let mut body = form_urlencoded::Serializer::new(String::new());
+        body.append_pair("token", token).extend_pairs(fields);
+        let request = Request::new("POST", target)
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .header("Origin", origin)
+            .header("Cookie", cookie)
+            .body(body.finish());
+        self.send(request).await
+    }
+}
+
+fn text(response: &Response) -> String {
+    String::from_utf8(response.body.to_vec()).unwrap()
+}
+
+/// What every page must have.
+#[track_caller]
+fn check_headers(response: &Response) {
+    for (name, value) in [
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Cache-Control", "no-store"),
+        ("Referrer-Policy", "same-origin"),
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Frame-Options", "DENY"),
+        (
+            "Content-Security-Policy",
+            "default-src 'none'; style-src 'self'; img-src 'self'; script-src 'self'; \
+             connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+        ),
+    ] {
+        assert_eq!(response.header(name), Some(value), "{name}");
+    }
+    assert_eq!(response.header("WWW-Authenticate"), None);
+    let html = text(response);
+    for banned in ["style=\"", " onclick", " onload", "<script>", "<style", "javascript:alert(1)\""]
+    {
+        assert!(!html.contains(banned), "{banned}\n{html}");
+    }
+}
+
+fn image_of(config: serde_json::Value, annotations: serde_json::Value) -> (Vec<u8>, Manifest) {
+    let config = config.to_string().into_bytes();
+    let content = json!({
+        "schemaVersion": 2,
+        "mediaType": media::MANIFEST,
+        "config": {"mediaType": media::CONFIG, "digest": sha256(&config), "size": config.len()},
+        "layers": [],
+        "annotations": annotations,
+    });
+    (config, Manifest::compact(media::MANIFEST, &content))
+}
+
+#[tokio::test]
+async fn a_browser_is_sent_to_the_ui_and_others_get_text() {
+    let site = Site::start(ServerSpec::default()).await;
+    let accept = "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8";
+    let browser = site.send(Request::new("GET", "/").header("Accept", accept)).await;
+    assert_eq!((browser.status, browser.header("Location")), (303, Some("/ui/")));
+    assert_eq!(browser.header("Vary"), Some("Accept"));
+    for accept in ["*/*", "application/json"] {
+        let other = site.send(Request::new("GET", "/").header("Accept", accept)).await;
+        assert_eq!((other.status, other.header("Vary")), (200, Some("Accept")));
+        assert!(text(&other).starts_with("jreg "));
+    }
+}
+
+#[tokio::test]
+async fn without_the_ui_there_is_no_route() {
+    let site = Site::start(ServerSpec::with(|settings| settings.ui = false)).await;
+    let root = site.send(Request::new("GET", "/").header("Accept", "text/html")).await;
+    assert_eq!(root.status, 200);
+    for target in ["/ui", "/ui/", "/ui/a", "/ui/-/assets/x", "/ui/a/-/delete"] {
+        let response = site.get(target).await;
+        assert_eq!((response.status, response.error_code().as_deref()), (404, Some("UNSUPPORTED")));
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_found_understood_and_copied() {
+    let site = Site::start(ServerSpec::with(|settings| {
+        settings.public_url = jreg_config::Value::parse("https://r.example/sub").unwrap();
+    }))
+    .await;
+    let digest = site.push_image("library/nginx", "1.27", 1).await;
+    site.push_image("library/redis", "7", 2).await;
+    let home = site.page("/ui/").await;
+    assert!(home.contains("href=\"/sub/ui/?in=library\""), "{home}");
+    let folder = site.page("/ui/?in=library").await;
+    assert!(folder.contains("href=\"/sub/ui/library/nginx\""), "{folder}");
+    assert!(!folder.contains("–"), "in memory, tags are counted");
+    let tags = site.page("/ui/library/nginx").await;
+    assert!(tags.contains("href=\"/sub/ui/library/nginx:1.27\"") && tags.contains(&digest));
+    let image = site.page("/ui/library/nginx:1.27").await;
+    for shown in [
+        "docker pull r.example/sub/library/nginx:1.27",
+        &format!("podman pull r.example/sub/library/nginx:1.27"),
+        &format!("docker pull r.example/sub/library/nginx@{digest}"),
+    ] {
+        assert!(image.contains(shown), "{shown}\n{image}");
+    }
+    let found = site.page("/ui/-/search?q=ngnix").await;
+    assert!(found.contains("Did you mean") && found.contains("library/nginx"), "{found}");
+    let found = site.page("/ui/-/search?q=r.example/sub/library/nginx:1.2").await;
+    assert!(found.contains("/ui/library/nginx:1.27"), "{found}");
+    for page in ["manifests", "lifecycle", "usage?count=yes", &format!("kept/{digest}?tag=1.27")] {
+        site.page(&format!("/ui/library/nginx/-/{page}")).await;
+    }
+    for page in ["usage?count=yes", "activity", "search"] {
+        site.page(&format!("/ui/-/{page}")).await;
+    }
+}
+
+#[tokio::test]
+async fn pages_reference_assets_that_are_immutable() {
+    let site = Site::start(ServerSpec::default()).await;
+    let home = site.page("/ui/").await;
+    let assets: Vec<&str> =
+        home.split('"').filter(|part| part.starts_with("/ui/-/assets/")).collect();
+    assert!(assets.len() >= 3, "{assets:?}");
+    for asset in assets {
+        let response = site.get(asset).await;
+        assert_eq!(response.status, 200);
+        assert_eq!(response.header("Cache-Control"), Some("public, max-age=31536000, immutable"));
+        assert!(!response.header("Content-Type").unwrap().contains("html"));
+    }
+    assert_eq!(site.get("/ui/-/assets/style.css").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_tag_is_restored_from_its_history() {
+    let site = Site::start(ServerSpec::default()).await;
+    let before = site.push_image("app", "latest", 1).await;
+    let after = site.push_image("app", "latest", 2).await;
+    let page = "/ui/app/-/history/latest";
+    let history = site.page(page).await;
+    assert!(history.contains(&before) && history.contains(&after), "{history}");
+    let fields = [("tag", "latest"), ("digest", before.as_str()), ("current", after.as_str())];
+    let done = site.post(page, "/ui/app/-/restore-tag", &fields).await;
+    assert_eq!(done.status, 303, "{done}");
+    let shown = site.page(done.header("Location").unwrap()).await;
+    assert!(shown.contains("The tag was restored."), "{shown}");
+    let now = site.get("/v2/app/manifests/latest").await;
+    assert_eq!(now.header("Docker-Content-Digest"), Some(before.as_str()));
+    let stale = site.post(page, "/ui/app/-/restore-tag", &fields).await;
+    assert_eq!(stale.status, 412, "it has moved meanwhile");
+    check_headers(&stale);
+}
+
+#[tokio::test]
+async fn tags_and_manifests_are_deleted_and_restored() {
+    let site = Site::start(ServerSpec::default()).await;
+    let digest = site.push_image("app", "v1", 1).await;
+    for tag in ["v2", "v3"] {
+        site.push_image("app", tag, 1).await;
+    }
+    let question = "/ui/app/-/delete?tag=v2&tag=v3";
+    let html = site.page(question).await;
+    assert!(html.contains("Delete 2 tags?"), "{html}");
+    assert_eq!(site.get("/v2/app/manifests/v2").await.status, 200, "a question deletes nothing");
+    let done = site.post(question, "/ui/app/-/delete", &[("tag", "v2"), ("tag", "v3")]).await;
+    assert_eq!(done.status, 303, "{done}");
+    assert_eq!(site.get("/v2/app/manifests/v2").await.status, 404);
+    assert_eq!(site.get("/v2/app/manifests/v1").await.status, 200);
+
+    let question = format!("/ui/app/-/delete?digest={digest}");
+    assert!(site.page(&question).await.contains("v1"), "the tags that go with it");
+    let done = site.post(&question, "/ui/app/-/delete", &[("digest", &digest)]).await;
+    assert_eq!(done.status, 303, "{done}");
+    assert_eq!(site.get("/ui/app:v1").await.status, 404);
+    let deleted = site.page("/ui/app/-/deleted").await;
+    assert!(deleted.contains(&digest), "{deleted}");
+    let fields = [("digest", digest.as_str()), ("tags", "on")];
+    let done = site.post("/ui/app/-/deleted", "/ui/app/-/restore-manifest", &fields).await;
+    assert_eq!(done.status, 303, "{done}");
+    assert_eq!(site.get("/v2/app/manifests/v1").await.status, 200);
+}
+
+#[tokio::test]
+async fn deletes_that_are_off_are_not_offered_or_done() {
+    let site = Site::start(ServerSpec::with(|settings| settings.deletes = false)).await;
+    site.push_image("app", "v1", 1).await;
+    assert!(!site.page("/ui/app").await.contains("Delete…"));
+    assert!(!site.page("/ui/app:v1").await.contains("Delete…"));
+    let refused = site.post("/ui/app/-/delete?tag=v1", "/ui/app/-/delete", &[("tag", "v1")]).await;
+    assert_eq!(refused.status, 405, "{refused}");
+    assert_eq!(site.get("/v2/app/manifests/v1").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_form_of_another_origin_or_without_its_token_does_nothing() {
+    let site = Site::start(ServerSpec::default()).await;
+    site.push_image("app", "v1", 1).await;
+    let page = site.get("/ui/app/-/delete?tag=v1").await;
+    let cookie = page.header("Set-Cookie").unwrap().split(';').next().unwrap().to_owned();
+    let html = text(&page);
+    let token = html.split("name=\"token\" value=\"").nth(1).unwrap().split('"').next().unwrap();
+    let (target, fields, ours) = ("/ui/app/-/delete", [("tag", "v1")], site.origin());
+    let host = site.0.client().address().to_string();
+    for (origin, token, cookie) in [
+        ("https://evil.example", token, cookie.as_str()),
+        ("null", token, &cookie),
+        (&format!("http://{host}.evil.example"), token, &cookie),
+        ("http://127.0.0.1", token, &cookie),
+        (&ours, "", &cookie),
+        (&ours, "0123456789abcdef0123456789abcdef", &cookie),
+        (&ours, token, ""),
+        (&ours, token, "jreg-form=00000000000000000000000000000000"),
+    ] {
+        let response = site.send_form(target, &fields, token, cookie, origin).await;
+        assert_eq!(response.status, 403, "{origin} {token} {cookie}\n{response}");
+        check_headers(&response);
+    }
+    let body = format!("token={token}&tag=v1");
+    let bare = Request::new("POST", target).header("Cookie", &cookie).body(body.clone());
+    assert_eq!(site.send(bare.clone()).await.status, 403, "without an Origin");
+    let cross = bare.clone().header("Origin", &ours).header("Sec-Fetch-Site", "cross-site");
+    assert_eq!(site.send(cross).await.status, 403);
+    let twice = bare.clone().header("Origin", &ours).header("Origin", "https://evil.example");
+    assert_eq!(site.send(twice).await.status, 403);
+    let large = Request::new("POST", target).header("Origin", &ours).header("Cookie", &cookie);
+    assert_eq!(site.send(large.body(vec![b'a'; 100_000])).await.status, 413);
+    assert_eq!(site.get("/v2/app/manifests/v1").await.status, 200, "it is still there");
+    let good =
+        site.send(bare.header("Origin", &ours).header("Sec-Fetch-Site", "same-origin")).await;
+    assert_eq!(good.status, 303, "{good}");
+}
+
+/// Below `secret/` nothing may be seen, below `fixed/` nothing changed.
+#[derive(Debug)]
+struct Prefixes;
+
+impl Prefixes {
+    fn name(right: &Right) -> Option<&RepositoryName> {
+        match right {
+            Right::Enter | Right::List | Right::Admin => None,
+            Right::See(name)
+            | Right::Pull(name)
+            | Right::Mount(name)
+            | Right::Fetch(name)
+            | Right::Push(name)
+            | Right::Delete(name) => Some(name),
+        }
+    }
+}
+
+#[async_trait]
+impl Authorizer for Prefixes {
+    async fn identify(&self, info: RequestInfo, _: &Right) -> Result<AuthContext, AuthError> {
+        Ok(AuthContext::new(Principal::anonymous(), info))
+    }
+
+    fn grant(&self, auth: &AuthContext, right: &Right) -> Result<DecisionReason, AuthError> {
+        let seeds = auth.request_info.headers.contains_key("x-seed");
+        let name = Self::name(right).map(RepositoryName::as_str).unwrap_or_default();
+        let access = RefusedAccess::new(CredentialState::No, right);
+        let reason = "by the test".to_owned();
+        match right {
+            _ if seeds => Ok(DecisionReason::Open),
+            _ if name.starts_with("secret/") => {
+                let name = Self::name(right).unwrap().clone();
+                Err(AuthError::Hidden { name, access, reason })
+            }
+            Right::Push(_) | Right::Delete(_) if name.starts_with("fixed/") => {
+                Err(AuthError::Forbidden { access, reason })
+            }
+            _ => Ok(DecisionReason::Open),
+        }
+    }
+
+    fn grant_tag(
+        &self,
+        auth: &AuthContext,
+        right: &Right,
+        _: &Tag,
+    ) -> Result<DecisionReason, AuthError> {
+        self.grant(auth, right)
+    }
+
+    fn depends_on_tag(&self, _: &AuthContext, _: &Right) -> bool {
+        false
+    }
+}
+
+/// Pushes with the header that [`Prefixes`] grants everything to.
+async fn seed(site: &Site, name: &str, tag: &str) -> String {
+    let image = Image::plain(9);
+    for blob in &image.blobs {
+        let target = format!("/v2/{name}/blobs/uploads/?digest={}", blob.digest());
+        let request = Request::new("POST", target).header("X-Seed", "1").body(blob.bytes.clone());
+        assert_eq!(site.send(request).await.status, 201);
+    }
+    let request = Request::new("PUT", format!("/v2/{name}/manifests/{tag}"))
+        .header("X-Seed", "1")
+        .header("Content-Type", &image.manifest.media_type)
+        .body(image.manifest.bytes.clone());
+    assert_eq!(site.send(request).await.status, 201);
+    image.manifest.digest()
+}
+
+/// A page of a repository as it is compared: without what differs from request to request.
+fn compared(response: &Response, name: &str) -> (u16, String) {
+    let id = response.header("X-Request-ID").unwrap();
+    (response.status, text(response).replace(id, "ID").replace(name, "NAME"))
+}
+
+#[tokio::test]
+async fn what_may_not_be_seen_is_as_if_it_were_not_there_on_every_page() {
+    let site = Site::start(ServerSpec::default().authorizer(Prefixes)).await;
+    let digest = seed(&site, "secret/app", "v1").await;
+    seed(&site, "fixed/app", "v1").await;
+    seed(&site, "open/app", "v1").await;
+    let (origin, cookie) = (site.origin(), "jreg-form=00000000000000000000000000000000");
+    for info in UI_ROUTES {
+        for method in info.methods {
+            let ask = async |name: &str| {
+                let target = info.template.replace("{name}", name).replace("{tag}", "v1");
+                let target = target.replace("{digest}", &digest);
+                let request = Request::new(method, target);
+                match *method {
+                    "POST" => {
+                        let fields = [("digest", digest.as_str()), ("tag", "v1")];
+                        let page = site.get("/ui/open/app/-/delete?tag=v1").await;
+                        let set = page.header("Set-Cookie").unwrap().split(';').next().unwrap();
+                        let html = text(&page);
+                        let token = html.split("name=\"token\" value=\"").nth(1).unwrap();
+                        let token = token.split('"').next().unwrap();
+                        assert_ne!(set, cookie);
+                        let target =
+                            info.template.split('?').next().unwrap().replace("{name}", name);
+                        site.send_form(&target, &fields, token, set, &origin).await
+                    }
+                    _ => site.send(request).await,
+                }
+            };
+            let (hidden, absent) = (ask("secret/app").await, ask("secret/none").await);
+            let what = format!("{method} {}", info.template);
+            assert_eq!(compared(&hidden, "secret/app"), compared(&absent, "secret/none"), "{what}");
+            if info.template.contains("{name}/")
+                || info.template.contains("{name}:") && !info.template.contains('?')
+            {
+                assert_eq!(hidden.status, 404, "{what}");
+            }
+            let fixed = ask("fixed/app").await;
+            match info.id {
+                "ui-deleted" | "ui-delete" | "ui-restore-tag" | "ui-restore-manifest" => {
+                    assert_eq!(fixed.status, 403, "{what}\n{fixed}");
+                }
+                "ui-blob" => assert_eq!(fixed.status, 404, "the manifest is no blob"),
+                _ => assert_eq!(fixed.status, 200, "{what}\n{fixed}"),
+            }
+            assert_eq!(hidden.header("WWW-Authenticate"), None);
+        }
+    }
+    let page = site.page("/ui/fixed/app").await;
+    assert!(!page.contains("Delete…") && !page.contains("/-/deleted"), "{page}");
+    assert!(!site.page("/ui/-/search?q=app").await.contains("secret/app"));
+    assert!(!site.page("/ui/").await.contains("secret/"));
+    assert_eq!(site.get("/v2/fixed/app/manifests/v1").await.status, 200, "nothing was changed");
+}
+
+#[tokio::test]
+async fn hostile_content_is_shown_and_does_nothing() {
+    let site = Site::start(ServerSpec::default()).await;
+    let script = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>";
+    let bidi = "a\u{202e}b\u{200b}c\u{0}";
+    let labels: serde_json::Map<String, serde_json::Value> =
+        (0..2000).map(|index| (format!("l{index}"), json!(script))).collect();
+    let (config, manifest) = image_of(
+        json!({
+            "architecture": script, "os": {"not": "text"}, "created": "yesterday", "author": bidi,
+            "config": {
+                "User": script, "Labels": labels, "Env": [script, 7, null, bidi], "Cmd": script,
+                "Entrypoint": [bidi, script], "ExposedPorts": {script: {}},
+            },
+            "history": [{"created_by": script}, {"created_by": "x".repeat(100_000)}, 7, {"created_by": {}}],
+        }),
+        json!({"a": script, "b": "javascript:alert(1)", "c": "https://ok.example/?q=<b>", "d": "https://x@evil.example",
+               "e": "https://good.example/path", script: bidi}),
+    );
+    site.blob("hostile", &config).await;
+    site.push("hostile", "image", &manifest).await;
+    let page = site.page("/ui/hostile:image").await;
+    assert!(!page.contains("<script>alert") && !page.contains("<img src=x"), "{page}");
+    assert!(!page.contains('\u{202e}') && !page.contains('\u{200b}') && !page.contains('\0'));
+    assert!(page.contains("U+202E") && page.contains("U+200B"));
+    let links: Vec<&str> = page.split("class=\"external\" href=\"").skip(1).collect();
+    assert_eq!(links.len(), 1, "{links:?}");
+    assert!(links[0].starts_with("https://good.example/path\" rel=\"noopener nofollow ugc\""));
+    assert!(page.len() < 2_000_000, "{}", page.len());
+
+    let empty = site.blob("hostile", b"{}").await;
+    let html = format!("<html><body onload=alert(1)>{script}</body></html>").into_bytes();
+    let file = site.blob("hostile", &html).await;
+    let content = json!({
+        "schemaVersion": 2, "mediaType": media::MANIFEST, "artifactType": "text/html",
+        "config": {"mediaType": media::EMPTY, "digest": empty, "size": 2},
+        "layers": [{"mediaType": "text/html", "digest": file, "size": html.len(),
+                    "annotations": {"org.opencontainers.image.title": format!("../../{script}{bidi}")}}],
+    });
+    site.push("hostile", "file", &Manifest::compact(media::MANIFEST, &content)).await;
+    let page = site.page("/ui/hostile:file").await;
+    assert!(!page.contains("<script>alert"), "{page}");
+    let download = site.get(&format!("/ui/hostile/-/blob/{file}")).await;
+    assert_eq!(download.status, 200);
+    assert_eq!(download.header("Content-Disposition"), Some("attachment"));
+    assert_eq!(download.header("Content-Type"), Some("application/octet-stream"));
+    assert!(download.header("Content-Security-Policy").unwrap().starts_with("sandbox"));
+
+    // A config that is no JSON, is nested deeply, or is huge.
+    for (tag, config) in [
+        ("text", b"not json".to_vec()),
+        ("deep", format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)).into_bytes()),
+        ("huge", vec![b' '; 2 << 20]),
+    ] {
+        let content = json!({
+            "schemaVersion": 2, "mediaType": media::MANIFEST, "layers": [],
+            "config": {"mediaType": media::CONFIG, "digest": sha256(&config), "size": config.len()},
+        });
+        site.blob("hostile", &config).await;
+        site.push("hostile", tag, &Manifest::compact(media::MANIFEST, &content)).await;
+        site.page(&format!("/ui/hostile:{tag}")).await;
+    }
+    for page in ["manifests", "history/image", "lifecycle"] {
+        site.page(&format!("/ui/hostile/-/{page}")).await;
+    }
+}
+
+#[tokio::test]
+async fn hostile_addresses_are_pages_of_errors() {
+    let site = Site::start(ServerSpec::default()).await;
+    site.push_image("app", "v1", 1).await;
+    let script = "%3Cscript%3Ealert(1)%3C/script%3E";
+    for (target, status) in [
+        (format!("/ui/{script}"), 404),
+        ("/ui/none".to_owned(), 404),
+        (format!("/ui/-/search?q={script}"), 200),
+        (format!("/ui/app?q={script}&order={script}&from={script}&after={script}"), 200),
+        (format!("/ui/?in={script}&after={script}"), 200),
+        (format!("/ui/app:v1?platform={script}&package={script}&done={script}"), 200),
+        ("/ui/app/-/manifests?after=%ff%00".to_owned(), 200),
+        ("/ui/app/-/history/v1?after=x".to_owned(), 400),
+        ("/ui/app?from=18446744073709551615".to_owned(), 200),
+        (format!("/ui/{}", "a/".repeat(1200)), 414),
+        ("/ui/app/-/delete".to_owned(), 400),
+    ] {
+        let response = site.get(&target).await;
+        assert_eq!(response.status, status, "{target}\n{response}");
+        check_headers(&response);
+        assert!(!text(&response).contains("<script>alert"), "{target}");
+    }
+    let posted = site.send(Request::new("POST", "/ui/app").body("")).await;
+    assert_eq!((posted.status, posted.header("Allow")), (405, Some("GET, HEAD")));
+}
+
+#[tokio::test]
+async fn what_is_attached_is_present_and_never_verified() {
+    let site = Site::start(ServerSpec::default()).await;
+    let subject = Image::plain(1);
+    site.push_image("app", "v1", 1).await;
+    let empty = site.blob("app", b"{}").await;
+    let sbom = json!({"spdxVersion": "SPDX-2.3", "packages": [
+        {"name": "openssl", "versionInfo": "3.0.15", "licenseConcluded": "Apache-2.0"}, {"name": "zlib"}]});
+    let sbom = sbom.to_string().into_bytes();
+    let layer = site.blob("app", &sbom).await;
+    let content = json!({
+        "schemaVersion": 2, "mediaType": media::MANIFEST, "artifactType": "application/spdx+json",
+        "config": {"mediaType": media::EMPTY, "digest": empty, "size": 2},
+        "layers": [{"mediaType": "application/spdx+json", "digest": layer, "size": sbom.len()}],
+        "subject": subject.manifest.descriptor(),
+    });
+    let referrer = Manifest::compact(media::MANIFEST, &content);
+    let digest = site.push("app", &referrer.digest(), &referrer).await;
+    let subject = subject.manifest.digest();
+    site.push_image("app", &format!("{}.sig", subject.replace(':', "-")), 5).await;
+    let page = site.page(&format!("/ui/app/-/referrers/{subject}?tag=v1")).await;
+    assert!(
+        page.contains("SBOM") && page.contains("signature") && page.contains("present"),
+        "{page}"
+    );
+    assert!(page.contains("by the tag"), "{page}");
+    assert!(!page.to_lowercase().contains("verified signature"), "{page}");
+    let image = site.page("/ui/app:v1").await;
+    assert!(image.contains("SBOM") && image.contains("verifies no signatures"), "{image}");
+    let packages = site.page(&format!("/ui/app@{digest}?package=ssl")).await;
+    assert!(packages.contains("openssl") && !packages.contains("zlib"), "{packages}");
+}
