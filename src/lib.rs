@@ -19,6 +19,8 @@
 //! # });
 //! ```
 
+// The futures of requests are nested deeply where tests spawn them.
+#![recursion_limit = "256"]
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 mod activity;

@@ -5,6 +5,7 @@
 //! because it links nothing of the server. Tests that need another umask, other limits or signals
 //! start `jreg` as a child process.
 
+#![recursion_limit = "256"]
 #![allow(clippy::unwrap_used)]
 
 mod acme;

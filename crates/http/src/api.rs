@@ -54,8 +54,10 @@ pub(crate) async fn respond(
     observed.set_endpoint(&endpoint);
     observed.set_route(route.as_ref());
     let record = audit_record(context, observed, &endpoint, &parts);
-    let admitting = context.gate.admit(observed.request_info(&parts), &endpoint);
-    let access = match trace::timed("authorize", admitting).await {
+    let began = trace::begin();
+    let admitted = context.gate.admit(observed.request_info(&parts), &endpoint).await;
+    trace::note_since("authorize", if admitted.is_ok() { "ok" } else { "refused" }, began);
+    let access = match admitted {
         Ok(access) => access,
         Err(refused) => return refuse(context, observed, record, refused).await,
     };

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures::future::Either;
 use tokio::sync::mpsc;
 
 pub use context::TraceContext;
@@ -34,26 +35,27 @@ pub fn current() -> Option<Arc<RequestTrace>> {
     CURRENT.try_with(Arc::clone).ok()
 }
 
-/// Work with a trace.
-pub async fn within<T>(trace: Option<Arc<RequestTrace>>, work: impl Future<Output = T>) -> T {
+/// Work with a trace. Not an `async fn`, which would keep the work twice.
+pub fn within<T>(
+    trace: Option<Arc<RequestTrace>>,
+    work: impl Future<Output = T>,
+) -> impl Future<Output = T> {
     match trace {
-        Some(trace) => CURRENT.scope(trace, work).await,
-        None => work.await,
+        Some(trace) => Either::Left(CURRENT.scope(trace, work)),
+        None => Either::Right(work),
     }
 }
 
-/// Notes how long some work of the current request takes.
-pub async fn timed<T, E>(
-    name: &'static str,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, E> {
-    if CURRENT.try_with(|_| ()).is_err() {
-        return work.await;
+/// When some work of the current request begins, if it has a trace.
+pub fn begin() -> Option<Instant> {
+    CURRENT.try_with(|_| Instant::now()).ok()
+}
+
+/// Notes the end of work that [`begin`] has begun.
+pub fn note_since(name: &'static str, outcome: &'static str, began: Option<Instant>) {
+    if let Some(began) = began {
+        note(name, outcome, began.elapsed());
     }
-    let began = Instant::now();
-    let result = work.await;
-    note(name, if result.is_ok() { "ok" } else { "refused" }, began.elapsed());
-    result
 }
 
 /// Notes a call of the current request that has just ended.
