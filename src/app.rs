@@ -13,12 +13,10 @@ use jreg_access::{
     AccessGuard, AccessGuardError, AccessTokenStore, AllowAll, Authorizer, HttpJwksFetcher,
     JwksFetchError, JwksFetcher, RegistryGate, SessionStore,
 };
-use jreg_client::EnvironmentVariables;
 use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
 use jreg_http::{AdminApi, Api, ApiContext, UiState};
 use jreg_lifecycle::CurrentRules;
-use jreg_mirror::Mirrors;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerOptions, ServerParts, serve};
@@ -43,9 +41,9 @@ use crate::jobs::{
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
-use crate::options;
 use crate::store::surrounded;
 use crate::support::SupportContext;
+use crate::{mirrors, options};
 
 pub use announce::{check_exposure, greeting, log_start};
 pub use run::{ServeHooks, run};
@@ -131,7 +129,7 @@ impl App {
         };
         check_mirrors(&settings, guard.as_deref())?;
         let authorizer = authorization.authorizer(guard.as_ref());
-        let mirrors = open_mirrors(&settings, &registry, &mirror_clock, &metrics).await?;
+        let mirrors = mirrors::open(&settings, &registry, &mirror_clock, &metrics).await?;
         let audit = open_audit(&settings, &metrics).await?;
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
         let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone(), lifecycle.clone());
@@ -144,6 +142,7 @@ impl App {
         });
         let jobs = Jobs { reloader, renewer, sender, evictor, ..jobs };
         let workshop = MaintenanceContext {
+            mirrors: mirrors.clone(),
             registry: registry.clone(),
             metrics: Arc::clone(&metrics),
             gc: options::gc(&settings),
@@ -325,24 +324,6 @@ async fn open_events(
         holder: holder(),
         is_shared,
     }))
-}
-
-/// The mirrors of other registries, if the settings name any.
-async fn open_mirrors(
-    settings: &Settings,
-    registry: &Registry,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Option<Mirrors>, StartError> {
-    if settings.mirrors.is_empty() {
-        return Ok(None);
-    }
-    let environment = EnvironmentVariables::new(std::env::vars());
-    let (mirrors, limits) = (settings.mirrors.clone(), options::mirrors(settings));
-    let (clock, metrics) = (Arc::clone(clock), Arc::clone(metrics));
-    let mirrors = Mirrors::open(mirrors, limits, &environment, registry, clock, metrics)?;
-    let mirrors = mirrors.find_local().await.map_err(StartError::LocalRepositories)?;
-    Ok(Some(mirrors))
 }
 
 /// What credentials can read is not shown to everyone, unless the operator says so.

@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod history;
 mod lifecycle;
+mod mirror;
 mod operate;
 mod upload;
 
@@ -28,6 +29,7 @@ pub use access::{PolicyAction, PolicyQuestion, SessionAction, TokenAction, UserA
 pub use events::EventsAction;
 pub use history::{ManifestAction, PurgeArgs, TagAction};
 pub use lifecycle::{LifecycleAction, PreviewArgs, RunArgs};
+pub use mirror::{MirrorCommand, SyncArgs};
 pub use operate::{
     ConfigAction, ConfigCheckArgs, HealthArgs, ListContentArgs, ManArgs, Shell, SupportArgs,
 };
@@ -178,6 +180,9 @@ pub enum CliCommand {
     /// List and cancel unfinished uploads, and show what they hold.
     #[command(subcommand)]
     Upload(UploadAction),
+    /// Fetch images of mirrored registries.
+    #[command(subcommand)]
+    Mirror(MirrorCommand),
     /// Show how far the sinks of events are, and send events again.
     #[command(subcommand)]
     Events(EventsAction),

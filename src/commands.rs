@@ -10,6 +10,7 @@ pub mod health;
 pub mod lifecycle;
 pub mod ls;
 pub mod manifest;
+pub mod mirror;
 pub mod policy;
 pub mod purge;
 pub mod serve;

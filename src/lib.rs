@@ -31,6 +31,7 @@ pub mod folder;
 pub mod jobs;
 pub mod lifecycle;
 pub mod maintenance;
+mod mirrors;
 mod notify;
 pub mod options;
 mod store;

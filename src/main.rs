@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use jreg::cli::{self, CliCommand};
 use jreg::commands::{
-    self, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest, policy,
-    purge, serve, session, support, tag, token, upload, usage, user, version,
+    self, config, documents, events, explain, fsck, gc, health, lifecycle, ls, manifest, mirror,
+    policy, purge, serve, session, support, tag, token, upload, usage, user, version,
 };
 
 #[cfg(target_env = "musl")]
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         CliCommand::Session(action) => session::run(action),
         CliCommand::Usage(args) => usage::run(args),
         CliCommand::Upload(action) => upload::run(action),
+        CliCommand::Mirror(command) => mirror::run(command),
         CliCommand::Events(action) => events::run(action),
         CliCommand::User(action) => user::run(action),
         CliCommand::Policy(action) => policy::run(action),

@@ -9,6 +9,7 @@ pub mod command;
 mod events;
 mod history;
 mod list;
+mod mirror;
 pub mod print;
 mod retention;
 mod session;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use jreg_mirror::{Mirrors, SyncItem, SyncReport, SyncRequest};
 use jreg_registry::{
     ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
     GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, HeldUploads, LeftRepository,
@@ -80,6 +82,8 @@ pub enum MaintenanceCommand {
     Support,
     /// Show how far the sinks of events are, or send events again.
     Events(EventsRequest),
+    /// Fetch images of mirrored registries.
+    Mirror(SyncRequest),
     /// Show or restore what tags and manifests were, or remove one for good.
     History(HistoryRequest),
 }
@@ -152,6 +156,8 @@ pub enum MaintenanceEvent {
     Repository(RepositoryUsage),
     /// A repository or a tag.
     Listed(ListedContent),
+    /// An image of a mirrored registry was fetched, or not.
+    Synced(SyncItem),
     /// Events were dropped because the queue was full.
     Omitted {
         events: u64,
@@ -178,6 +184,7 @@ pub enum MaintenanceReport {
     Session(SessionReport),
     Upload(UploadReport),
     Usage(UsageReport),
+    Mirror(SyncReport),
     List(ListContentReport),
     Support(SupportReport),
     Events(EventsReport),
@@ -194,6 +201,8 @@ pub struct SupportReport {
 #[derive(Clone, Debug)]
 pub struct MaintenanceContext {
     pub registry: Registry,
+    /// The mirrors of other registries, if there are any.
+    pub mirrors: Option<Mirrors>,
     pub metrics: Arc<Metrics>,
     /// Defaults of GC.
     pub gc: GcOptions,
@@ -368,6 +377,10 @@ impl MaintenanceContext {
                 let bundle = Box::pin(support::bundle(&self.support_context())).await;
                 Ok(MaintenanceReport::Support(SupportReport { bundle }))
             }
+            MaintenanceCommand::Mirror(request) => {
+                let done = Box::pin(mirror::run(self.mirrors.as_ref(), &request, sender)).await;
+                done.map(MaintenanceReport::Mirror)
+            }
             MaintenanceCommand::Events(request) => {
                 let done = events::run(&self.registry, request).await;
                 done.map(MaintenanceReport::Events).map_err(|error| error_chain(&error))
@@ -414,6 +427,7 @@ impl MaintenanceCommand {
             Self::Gc(request) => (!request.dry_run).then_some("gc"),
             Self::Fsck(request) => request.repair.then_some("fsck_repair"),
             Self::Retention(request) => (!request.preview).then_some("retention"),
+            Self::Mirror(request) => (!request.is_dry_run).then_some("mirror_sync"),
             Self::Upload(request) => request.changes().then_some("upload_cancel"),
             Self::Explain(_)
             | Self::ExplainTag(_)
@@ -508,6 +522,7 @@ impl fmt::Display for MaintenanceCommand {
             Self::Session(_) => "session",
             Self::Upload(_) => "upload",
             Self::Usage(_) => "usage",
+            Self::Mirror(_) => "mirror sync",
             Self::List(_) => "ls",
             Self::Support => "support",
             Self::Events(_) => "events",

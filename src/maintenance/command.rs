@@ -8,7 +8,7 @@ use std::time::Duration;
 use jreg_access::{AccessTokenStore, SessionStore};
 use jreg_config::{Settings, StorageLocation};
 use jreg_registry::Registry;
-use jreg_storage::{FsOpenError, FsOptions, FsStore, SystemClock};
+use jreg_storage::{Clock, FsOpenError, FsOptions, FsStore, SystemClock};
 use jreg_telemetry::audit::command::Operator;
 use jreg_telemetry::audit::{AuditError, AuditLog};
 use jreg_telemetry::metrics::Metrics;
@@ -24,8 +24,8 @@ use crate::bucket;
 use crate::error::StartError;
 use crate::folder::{self, FolderContent, ForeignFolder};
 use crate::lifecycle::LifecycleFile;
-use crate::options;
 use crate::store::surrounded;
+use crate::{mirrors, options};
 
 /// Maximum wait for a process that is about to release a folder, or about to listen on its socket.
 const LOCK_WAIT: Duration = Duration::from_secs(2);
@@ -162,6 +162,7 @@ async fn run_to_end(
 fn verdict(report: &MaintenanceReport) -> CommandVerdict {
     let is_well = match report {
         MaintenanceReport::Upload(report) => report.failed == 0,
+        MaintenanceReport::Mirror(report) => report.failed == 0,
         MaintenanceReport::Gc(_)
         | MaintenanceReport::Token(_)
         | MaintenanceReport::Session(_)
@@ -190,6 +191,7 @@ async fn find(
             let access = match command {
                 MaintenanceCommand::Gc(_)
                 | MaintenanceCommand::Token(_)
+                | MaintenanceCommand::Mirror(_)
                 | MaintenanceCommand::Session(_) => bucket::BucketAccess::Collect,
                 MaintenanceCommand::Fsck(request) if request.repair => {
                     bucket::BucketAccess::Collect
@@ -286,12 +288,12 @@ async fn workshop(
 ) -> Result<WorkPlace, MaintenanceError> {
     let store = surrounded(store, settings.s3_hedge_reads, &metrics);
     let options = options::registry(&settings);
-    let clock = Arc::new(SystemClock::new());
-    let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), clock.clone()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let access_tokens = Arc::new(AccessTokenStore::new(Arc::clone(&store), Arc::clone(&clock)));
     let sessions = Arc::new(SessionStore::new(Arc::clone(&store), clock.clone()));
     let registry = match may_create {
-        true => Registry::open(store, clock, options).await,
-        false => Registry::open_existing(store, clock, options).await,
+        true => Registry::open(store, Arc::clone(&clock), options).await,
+        false => Registry::open_existing(store, Arc::clone(&clock), options).await,
     };
     let registry = options::with_events(registry.map_err(StartError::from)?, &settings);
     let registry = match settings.lifecycle.clone() {
@@ -304,7 +306,9 @@ async fn workshop(
         None => registry,
     };
     let (gc, fsck) = (options::gc(&settings), options::fsck(&settings));
+    let mirrors = mirrors::open(&settings, &registry, &clock, &metrics).await?;
     Ok(WorkPlace::Here(Box::new(MaintenanceContext {
+        mirrors,
         registry,
         metrics,
         gc,

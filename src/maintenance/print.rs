@@ -14,8 +14,8 @@ use jreg_registry::{
 use tokio::sync::mpsc;
 
 use super::{
-    MaintenanceEvent, MaintenanceReport, events, history, list, retention, session, token, upload,
-    usage,
+    MaintenanceEvent, MaintenanceReport, events, history, list, mirror, retention, session, token,
+    upload, usage,
 };
 
 /// Refresh interval of the progress line.
@@ -115,7 +115,9 @@ impl ProgressLine {
             MaintenanceEvent::Done(_) | MaintenanceEvent::Failed { .. } => {
                 return self.bar.finish_and_clear();
             }
-            MaintenanceEvent::Repository(_) | MaintenanceEvent::Listed(_) => self.objects += 1,
+            MaintenanceEvent::Repository(_)
+            | MaintenanceEvent::Listed(_)
+            | MaintenanceEvent::Synced(_) => self.objects += 1,
             MaintenanceEvent::Omitted { .. } | MaintenanceEvent::Repairing { .. } => {}
         }
         let mut message = number(self.objects);
@@ -154,6 +156,7 @@ fn plain(event: &MaintenanceEvent) -> String {
         MaintenanceEvent::Tag(verdict) => retention::verdict_line(verdict),
         MaintenanceEvent::Left(left) => retention::left_line(left),
         MaintenanceEvent::Repository(usage) => usage::line(usage),
+        MaintenanceEvent::Synced(item) => mirror::line(item),
         MaintenanceEvent::Omitted { events } => {
             format!("... and {} more\n", count(*events, "line", "lines"))
         }
@@ -170,6 +173,7 @@ fn plain(event: &MaintenanceEvent) -> String {
             MaintenanceReport::List(report) => list::plain(*report),
             MaintenanceReport::Support(report) => format!("{:#}\n", report.bundle),
             MaintenanceReport::Upload(report) => upload::plain(report),
+            MaintenanceReport::Mirror(report) => mirror::plain(report),
             MaintenanceReport::Events(report) => events::plain(report),
             MaintenanceReport::History(report) => history::plain(report),
         },

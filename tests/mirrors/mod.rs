@@ -5,6 +5,7 @@ mod cluster;
 mod decisions;
 mod names;
 mod rights;
+mod sync;
 
 use std::path::Path;
 

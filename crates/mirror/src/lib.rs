@@ -8,6 +8,7 @@
 //! - `blobs.rs`: blobs; `flight.rs`: one of them on its way into the store and to its readers, `reader.rs`: one
 //!   of these readers, `own_stream.rs`: one that does without the others
 //! - `eviction.rs`: what is not pulled any more
+//! - `sync.rs`: what is fetched before a client asks; `version_range.rs`: of which versions
 //! - `remembered.rs`, `shared.rs`: what is kept in memory, and concurrent requests for the same thing
 //!
 //! Rights are not checked here: callers say whether a client may have the mirrored registry asked.
@@ -27,6 +28,8 @@ mod reader;
 mod remembered;
 mod service;
 mod shared;
+mod sync;
+mod version_range;
 
 pub use blobs::{MirroredBlob, StreamedBlob};
 pub use decision::{
@@ -39,3 +42,8 @@ pub use lists::{MirroredReferrers, MirroredTags};
 pub use manifests::MirroredManifest;
 pub use options::{MirrorLimits, MirrorOptions};
 pub use service::{MirrorRepository, MirrorSetupError, Mirrors};
+pub use sync::{
+    InvalidSyncPlatform, InvalidSyncSelection, SyncItem, SyncObserver, SyncOutcome, SyncPlatform,
+    SyncReport, SyncRequest, SyncSelection,
+};
+pub use version_range::{InvalidVersionRange, VERSION_RANGE_CHARS_MAX, VersionRange};

@@ -329,7 +329,7 @@ impl MirrorRepository {
 
     async fn check_alone(&self, reference: &Reference, local: &LocalManifest) -> CheckedManifest {
         let client = match local.state {
-            LocalState::Stale => self.registry.client.with_patience(PATIENCE_STALE),
+            LocalState::Stale => self.registry.client.in_a_hurry(PATIENCE_STALE),
             _ => self.registry.client.clone(),
         };
         match reference {

@@ -165,7 +165,8 @@ impl Registry {
         name: &RepositoryName,
         options: &RetentionOptions,
     ) -> Result<Vec<RetentionVerdict>, RetentionError> {
-        let pass = RetentionPass::begin(self.core(), options, &crate::NoObserver).await?;
+        let mut pass = RetentionPass::begin(self.core(), options, &crate::NoObserver).await?;
+        pass.show_pulls().await?;
         let judged = pass.judge(name).await?;
         let verdicts = judged.judgement.verdicts.iter().enumerate();
         Ok(verdicts.map(|(index, verdict)| pass.shown(&judged, index, verdict)).collect())
