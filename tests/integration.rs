@@ -37,6 +37,6 @@ mod secrets;
 mod shared;
 mod soak;
 mod tls;
-mod ui;
 mod transfer;
+mod ui;
 mod uploads;

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::{Assignment, ConfigError, KEYS, Origin, Settings, combination, login, read_keys, sinks};
+use crate::{
+    Assignment, ConfigError, KEYS, Origin, Settings, combination, login, read_keys, sinks,
+};
 
 /// The value of a setting and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
