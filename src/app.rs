@@ -41,11 +41,11 @@ use crate::jobs::{
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
 use crate::maintenance::socket::ControlSocket;
+use crate::mirrors;
 use crate::operator::OperatorHandler;
 use crate::options;
 use crate::store::surrounded;
 use crate::support::SupportContext;
-use crate::{mirrors, options};
 
 pub use announce::{check_exposure, greeting, log_start};
 pub use run::{ServeHooks, run};

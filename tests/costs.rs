@@ -440,5 +440,5 @@ async fn syncs_of_a_push_to_a_folder() {
     repository.upload_finish(&id, &digest(other), UploadChunk::empty()).await.unwrap();
     let streamed = store.sync_counts();
     assert_eq!((streamed.files, streamed.folders), (before.files, before.folders));
-    assert_eq!(streamed.logs - known.logs, 1, "its bytes with its link, as it was closed at once");
+    assert_eq!(streamed.logs - known.logs, 2, "its bytes with its session, and its link");
 }

@@ -174,7 +174,7 @@ settings! {
             "a folder's path, file:PATH, s3://BUCKET[/PREFIX][?endpoint=URL&region=NAME&..] or memory:",
             |_| true;
         /// Durability of acknowledged writes in a folder: strict survives a power failure, relaxed
-        /// survives a crash of jreg only.
+        /// survives a crash of jreg only, except for the last second of uploads in progress.
         durability: Durability = Durability::Strict, "strict or relaxed", |_| true;
         /// Content that may be missing from the repository when a manifest that references it is
         /// pushed: none (strict), the manifests of an index (sparse-index), anything (off).

@@ -3,12 +3,13 @@
 //!
 //! Most clients stream a blob in one PATCH and close the upload with the next request, milliseconds later.
 //! A session record between the two is a file that is created to be replaced at once: a third of the
-//! processor time of a push of 4 KiB to a folder, and of a durable one a sync of its own (issue 16). So
-//! where one process has the store, the writer of such a stream waits here. It is recorded after
+//! processor time of a push of 4 KiB to a folder (issue 16). So in a folder with relaxed durability
+//! (`StoreCapabilities::defers_upload_records`) the writer of such a stream waits here. It is recorded after
 //! [`RECORDED_AFTER`], when the process stops, and before any other request of the upload is served.
 //!
 //! A crash before that loses the upload: its client begins anew. A client that sends chunks
-//! (`Content-Range`) may mean to resume: its chunks are recorded before they are acknowledged.
+//! (`Content-Range`) may mean to resume: its chunks are recorded before they are acknowledged. With strict
+//! durability everything is.
 
 use std::any::Any;
 use std::collections::HashMap;

@@ -81,20 +81,25 @@ impl Repository {
         }
     }
 
-    /// Takes in a stream that is mostly the whole blob. Where only this process can serve the next request,
-    /// the upload may stay without a record until then ([`UnrecordedUploads`](crate::unrecorded)).
+    /// Takes in a stream that is mostly the whole blob. Where the store says so, the upload may stay without
+    /// a record until the next request ([`UnrecordedUploads`](crate::unrecorded)).
     async fn append_stream(
         &self,
         id: &UploadId,
         mut writer: UploadWriter,
         mut body: UploadBody,
     ) -> Result<UploadProgress> {
-        if !self.core.store.capabilities().drops_unrecorded_uploads {
+        if !self.core.store.capabilities().defers_upload_records {
             return append(writer, body).await;
         }
         let appended = body.append_to(&mut writer).await;
         let offset = writer.offset();
-        if appended.is_ok() && offset > 0 && !writer.is_recorded() {
+        // Another request may have begun the upload meanwhile.
+        let is_first = appended.is_ok()
+            && offset > 0
+            && !writer.is_recorded()
+            && matches!(self.read_session(id).await, Ok(None));
+        if is_first {
             writer.set_acknowledged(true);
             match self.core.unrecorded.keep(id, Box::new(writer)) {
                 None => return Ok(UploadProgress { offset }),

@@ -285,6 +285,9 @@ pub struct StoreCapabilities {
     /// A multipart upload for which [`Store::sync_parts`] was never called is dropped when the process
     /// ends. So it needs no record by which it can be cleaned up.
     pub drops_unrecorded_uploads: bool,
+    /// What an upload in progress received within the last second may be lost with the process, for the
+    /// sake of speed: the record of an upload may be deferred for so long.
+    pub defers_upload_records: bool,
     /// [`Store::delete`] of a version works on every key. If not, it is
     /// [`ErrorKind::Refused`](crate::ErrorKind) except where the store says otherwise, and a record
     /// is swapped for a tombstone instead.
@@ -304,6 +307,7 @@ impl StoreCapabilities {
             combines_changes: true,
             fences_claims: true,
             drops_unrecorded_uploads: false,
+            defers_upload_records: false,
             deletes_versions: true,
             // A folder is read whole for each page of it, and nothing is written in it meanwhile.
             list_page_keys: 10_000,
@@ -320,6 +324,7 @@ impl StoreCapabilities {
             combines_changes: false,
             fences_claims: false,
             drops_unrecorded_uploads: false,
+            defers_upload_records: false,
             deletes_versions: true,
             list_page_keys: LIST_PAGE_KEYS,
         }

@@ -318,6 +318,8 @@ fn kind(error: &RouteError) -> &'static str {
         RouteError::TooManyTags { .. } => "TooManyTags",
         RouteError::PathTooLong { .. } => "PathTooLong",
         RouteError::BadEncoding { .. } => "BadEncoding",
+        RouteError::Mirrored { .. } => "Mirrored",
+        RouteError::UnknownNamespace { .. } => "UnknownNamespace",
     }
 }
 

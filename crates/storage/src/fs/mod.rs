@@ -449,7 +449,11 @@ async fn blocking<T: Send + 'static>(
 #[async_trait]
 impl Store for FsStore {
     fn capabilities(&self) -> StoreCapabilities {
-        StoreCapabilities { drops_unrecorded_uploads: true, ..StoreCapabilities::local(PART_RULES) }
+        StoreCapabilities {
+            drops_unrecorded_uploads: true,
+            defers_upload_records: self.inner.syncs.durability() == Durability::Relaxed,
+            ..StoreCapabilities::local(PART_RULES)
+        }
     }
 
     fn health(&self) -> StoreHealth {
