@@ -167,7 +167,7 @@ fn usage_is_shown_alone_and_beside_the_server() {
     process.terminate();
     check();
     let shown = text(&jreg(folder.path(), &["usage"]));
-    assert!(shown.contains("1 manifests  3 blobs  300.0 KiB in 1 open uploads\n"), "{shown}");
+    assert!(shown.contains("1 manifest  3 blobs  300.0 KiB in 1 open upload\n"), "{shown}");
 }
 
 #[test]

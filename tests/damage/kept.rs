@@ -57,10 +57,9 @@ impl KeptDamage {
 }
 
 impl KeptObject {
-    /// What a copy references is not known, nor what a tag points to that does not look like a deleted one.
-    fn stops_collections(self, damage: KeptDamage) -> bool {
-        let keeps_size = matches!(damage, KeptDamage::Bytes(damage) if damage.keeps_size());
-        self == Self::Copy || (self == Self::DeletedTag && !keeps_size)
+    /// What a copy references is not known, nor what a tag points to whose record cannot be read.
+    fn stops_collections(self) -> bool {
+        matches!(self, Self::Copy | Self::DeletedTag)
     }
 
     fn finding(self) -> Option<FindingKind> {
@@ -284,7 +283,7 @@ async fn one(home: Backend, object: KeptObject, damage: KeptDamage) {
         None => assert!(named.is_empty(), "{context}: {named:?}"),
     }
     kept.responses_are_right_or_fail(object.finding().map(|_| object), context).await;
-    kept.nothing_kept_is_collected(object.stops_collections(damage), context).await;
+    kept.nothing_kept_is_collected(object.stops_collections(), context).await;
     kept.responses_are_right_or_fail(object.finding().map(|_| object), context).await;
     kept.events_go_on(Some(object), context).await;
     // What is put aside is missing, and says so.
