@@ -79,9 +79,10 @@ impl Core {
             return Ok(());
         }
         // The order of a tag's changes is that of the keys, so that a part of the queue has all of a
-        // tag's events up to some change. A manifest's delete has the change of its push.
+        // tag's events up to some change. A manifest's delete has the change of its push, and comes after it
+        // whatever the clocks of the two say: without the delete, the push could not be confirmed any more.
         let queued_as = match event.action {
-            EventAction::ManifestDelete => ChangeId::after(None, self.clock.now()),
+            EventAction::ManifestDelete => ChangeId::after(Some(event.change), self.clock.now()),
             _ => event.change,
         };
         let (key, record) =

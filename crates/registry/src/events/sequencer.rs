@@ -86,6 +86,8 @@ struct PassPlan {
     confirmed: Vec<PassEntry>,
     /// To delete from the queue.
     settled: Vec<Key>,
+    /// Pushes of manifests of which nothing was found.
+    doubtful: Vec<PassEntry>,
     report: SequencerReport,
 }
 
@@ -198,6 +200,10 @@ impl Registry {
                 first.entries.iter().map(|entry| entry.key.clone()).collect();
             let entries = core.read_queue(&last.key, &eligible, &mut plan).await?;
             plan.judge(entries, evidence).await?;
+            if !plan.doubtful.is_empty() {
+                let deleted = core.queued_deletes().await?;
+                plan.settle_doubtful(&deleted);
+            }
             if !plan.confirmed.is_empty() {
                 sequencer.append(core, &mut plan).await?;
             }
@@ -214,6 +220,19 @@ impl Registry {
 }
 
 impl Core {
+    /// The changes of the manifests whose deletes are queued.
+    async fn queued_deletes(&self) -> Result<HashSet<ChangeId>> {
+        let third = self.list_queue(2 * PASS_EVENTS_MAX, None).await?;
+        let mut changes = HashSet::new();
+        for listed in third.entries {
+            let read = self.read_queued(&listed.key).await?;
+            let deletes = |event: &Event| event.action == EventAction::ManifestDelete;
+            let events = read.and_then(std::result::Result::ok).unwrap_or_default();
+            changes.extend(events.iter().filter(|event| deletes(event)).map(|event| event.change));
+        }
+        Ok(changes)
+    }
+
     /// The second listing, with the events.
     async fn read_queue(
         &self,
@@ -303,10 +322,26 @@ impl PassPlan {
             ChangeState::Current | ChangeState::Archived => self.confirmed.push(entry),
             ChangeState::Superseded => self.bury(entry),
             // The write of the change was sent before the bound, or will not be sent any more.
-            ChangeState::Unknown if entry.age > WRITE_MAX + CLOCK_ERROR => self.bury(entry),
+            ChangeState::Unknown if entry.age > WRITE_MAX + CLOCK_ERROR => {
+                match entry.event.action {
+                    EventAction::ManifestPush => self.doubtful.push(entry),
+                    _ => self.bury(entry),
+                }
+            }
             ChangeState::Unknown => {
                 self.report.waiting += 1;
                 self.report.oldest = self.report.oldest.max(entry.age);
+            }
+        }
+    }
+
+    /// `deleted`: the changes of manifests whose deletes are queued, by a listing that began after nothing was
+    /// found. A purge leaves no copy, but queues its event before it removes the manifest.
+    fn settle_doubtful(&mut self, deleted: &HashSet<ChangeId>) {
+        for entry in std::mem::take(&mut self.doubtful) {
+            match deleted.contains(&entry.event.change) {
+                true => self.report.waiting += 1,
+                false => self.bury(entry),
             }
         }
     }
