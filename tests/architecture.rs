@@ -367,17 +367,17 @@ fn used_names_are_found_in_groups() {
 
 #[test]
 fn modules_of_the_root_know_only_those_below_them() {
-    modules_know_only("src", &MODULES, &["lib", "main", "tests"]);
+    modules_know_only("src", MODULES, &["lib", "main", "tests"]);
 }
 
 #[test]
 fn modules_of_the_registry_know_only_those_below_them() {
-    modules_know_only("crates/registry/src", &REGISTRY_MODULES, &["lib"]);
+    modules_know_only("crates/registry/src", REGISTRY_MODULES, &["lib"]);
 }
 
 #[test]
 fn modules_of_http_know_only_those_below_them() {
-    modules_know_only("crates/http/src", &HTTP_MODULES, &["lib", "tests"]);
+    modules_know_only("crates/http/src", HTTP_MODULES, &["lib", "tests"]);
 }
 
 /// Only the wiring and the command line know the settings: components have options.

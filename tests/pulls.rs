@@ -83,7 +83,7 @@ async fn reads_of_tags_and_gets_of_their_digests_are_pulls_and_nothing_else() {
     );
     let mut expected = vec![digest.clone(), "v1".to_owned(), "v2".to_owned()];
     expected.sort();
-    assert_eq!(noted.await, expected);
+    assert_eq!(Box::pin(noted).await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,8 +98,8 @@ async fn nothing_is_noted_of_excepted_identities_or_without_a_setting() {
         },
         pull,
     );
-    assert_eq!(excepted.await, [""; 0]);
-    assert_eq!(noted(|_| {}, pull).await, [""; 0]);
+    assert_eq!(Box::pin(excepted).await, [""; 0]);
+    assert_eq!(Box::pin(noted(|_| {}, pull)).await, [""; 0]);
 }
 
 #[test]

@@ -199,7 +199,7 @@ fn key(text: &str) -> Key {
 /// Where the bytes of a blob lie.
 async fn location(store: &dyn Store, digest: &str) -> Key {
     let (algorithm, hex) = digest.split_once(':').unwrap();
-    let link = format!("links/{algorithm}/{}/{hex}/contract.app", &hex[..2]);
+    let link = format!("links/{algorithm}/{}/{hex}/contract.app", hex.get(..2).unwrap());
     let record = store.get(&key(&link)).await.unwrap();
     let record: serde_json::Value = serde_json::from_slice(&record.bytes).unwrap();
     key(record["location"].as_str().unwrap())

@@ -386,7 +386,9 @@ fn distribution(root: &Path, content: &Content, linked: bool) {
         fs::write(path, bytes).unwrap();
     };
     let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
-    let data = |digest: &str| format!("blobs/sha256/{}/{}/data", &hex(digest)[..2], hex(digest));
+    let data = |digest: &str| {
+        format!("blobs/sha256/{}/{}/data", hex(digest).get(..2).unwrap(), hex(digest))
+    };
     let repository = "repositories/contract/app";
     for (digest, bytes) in content.blobs() {
         put(data(&digest), &bytes);
@@ -429,7 +431,7 @@ fn the_storage_of_distribution_and_harbor_comes_over() {
     let old = br#"{"schemaVersion":1,"name":"contract/app","tag":"old","fsLayers":[]}"#;
     let digest = sha256(old);
     let hex = digest.trim_start_matches("sha256:");
-    let data = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
+    let data = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", hex.get(..2).unwrap());
     for (path, bytes) in [
         (source.path().join(data), &old[..]),
         (base.join(format!("revisions/sha256/{hex}/link")), digest.as_bytes()),

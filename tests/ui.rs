@@ -176,7 +176,7 @@ async fn an_image_is_found_understood_and_copied() {
     let image = site.page("/ui/library/nginx:1.27").await;
     for shown in [
         "docker pull r.example/sub/library/nginx:1.27",
-        &format!("podman pull r.example/sub/library/nginx:1.27"),
+        "podman pull r.example/sub/library/nginx:1.27",
         &format!("docker pull r.example/sub/library/nginx@{digest}"),
     ] {
         assert!(image.contains(shown), "{shown}\n{image}");

@@ -24,10 +24,13 @@ use crate::store::open_store;
 /// Maximum time to send the last traces.
 const TRACE_FLUSH_MAX: Duration = Duration::from_secs(5);
 
+/// Announces the address at which the registry listens.
+pub(super) type Announcement = Box<dyn FnOnce(&Settings, SocketAddr)>;
+
 /// What the caller does while the server runs.
 pub struct ServeHooks {
     /// Is told where the registry listens.
-    pub announce: Box<dyn FnOnce(&Settings, SocketAddr)>,
+    pub announce: Announcement,
     /// SIGHUP: what can be changed without a restart is read again.
     pub hang_up: Box<dyn Fn() + Send>,
     /// SIGUSR1.
@@ -66,7 +69,7 @@ async fn serve_until_signal(
     let listener = listen_at(settings.listen)?;
     let admin = settings.admin_listen.map(listen_at).transpose()?;
     let manager = ServiceManager::find();
-    let mut app = manager.while_starting(open_app(&settings)).await?;
+    let mut app = Box::pin(manager.while_starting(open_app(&settings))).await?;
     let traces = app.take_exporter().map(TraceExport::spawn);
     let stopping = CancellationToken::new();
     app.follow_hangups(hang_up, &stopping)?;

@@ -163,6 +163,9 @@ impl ManifestAction {
     }
 }
 
+/// A command on backups with its settings.
+type ResolvedBackup = Result<(BackupRequest, ResolvedSettings), ConfigError>;
+
 impl PurgeArgs {
     /// Adds the settings of the file and the environment.
     ///
@@ -183,12 +186,11 @@ impl PurgeArgs {
     /// # Errors
     ///
     /// What [`PurgeArgs::resolve`] takes.
-    #[expect(clippy::type_complexity, reason = "one caller takes it apart")]
     pub fn of_backups(
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-    ) -> Result<Result<(BackupRequest, ResolvedSettings), ConfigError>, Self> {
-        let Some(backups) = self.backup.clone() else { return Err(self) };
+    ) -> Result<ResolvedBackup, Box<Self>> {
+        let Some(backups) = self.backup.clone() else { return Err(Box::new(self)) };
         let ContentName { repository, digest } = self.manifest;
         Ok(super::backup::purge(backups, repository, digest, self.store, environment))
     }

@@ -30,16 +30,19 @@ pub fn run(action: ConfigAction) -> ExitCode {
     print(&text, if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+/// Parses the text of a file, and says what is wrong in it.
+type FileCheck = fn(&str) -> Result<(), String>;
+
 /// What is wrong in the files that the settings name.
 fn wrong_files(settings: &Settings) -> Vec<String> {
-    let checks: [(&Option<String>, fn(&str) -> Result<(), String>); 3] = [
+    let checks: [(&Option<String>, FileCheck); 3] = [
         (&settings.htpasswd, |text| Htpasswd::parse(text).map(drop).map_err(|e| e.to_string())),
         (&settings.policy, |text| Policy::parse(text).map(drop).map_err(|e| e.to_string())),
         (&settings.lifecycle, |text| {
             LifecycleRules::parse(text).map(drop).map_err(|e| e.to_string())
         }),
     ];
-    let check = |(path, parse): (&Option<String>, fn(&str) -> Result<(), String>)| {
+    let check = |(path, parse): (&Option<String>, FileCheck)| {
         let path = Path::new(path.as_ref()?);
         match read(path) {
             Ok(text) => parse(&text).err().map(|why| format!("{}: {why}", path.display())),

@@ -332,7 +332,10 @@ mod tests {
         let shown = Shown { json: false, actions: false };
         let command = MaintenanceCommand::Gc(GcRequest::default());
         let (metrics, audit) = (Arc::new(Metrics::new()), AuditLog::off());
-        run_to_end(settings, command, shown, metrics, audit).await.unwrap_err().to_string()
+        Box::pin(run_to_end(settings, command, shown, metrics, audit))
+            .await
+            .unwrap_err()
+            .to_string()
     }
 
     #[tokio::test]

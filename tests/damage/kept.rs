@@ -185,7 +185,7 @@ impl KeptScenario {
                         let listed = page.items.into_iter().map(|deleted| deleted.digest);
                         assert_eq!(
                             listed.collect::<Vec<_>>(),
-                            [self.signature.clone()],
+                            std::slice::from_ref(&self.signature),
                             "{context}"
                         );
                     }
@@ -196,7 +196,11 @@ impl KeptScenario {
             }
             (_, deleted) => {
                 let listed = deleted.unwrap().items.into_iter().map(|deleted| deleted.digest);
-                assert_eq!(listed.collect::<Vec<_>>(), [self.signature.clone()], "{context}");
+                assert_eq!(
+                    listed.collect::<Vec<_>>(),
+                    std::slice::from_ref(&self.signature),
+                    "{context}"
+                );
             }
         }
         let restored = repository.manifest_restore(&self.purged, false).await;

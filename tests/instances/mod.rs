@@ -60,7 +60,7 @@ fn three_instances_with_caches_serve_nothing_wrong() {
 
 async fn random_mix(seed: u64, settings: Settings, strict: bool) {
     println!("seed {seed}");
-    let mut cluster = Cluster::start(settings).await;
+    let mut cluster = Box::pin(Cluster::start(settings)).await;
     let faults = Arc::new(BucketFaults::begin(&cluster.bucket, seed));
     let mut shared = Shared {
         fixtures: Arc::new(fixtures::fixtures()),

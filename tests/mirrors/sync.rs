@@ -40,6 +40,10 @@ impl Scene {
         self.folder.path().join("jreg.toml").display().to_string()
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the scripted registry runs on this runtime, on other threads"
+    )]
     fn serve(&self) -> Process {
         let config = self.config();
         tokio::task::block_in_place(|| {
@@ -47,6 +51,10 @@ impl Scene {
         })
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the scripted registry runs on this runtime, on other threads"
+    )]
     fn run(&self, args: &[&str]) -> Output {
         let sync = |storage: &Path| {
             let mut command = Command::new(BINARY);

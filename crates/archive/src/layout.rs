@@ -172,8 +172,11 @@ async fn find_layouts(tree: &dyn SourceTree) -> Result<Vec<String>> {
 /// The entries of an index, of which several may be tags of one manifest.
 #[derive(Default)]
 struct LayoutImages {
-    images: BTreeMap<(Option<RepositoryName>, Digest), (Option<MediaType>, BTreeSet<Tag>)>,
+    images: BTreeMap<(Option<RepositoryName>, Digest), LayoutTags>,
 }
+
+/// The media type of a manifest, and its tags.
+type LayoutTags = (Option<MediaType>, BTreeSet<Tag>);
 
 impl LayoutImages {
     fn add(&mut self, entry: LayoutEntry, of: Option<&RepositoryName>, index: &mut SourceIndex) {

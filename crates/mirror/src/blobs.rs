@@ -130,7 +130,7 @@ impl StreamedBlob {
             None => {
                 let is_whole = range.len() == size_bytes;
                 let hash = match is_whole {
-                    true => OwnHash::After(Hasher::new(digest.algorithm())),
+                    true => OwnHash::After(Box::new(Hasher::new(digest.algorithm()))),
                     false => OwnHash::None,
                 };
                 source.shared.metrics.mirror.count_fallback();

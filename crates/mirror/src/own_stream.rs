@@ -17,7 +17,7 @@ pub(crate) enum OwnHash {
     /// Not at all: it is a part.
     None,
     /// With the hash of all bytes before.
-    After(Hasher),
+    After(Box<Hasher>),
     /// The blob is read from its beginning, and what the reader has already is only hashed.
     FromBeginning,
 }
@@ -52,7 +52,7 @@ impl OwnStream {
     ) -> Result<Self, UpstreamError> {
         let (offset, hasher) = match hash {
             OwnHash::None => (from, None),
-            OwnHash::After(hasher) => (from, Some(hasher)),
+            OwnHash::After(hasher) => (from, Some(*hasher)),
             OwnHash::FromBeginning => (0, Some(Hasher::new(digest.algorithm()))),
         };
         let mut request = BlobRequest::new(digest.clone()).with_size(size_bytes);

@@ -197,7 +197,7 @@ impl FlightReader {
         let range = (self.offset, self.end);
         let digest = &self.flight.digest;
         let hashing = match self.hasher.take() {
-            Some(hasher) => OwnHash::After(hasher),
+            Some(hasher) => OwnHash::After(Box::new(hasher)),
             None if self.is_whole => OwnHash::FromBeginning,
             None => OwnHash::None,
         };

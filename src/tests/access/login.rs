@@ -253,7 +253,8 @@ async fn forms_of_other_origins_do_nothing() {
     let alice = logged_in(&registry, "alice", "secret").await;
     let bob = logged_in(&registry, "bob", "other").await;
     let token = [("name", "ci"), ("allow", "pull:**"), ("days", "1")];
-    let forms: [(&Browser<'_>, &str, &[(&str, &str)]); 4] = [
+    type Form<'a> = (&'a Browser<'a>, &'a str, &'a [(&'a str, &'a str)]);
+    let forms: [Form<'_>; 4] = [
         (&fresh, "/ui/-/login", &login),
         (&alice, "/ui/-/account", &[("hours", "1")]),
         (&bob, "/ui/-/admin", &token),

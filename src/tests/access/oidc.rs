@@ -185,7 +185,7 @@ async fn a_code_is_exchanged_once() {
     assert_eq!(provider.exchanges.load(Ordering::SeqCst), 2);
     // The cookie of a login is worth nothing elsewhere.
     let mut other = Browser::new(&registry);
-    for (_, value) in &replayed.cookies {
+    for value in replayed.cookies.values() {
         other.cookies.insert("__Host-jreg".to_owned(), value.clone());
     }
     assert_eq!(other.identity().await, None);

@@ -9,10 +9,10 @@ use jreg_testkit::{ServerSpec, StoreKind, TestServer};
 use crate::common::{block_on, plan};
 
 async fn run(change: impl FnOnce(&mut RunPlan)) -> BenchRun {
-    let server = TestServer::start(ServerSpec::default().store(StoreKind::Folder)).await;
+    let server = Box::pin(TestServer::start(ServerSpec::default().store(StoreKind::Folder))).await;
     let mut plan = plan(&format!("http://{}", server.client().address()));
     change(&mut plan);
-    let run = measure(plan, &mut |_| {}).await.unwrap();
+    let run = Box::pin(measure(plan, &mut |_| {})).await.unwrap();
     server.stop().await;
     run
 }

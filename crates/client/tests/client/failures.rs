@@ -25,7 +25,8 @@ async fn each_failure_is_told_apart_from_absence() {
     assert_eq!(kind(quiet(&upstream).get_manifest(&name(), &reference("v2")).await), not_found);
     assert_eq!(kind(quiet(&upstream).head_manifest(&name(), &reference("v2")).await), not_found);
     assert_eq!(kind(quiet(&upstream).head_blob(&name(), &absent).await), not_found);
-    let expectations: [(UpstreamFault, fn(&UpstreamErrorKind) -> bool); 8] = [
+    type IsExpected = fn(&UpstreamErrorKind) -> bool;
+    let expectations: [(UpstreamFault, IsExpected); 8] = [
         (UpstreamFault::status(500), |kind| matches!(kind, UpstreamErrorKind::Unavailable { .. })),
         (UpstreamFault::status(503), |kind| matches!(kind, UpstreamErrorKind::Unavailable { .. })),
         (UpstreamFault::status(418), |kind| matches!(kind, UpstreamErrorKind::Protocol { .. })),

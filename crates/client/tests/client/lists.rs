@@ -103,7 +103,8 @@ async fn all_pages_of_referrers_are_one_list() {
     let mut digests: Vec<_> =
         found.descriptors.iter().map(|found| found.digest.to_string()).collect();
     let mut expected: Vec<_> = referrers.iter().map(|image| image.manifest.digest()).collect();
-    (digests.sort(), expected.sort());
+    digests.sort();
+    expected.sort();
     assert_eq!(digests, expected);
     assert_eq!(upstream.count(RequestKind::Referrers), 3);
     let signatures =
@@ -145,7 +146,7 @@ async fn without_the_api_the_fallback_tag_lists_referrers() {
     // The tag of a sha512 is truncated.
     let subject512 = sha512(&image.manifest.bytes);
     let hash = subject512.strip_prefix("sha512:").unwrap();
-    upstream.set_tag(super::REPOSITORY, &format!("sha512-{}", &hash[..64]), &list);
+    upstream.set_tag(super::REPOSITORY, &format!("sha512-{}", hash.get(..64).unwrap()), &list);
     let found = client.referrers(&name(), &digest(&subject512), None).await.unwrap();
     assert_eq!(found.descriptors.len(), 3);
     // Registries without the API respond in several ways.

@@ -345,8 +345,9 @@ async fn bytes_that_garbage_collection_moves_are_found_again() {
     push_image(&bench, "app", "v1", 1).await;
     let config = Bytes::from_static(b"{\"n\":1}");
     let blob = digest(&config);
-    let link: Key =
-        format!("links/sha256/{}/{}/app", &blob.hex()[..2], blob.hex()).parse().unwrap();
+    let link: Key = format!("links/sha256/{}/{}/app", blob.hex().get(..2).unwrap(), blob.hex())
+        .parse()
+        .unwrap();
     let store = bench.faults.clone();
     let run = async move {
         let seen = store.get(&link).await.unwrap();
@@ -380,7 +381,7 @@ async fn content_that_is_named_but_gone_is_reported_and_the_rest_is_saved() {
     let dangling = push_image(&bench, "app", "dangling", 4).await;
     let at = |text: &str| {
         let digest = digest(text.as_bytes());
-        let link = format!("links/sha256/{}/{}/app", &digest.hex()[..2], digest.hex());
+        let link = format!("links/sha256/{}/{}/app", digest.hex().get(..2).unwrap(), digest.hex());
         let store = bench.faults.clone();
         async move {
             let link = store.get(&link.parse().unwrap()).await.unwrap();

@@ -254,7 +254,6 @@ fn acquire(root: &Path, lock_wait: Duration) -> Result<File, FsOpenError> {
 }
 
 /// Keeps writers out while a folder is read. A copy of a folder may have no lock.
-#[expect(clippy::disallowed_methods, reason = "opening a root runs where it may block")]
 fn acquire_shared(root: &Path) -> Result<Option<File>, FsOpenError> {
     let io = |source| FsOpenError::Io { root: root.to_owned(), source };
     let file = match File::open(root.join(LOCK)) {
