@@ -5,8 +5,8 @@
 //! the response is one line per [`MaintenanceEvent`], the last of which has the result. A client
 //! that disconnects stops the work.
 //!
-//! A client that sends [`HTTP_REQUEST`] instead speaks HTTP on the connection, once it has read
-//! [`HTTP_RESPONSE`]: the API, as an operator. So a command that moves images reads and writes files in its own
+//! A client that sends `HTTP_REQUEST` instead speaks HTTP on the connection, once it has read
+//! `HTTP_RESPONSE`: the API, as an operator. So a command that moves images reads and writes files in its own
 //! process, and this one opens no path that a command names.
 
 use std::fs::{self, Permissions};

@@ -16,7 +16,7 @@ use crate::{ArchiveError, Result, TarTree};
 
 /// The most bytes that an archive is unpacked to, unless the caller says otherwise.
 pub const SPOOL_BYTES_MAX: u64 = 256 * 1024 * 1024 * 1024;
-/// How many times as large as the archive what it is unpacked to may be, beyond [`RATIO_FREE_BYTES`].
+/// How many times as large as the archive what it is unpacked to may be, beyond `RATIO_FREE_BYTES`.
 pub const SPOOL_RATIO_MAX: u64 = 200;
 /// So much is unpacked of any archive.
 const RATIO_FREE_BYTES: u64 = 64 * 1024 * 1024;
