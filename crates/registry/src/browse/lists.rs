@@ -10,7 +10,7 @@ use crate::tag_record::is_deleted_tag;
 use crate::{Error, Registry, Repository, Result, keys};
 
 impl Registry {
-    /// The names of the repositories, which may be [`LIST_AGE_MAX`] old.
+    /// The names of the repositories, which may be [`crate::LIST_AGE_MAX`] old.
     ///
     /// # Errors
     ///
@@ -41,7 +41,7 @@ impl Registry {
 }
 
 impl Repository {
-    /// The tags of the repository, which may be [`LIST_AGE_MAX`] old.
+    /// The tags of the repository, which may be [`crate::LIST_AGE_MAX`] old.
     ///
     /// # Errors
     ///
