@@ -113,15 +113,9 @@ impl App {
         let store = surrounded(store, settings.s3_hedge_reads, &metrics);
         let tls = open_tls(&settings, &store, &metrics).await?;
         let lifecycle = open_lifecycle(&settings, &metrics).await?;
-        let registry = options::registry(&settings);
         let rules = lifecycle.as_ref().map(|file| file.rules().clone()).unwrap_or_default();
         let (opened, at) = (Arc::clone(&store), Arc::clone(&clock));
-        let registry = match settings.read_only {
-            true => Registry::open_existing(opened.clone(), at.clone(), registry).await?,
-            false => Registry::open(opened.clone(), at.clone(), registry).await?,
-        };
-        let tracks_pulls = settings.track_pulls && !settings.read_only;
-        let registry = registry.with_rules(rules).with_pull_tracking(tracks_pulls);
+        let registry = open_registry(&settings, &opened, &at).await?.with_rules(rules);
         let registry = options::with_events(registry, &settings);
         let sender = open_events(&settings, &registry, &metrics, &clock, is_shared).await?;
         let acme = open_acme(&settings, tls.as_ref(), &store, &clock, &metrics).await?;
@@ -196,7 +190,7 @@ impl App {
         Ok(Self { context, jobs, workshop, operator, server, acme, lifecycle, exporter })
     }
 
-    /// Who keeps it, if clients are asked who they are.
+    /// Authenticates and authorizes clients, if the settings require it.
     pub fn guard(&self) -> Option<&Arc<AccessGuard>> {
         self.context.guard.as_ref()
     }
@@ -306,6 +300,21 @@ fn operator_api(
         tracer: Tracer::default(),
         ui,
     }))
+}
+
+/// The registry of a store. One that is only read must have been made before.
+async fn open_registry(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Registry, StartError> {
+    let (options, store, clock) =
+        (options::registry(settings), Arc::clone(store), Arc::clone(clock));
+    let registry = match settings.read_only {
+        true => Registry::open_existing(store, clock, options).await?,
+        false => Registry::open(store, clock, options).await?,
+    };
+    Ok(registry.with_pull_tracking(settings.track_pulls && !settings.read_only))
 }
 
 /// What TLS is spoken with, if the settings say so.

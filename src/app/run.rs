@@ -31,7 +31,7 @@ pub(super) type Announcement = Box<dyn FnOnce(&Settings, SocketAddr)>;
 pub struct ServeHooks {
     /// Is told where the registry listens.
     pub announce: Announcement,
-    /// SIGHUP: what can be changed without a restart is read again.
+    /// SIGHUP: reloads what can change without a restart.
     pub hang_up: Box<dyn Fn() + Send>,
     /// SIGUSR1.
     pub toggle_debug: Box<dyn Fn() + Send>,

@@ -1,4 +1,4 @@
-//! [`OperatorAccess`]: grants everything to whoever may use the control socket.
+//! [`OperatorAccess`]: grants everything to clients of the control socket.
 
 use async_trait::async_trait;
 use jreg_auth::{DecisionReason, Identity, IdentitySource};

@@ -105,7 +105,7 @@ impl SigningKeys {
     ) -> Result<Keyring, SigningError> {
         let key = signing_keys();
         if store.capabilities().is_read_only {
-            // Whoever writes rotates them.
+            // An instance that writes rotates them.
             return match store.get(&key).await {
                 Ok(record) => decode(&key, &record.bytes),
                 Err(error) if error.is_not_found() => Err(SigningError::ReadOnly),

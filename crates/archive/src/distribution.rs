@@ -242,7 +242,7 @@ impl ImageSource for DistributionSource {
         _: Option<&RepositoryName>,
         digest: &Digest,
     ) -> Result<Option<SourceBlob>> {
-        // Whoever can read the storage can read its bytes: whether the repository links them says nothing.
+        // The operator can read all bytes of the storage, whether or not the repository links them.
         Ok(self.open_data(digest).await?.map(SourceContent::into_blob))
     }
 }

@@ -37,7 +37,7 @@ pub struct SourceIndex {
     /// Those with tags first, in each repository.
     pub images: Vec<SourceImage>,
     pub skipped: Vec<SkippedItem>,
-    /// What whoever imports it should know.
+    /// Remarks for the operator.
     pub notes: Vec<String>,
 }
 

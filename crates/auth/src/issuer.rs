@@ -386,7 +386,7 @@ impl Issuer {
         if bytes.len() > CLAIMS_BYTES_MAX {
             return Err(IssuerTokenError::Claims);
         }
-        // An address that the issuer has not verified may be anybody's.
+        // An address that the issuer has not verified may belong to another user.
         if !is_email_verified(&claims) && claims.remove(EMAIL).is_some() && self.names_by(EMAIL) {
             return Err(IssuerTokenError::UnverifiedEmail);
         }

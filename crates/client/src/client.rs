@@ -36,7 +36,7 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Maximum characters of the hash in a fallback tag (distribution-spec "Referrers Tag Schema").
 const FALLBACK_HASH_CHARS_MAX: usize = 64;
-/// How often the body of a manifest or of a list is read again after it broke off.
+/// Maximum retries of a manifest or list whose body broke off.
 const BODY_ATTEMPTS_MAX: u32 = 3;
 
 /// A client of one upstream. A clone shares connections, tokens and limits.
@@ -418,7 +418,7 @@ impl UpstreamClient {
         self.upstream.counters.statistics()
     }
 
-    /// A response with its whole body, read again if it breaks off.
+    /// A response with its whole body; retried if that breaks off.
     async fn list(&self, request: &UpstreamRequest) -> Result<(Reply, Bytes), UpstreamError> {
         let mut attempt = 0;
         loop {

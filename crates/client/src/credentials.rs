@@ -30,7 +30,7 @@ use cloud::CloudHttp;
 
 /// Maximum bytes of a file with a secret, or of docker's configuration.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-/// How long what a file contains is used before it is read again.
+/// Maximum age of the content of a credentials file before it is reloaded.
 const FILE_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long what a credential helper printed is used.
 const HELPER_AGE_MAX: Duration = Duration::from_secs(300);

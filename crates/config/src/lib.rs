@@ -223,7 +223,7 @@ settings! {
         /// Allow anonymous clients to pull and to list.
         anonymous_pull: bool = false, "on or off", |_| true;
         /// Identity that may administer the registry, besides those that the policy allows the action
-        /// admin; repeatable. Without a policy nobody else may.
+        /// admin; repeatable. Without a policy no other identity may.
         admins: Vec<String> = Vec::new(),
             "an identity: a user, or a name made of an issuer's claims, such as company:alice",
             |names| names.iter().all(|name| is_identity(name));

@@ -59,9 +59,8 @@ impl CookieScheme {
         };
         match cookie {
             CookieName::Session => begin,
-            // Of connections without a scheme, too: it is no secret of anybody's.
-            CookieName::Form if self == Self::Tls => format!("{begin}-form"),
-            CookieName::Form => "jreg-form".to_owned(),
+            // Connections without a scheme have it, too: it is not secret.
+            CookieName::Form => form_cookie_name(self == Self::Tls).to_owned(),
             CookieName::PendingLogin(id) => format!("{begin}-login-{id}"),
         }
     }
@@ -87,10 +86,7 @@ impl CookieScheme {
 
     /// The value of a cookie. `None` if there are two of the name: another host may have set one.
     pub(crate) fn get<'h>(self, headers: &'h HeaderMap, cookie: CookieName<'_>) -> Option<&'h str> {
-        let name = self.name(cookie);
-        let mut found = pairs(headers).filter(|(of, _)| *of == name).map(|(_, value)| value);
-        let value = found.next()?;
-        (found.next().is_none() && !value.is_empty()).then_some(value)
+        get_cookie(headers, &self.name(cookie))
     }
 
     /// The ids of the logins in progress.
@@ -99,6 +95,18 @@ impl CookieScheme {
         let ids = pairs(headers).filter_map(|(name, _)| name.strip_prefix(&begin));
         ids.filter_map(jreg_access::pending_login_id).map(str::to_owned).collect()
     }
+}
+
+/// The name of the cookie that forms before a login are bound to, over TLS or not.
+pub(crate) fn form_cookie_name(is_secure: bool) -> &'static str {
+    if is_secure { "__Host-jreg-form" } else { "jreg-form" }
+}
+
+/// The value of a cookie. `None` if there are two of the name: another host may have set one.
+pub(crate) fn get_cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let mut found = pairs(headers).filter(|(of, _)| *of == name).map(|(_, value)| value);
+    let value = found.next()?;
+    (found.next().is_none() && !value.is_empty()).then_some(value)
 }
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {

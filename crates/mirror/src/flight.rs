@@ -42,7 +42,7 @@ pub(crate) enum FlightHead {
     Begun {
         size_bytes: u64,
     },
-    /// There is no memory for it: whoever wants it reads it alone.
+    /// There is no memory for it: each reader makes a request of its own.
     Busy,
     Failed(UpstreamError),
 }
@@ -194,7 +194,7 @@ impl BlobFlight {
         self.changed();
     }
 
-    /// Ends it where nobody else will: the task that fetched it has stopped.
+    /// Ends it after the task that fetched it has stopped.
     pub(crate) fn end(&self) {
         let is_over = {
             let state = self.state();
@@ -210,7 +210,7 @@ impl BlobFlight {
         }
     }
 
-    /// The repository links the blob: whoever wants bytes has them from there.
+    /// The repository links the blob: readers get the bytes from there.
     pub(crate) fn set_linked(&self) {
         {
             let mut state = self.state();
@@ -236,7 +236,7 @@ impl BlobFlight {
         self.state().store == StoreState::Linked
     }
 
-    /// Whether nobody wants the bytes any more.
+    /// Whether no reader needs the bytes any more.
     fn is_useless(&self) -> bool {
         let state = self.state();
         state.store == StoreState::Linked

@@ -50,7 +50,7 @@ where
                         result
                     };
                     let shared = ended.boxed().shared();
-                    // Also if nobody waits for it.
+                    // Also if no caller waits for it.
                     tokio::spawn(shared.clone());
                     in_flight.insert(key, shared.clone());
                     shared

@@ -162,7 +162,7 @@ impl Protocol for PurgedScenario {
         let mut properties = vec![
             Property::always("what was purged is not restored", |_, state: &PurgedState| {
                 let store = &state.store;
-                // GC finds it, as nobody was told that it was restored.
+                // GC finds it, as no client was told that it was restored.
                 let is_told = store.manifest.value == MarkedManifest::Restored
                     && store.mark.value
                     && !store.is_restored;

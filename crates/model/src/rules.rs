@@ -272,7 +272,7 @@ pub enum ProtocolRule {
     /// If it finds one it removes only what a restore has created.
     UndoOnlyRestored,
     /// A push is not served by what a restore has created: it writes over it.
-    RestoredServesNobody,
+    RestoredServesNoPush,
     /// GC removes beside a mark what a restore has created.
     GcUndoesRestored,
     /// Who removes what a restore has created writes the mark again before, within a window: a DELETE may have read
@@ -381,7 +381,7 @@ impl ProtocolRule {
         Self::RestoredIsMarked,
         Self::LookForMark,
         Self::UndoOnlyRestored,
-        Self::RestoredServesNobody,
+        Self::RestoredServesNoPush,
         Self::GcUndoesRestored,
         Self::UndoTouchesMark,
         Self::MarkedHasNoCopies,

@@ -109,7 +109,7 @@ const NEEDED: [(&[ProtocolRule], &str); 95] = [
     (&[ProtocolRule::RestoredIsMarked], "marking purge, restore, push, GC of marks"),
     (&[ProtocolRule::LookForMark], "marking purge, restore, push, GC of marks"),
     (&[ProtocolRule::UndoOnlyRestored], "marking purge, restore, push, GC of marks"),
-    (&[ProtocolRule::RestoredServesNobody], "marking purge, restore, push, GC of marks"),
+    (&[ProtocolRule::RestoredServesNoPush], "marking purge, restore, push, GC of marks"),
     (&[ProtocolRule::GcUndoesRestored], "marking purge, restore, GC of marks"),
     (&[ProtocolRule::UndoTouchesMark], "marking purge, DELETE, restore, GC of marks"),
     (&[ProtocolRule::MarkedHasNoCopies], "marking purge, DELETE, restore, GC of marks"),

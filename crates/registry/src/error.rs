@@ -181,7 +181,7 @@ pub enum Error {
         /// The unknown names in `requires` of `jreg.json`.
         names: Vec<String>,
     },
-    /// A record of a read-only store names what is not there: whoever fills the store may be late.
+    /// A record of a read-only store names what is not there: replication may be late.
     #[error(
         "{what} has not arrived yet: the storage is read-only, and others may fill it; try again"
     )]

@@ -1,4 +1,4 @@
-//! Eviction: which manifests of a mirror go, because nobody pulls them any more or because there is no room.
+//! Eviction: which manifests of a mirror go, because they are not pulled any more or because there is no room.
 //!
 //! The unit is the manifest, as old as the last use of it, of a tag that points to it, or of an index that lists it.
 //! A manifest is touched when it is pulled and was not for hours, and a tag is written when it is checked: so the ages of

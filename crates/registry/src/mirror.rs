@@ -139,7 +139,7 @@ impl Registry {
         }
     }
 
-    /// Removes claims that nobody renews any more.
+    /// Removes claims that are not renewed any more.
     ///
     /// # Errors
     ///

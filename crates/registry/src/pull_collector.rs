@@ -133,7 +133,7 @@ impl PullCollector {
         self.pulled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A pull was not noted. Until that is written down, a tag may look as if nobody pulled it.
+    /// A pull was not noted. Until that is written down, a tag may look as if it was not pulled.
     pub(crate) fn note_missed(&self) {
         if !self.missed.load(Ordering::Relaxed) {
             self.missed.store(true, Ordering::Release);

@@ -2,12 +2,12 @@
 //!
 //! A pull costs no store request. Each instance notes it in memory (`pull_collector.rs`), and writes what it has noted
 //! to one object every few minutes ([`Registry::flush_pulls`]). Usually one instance merges the objects into 256
-//! shards (`merge.rs`), and whoever needs the times reads memory, objects and shards, in this order, in which they
+//! shards (`merge.rs`), and a reader of the times reads memory, objects and shards, in this order, in which they
 //! move (`times.rs`).
 //!
 //! - A merge takes the maximum, so repeating it changes nothing. An object is removed only once every shard has it.
 //! - `pulls/since` says since when no pull was missed. Whatever is lost, or cannot be read, sets it to the present *before*
-//!   it is replaced: a time that is missing must not look like a tag that nobody pulls.
+//!   it is replaced: a time that is missing must not look like a tag that is not pulled.
 //! - Of an instance that is killed the pulls of the last minutes are lost, which nothing notices.
 
 mod merge;

@@ -586,7 +586,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts that the files of TLS were read again.
+    /// Counts reloads of the TLS files.
     pub fn count_tls_reload(&self, outcome: &'static str) {
         self.tls_reloads
             .get_or_create(&MetricLabels([("outcome", LabelValue::Text(outcome))]))
@@ -618,7 +618,7 @@ impl Metrics {
         self.auth_tokens.get_or_create(&MetricLabels([("kind", LabelValue::Text(kind))])).inc();
     }
 
-    /// Counts a file that was read again.
+    /// Counts reloads of a file.
     pub fn count_auth_reload(&self, file: &'static str, outcome: &'static str) {
         let file = ("file", LabelValue::Text(file));
         let labels = MetricLabels([file, ("outcome", LabelValue::Text(outcome))]);

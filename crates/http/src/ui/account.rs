@@ -26,7 +26,7 @@ pub(crate) fn page(request: &UiRequest<'_>) -> PageResult {
     Ok(PageResponse::Html(account_page(&request.page, &view)))
 }
 
-/// `None`: nobody is logged in.
+/// `None`: the client is anonymous.
 fn view(request: &UiRequest<'_>) -> Option<AccountPage> {
     let Identity::Named(named) = &request.auth.principal.identity else { return None };
     Some(AccountPage {

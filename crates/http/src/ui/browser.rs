@@ -14,7 +14,7 @@ use crate::observed::ObservedRequest;
 /// What a browser's cookies say.
 #[derive(Debug)]
 pub(crate) struct BrowserState {
-    /// `None`: there are no cookies on this connection, so nobody can log in.
+    /// `None`: there are no cookies on this connection, so a login is not possible.
     scheme: Option<CookieScheme>,
     session: Option<VerifiedSession>,
     /// The issuer that must authenticate the identity again.

@@ -13,21 +13,18 @@ use jreg_ui::link::with_query;
 use uuid::Uuid;
 
 use super::query::UiQuery;
-use super::request::{PageResult, UiRequest, cookie};
+use super::request::{PageResult, UiRequest};
 use super::route::{UiPage, UiRoute};
 use super::{PageResponse, account, admin, login, refused_form};
 use crate::api::PageOperation;
 use crate::body::ClientBody;
+use crate::cookies::{form_cookie_name, get_cookie};
 use crate::error::ApiError;
 use crate::observed::ObservedRequest;
 use crate::{api, headers};
 
 /// Maximum length of a form: the tokens of a hundred tags fit.
 const FORM_BYTES_MAX: u64 = 32 * 1024;
-/// The random cookie of a browser that has not logged in.
-const COOKIE: &str = "jreg-form";
-/// Only over TLS: no other host and no plain connection can set it.
-const SECURE_COOKIE: &str = "__Host-jreg-form";
 /// Bytes of a token in hexadecimal.
 const TOKEN_BYTES: usize = 32;
 
@@ -48,8 +45,8 @@ impl FormToken {
         if let Some(session) = session {
             return Self { value: derive("session", session), cookie: None };
         }
-        let name = if is_secure { SECURE_COOKIE } else { COOKIE };
-        let known = cookie(headers, name).filter(|value| is_random(value));
+        let name = form_cookie_name(is_secure);
+        let known = get_cookie(headers, name).filter(|value| is_random(value));
         match known {
             Some(random) => Self { value: derive("cookie", random), cookie: None },
             None => {

@@ -49,7 +49,7 @@ fn view(request: &UiRequest<'_>, next: &str) -> LoginPage {
     }
 }
 
-const NEEDS_TLS: &str = "A login needs TLS, so that nobody on the way can read the password or take over the \
+const NEEDS_TLS: &str = "A login needs TLS, so that no other machine can read the password or take over the \
                          session: open this page by its https:// address. On the machine itself, \
                          http://localhost works if the registry listens on a loopback address.";
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header;
 use http::request::Parts;
 use jreg_access::{
     AuthContext, Authorized, RefusedRequest, RequestCredentials, RequestInfo, Right,
@@ -185,11 +184,4 @@ fn is_host(host: &str) -> bool {
     !host.is_empty()
         && host.len() <= 260
         && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
-}
-
-/// A cookie of a request.
-pub(crate) fn cookie<'a>(headers: &'a http::HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.split_once('='));
-    pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim())
 }

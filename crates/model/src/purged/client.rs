@@ -33,7 +33,7 @@ impl ClientPush {
         let serves = match there.value {
             MarkedManifest::Absent => false,
             MarkedManifest::Pushed => true,
-            MarkedManifest::Restored => !context.keeps(ProtocolRule::RestoredServesNobody),
+            MarkedManifest::Restored => !context.keeps(ProtocolRule::RestoredServesNoPush),
         };
         if serves {
             store.is_pushed = true;

@@ -105,7 +105,7 @@ impl WrittenBytes {
     async fn complete(self, to: &dyn Store) -> Result<(), BackupError> {
         match self {
             Self::Whole(key, bytes) => {
-                // Whoever writes this key writes the same.
+                // Every writer of this key writes the same bytes.
                 to.put(&key, bytes, PutMode::Overwrite).await?;
             }
             Self::Parts(upload) => {

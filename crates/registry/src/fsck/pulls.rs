@@ -1,5 +1,5 @@
 //! Pull times. What cannot be read, or is missing, is no damage to content, but retention must not take it for tags that
-//! nobody pulls.
+//! are not pulled.
 
 use serde::de::DeserializeOwned;
 

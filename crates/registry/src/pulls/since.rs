@@ -38,7 +38,7 @@ impl SinceChange {
         }
     }
 
-    /// What follows on a record that is damaged. Whether pulls are tracked is not known to whoever only resets it:
+    /// What follows on a record that is damaged. Whether pulls are tracked is not known to an instance that only resets it:
     /// the next merge by an instance that tracks them begins anew.
     fn after_damage(self, now: u64) -> Option<u64> {
         matches!(self, Self::Begin | Self::Restart).then_some(now)
@@ -75,7 +75,7 @@ impl Core {
         Ok(())
     }
 
-    /// Whatever was lost: a time that is missing must not look like a tag that nobody pulls. To be called before
+    /// Whatever was lost: a time that is missing must not look like a tag that is not pulled. To be called before
     /// what was lost is replaced.
     pub(crate) async fn reset_pulls_since(&self) -> Result<()> {
         self.change_pulls_since(SinceChange::AtLeast(from_now(self))).await.map(drop)

@@ -1,7 +1,7 @@
 //! [`PullTimes`]: what a run knows of pulls.
 //!
 //! Times move from the memory of an instance to an object, and from there to a shard. They are read in this order,
-//! so that none is missed on its way. `pulls/since` is read after each shard: whoever replaces a damaged one sets
+//! so that none is missed on its way. `pulls/since` is read after each shard: an instance that replaces a damaged one sets
 //! that first.
 
 use std::collections::HashMap;

@@ -24,7 +24,7 @@ use super::xml;
 
 /// How long before their end credentials are renewed.
 const RENEWAL: Duration = Duration::from_secs(300);
-/// How long keys of a file are used until it is read again.
+/// Maximum age of the keys of a file before it is reloaded.
 const KEYS_AGE_MAX: Duration = Duration::from_secs(60);
 /// Maximum time of a credential process, and of a request to AWS.
 const PROCESS_WAIT_MAX: Duration = Duration::from_secs(60);
