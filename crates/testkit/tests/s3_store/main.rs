@@ -7,6 +7,7 @@ mod contract;
 mod costs;
 mod headers;
 mod listing;
+mod multipart_list;
 mod probe;
 mod reading;
 mod records;
