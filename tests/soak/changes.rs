@@ -56,6 +56,8 @@ tags = ["v*"]
 [[quota]]
 repositories = ["**"]
 bytes = "1GiB"
+
+[end]
 "#;
 
 /// What clients know.
