@@ -517,6 +517,16 @@ impl RegistryGate {
         self.registry.ready().await
     }
 
+    /// The namespace of the registry that a repository mirrors. Requires no right: it follows from the name.
+    pub fn mirror_of(&self, name: &RepositoryName) -> Option<&str> {
+        self.mirrors.as_ref()?.namespace_of(name)
+    }
+
+    /// Whether pulls are recorded. Requires no right.
+    pub fn tracks_pulls(&self) -> bool {
+        self.registry.tracks_pulls()
+    }
+
     /// Use of the quotas. Requires no right.
     pub fn quota_usage(&self) -> Vec<PoolUsage> {
         self.registry.quota_usage()

@@ -13,10 +13,10 @@ use jreg_ui::{
     tags_page,
 };
 
-use super::PageResponse;
 use super::images::listed_facts;
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
+use super::{PageResponse, attached};
 use crate::error::ApiError;
 use crate::ui_state::ManifestSummary;
 
@@ -33,6 +33,7 @@ pub(crate) fn head_of(request: &UiRequest<'_>, name: &RepositoryName) -> Reposit
     RepositoryHead {
         may_delete: request.may(&Endpoint::DeletedManifests { name: name.clone(), page }),
         may_push: request.may(&Endpoint::ManifestRestore { name: name.clone(), digest }),
+        mirror_of: request.context.gate.mirror_of(name).map(str::to_owned),
         name: name.clone(),
     }
 }
@@ -64,14 +65,24 @@ pub(crate) async fn list(
         _ => in_memory(&access, order, filter, from, after.as_deref()).await?,
     };
     let details = access.tag_details(page.tags).await?;
-    let rows = rows(request, &access, details, request.shows_details(query)).await;
+    let mut rows = rows(request, &access, details, request.shows_details(query)).await;
+    if request.shows_details(query) {
+        attached::add_to_rows(&access, &mut rows).await?;
+    }
+    let has_pulls = query.nonempty("pulls").is_some() && request.context.gate.tracks_pulls();
+    if has_pulls {
+        add_last_pulls(&access, &mut rows).await?;
+    }
     let is_unknown = |row: &TagRow| row.size.is_none() && row.platforms.is_empty();
     let has_unknown = !request.shows_details(query) && rows.iter().any(is_unknown);
-    let details = has_unknown.then(|| {
-        let all = ["q", "order", "after", "from"].map(|key| (key, query.get(key)));
-        let all: Vec<_> = all.into_iter().chain([("details", "yes")]).collect();
-        with_query(&request.page.paths.repository(name), &all)
-    });
+    let here_with = |more: &str| {
+        let all = ["q", "order", "after", "from", "details", "pulls"].into_iter();
+        let all = all.map(|key| (key, if key == more { "yes" } else { query.get(key) }));
+        with_query(&request.page.paths.repository(name), &all.collect::<Vec<_>>())
+    };
+    let details = has_unknown.then(|| here_with("details"));
+    let offers_pulls = request.context.gate.tracks_pulls() && !has_pulls && !rows.is_empty();
+    let pulls = offers_pulls.then(|| here_with("pulls"));
     let view = TagsPage {
         head: head_of(request, name),
         rows,
@@ -83,6 +94,8 @@ pub(crate) async fn list(
         is_first: after.is_none() && from == 0,
         next: page.next,
         details,
+        has_pulls,
+        pulls,
         suggestions: page.suggestions,
     };
     Ok(PageResponse::Html(tags_page(&request.page, &view)))
@@ -235,6 +248,14 @@ fn runs(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+async fn add_last_pulls(access: &Authorized, rows: &mut [TagRow]) -> Result<(), ApiError> {
+    let tags: Vec<_> = rows.iter().map(|row| (row.tag.clone(), row.digest.clone())).collect();
+    for (row, pulled) in rows.iter_mut().zip(access.last_pulls(&tags).await?) {
+        row.pulled = pulled;
+    }
+    Ok(())
+}
+
 async fn rows(
     request: &UiRequest<'_>,
     access: &Authorized,
@@ -259,7 +280,9 @@ fn row(details: TagDetails, summary: Option<&ManifestSummary>) -> TagRow {
         kind: if is_index { TagKind::Index } else { TagKind::Manifest },
         platforms: summary.map(|summary| summary.platforms.clone()).unwrap_or_default(),
         size: summary.and_then(|summary| summary.bytes),
-        badges: summary.and_then(|summary| summary.kind).into_iter().collect(),
+        kind_name: summary.and_then(|summary| summary.kind),
+        attached: Vec::new(),
+        pulled: None,
         by: details.origin.actor().map(str::to_owned),
         immutable: details.immutable.map(|rule| rule.to_string()),
         tag: details.tag,
