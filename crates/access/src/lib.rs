@@ -218,6 +218,17 @@ pub struct Principal {
     pub decisive: Option<String>,
 }
 
+impl Principal {
+    /// Whether the credentials can be revoked, or end with a logout.
+    pub(crate) fn is_revocable(&self) -> bool {
+        let is_access_token = match &self.identity {
+            Identity::Named(named) => matches!(named.source, IdentitySource::AccessToken(_)),
+            Identity::Anonymous => false,
+        };
+        is_access_token || self.session_ms.is_some()
+    }
+}
+
 /// Grants that credentials carry themselves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum PrincipalGrants {

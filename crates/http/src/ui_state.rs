@@ -79,6 +79,8 @@ pub(crate) struct ManifestSummary {
     pub(crate) platforms: Vec<String>,
     /// Bytes of the manifest and its blobs; `None`: an index, which does not say it.
     pub(crate) bytes: Option<u64>,
+    /// The entry of an index that pages show first.
+    pub(crate) entry: Option<Digest>,
     /// What it is, if that is no image.
     pub(crate) kind: Option<&'static str>,
 }

@@ -84,7 +84,11 @@ pub(crate) fn counted_size(counted: Option<(u64, SystemTime)>, context: &PageCon
 
 /// That a repository is one of another registry.
 pub(crate) fn mirror_badge(origin: &str) -> Markup {
-    html! { span class="badge" title="Content comes from there when it is pulled" { "mirror of " (text::line(origin)) } }
+    html! {
+        span class="badges" {
+            span class="badge" title="Content comes from there when it is pulled" { "mirror of " (text::line(origin)) }
+        }
+    }
 }
 
 pub(crate) fn dash() -> Markup {

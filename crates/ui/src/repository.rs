@@ -160,7 +160,7 @@ pub struct TagRow {
     pub by: Option<String>,
     /// `linux/amd64`, if it is known without a request.
     pub platforms: Vec<String>,
-    /// Bytes of its content, if known.
+    /// Bytes of its content, if known; of an index those of one platform.
     pub size: Option<u64>,
     /// The rule by which it is immutable.
     pub immutable: Option<String>,
@@ -344,7 +344,12 @@ fn tag_row(context: &PageContext, page: &TagsPage, row: &TagRow, may_delete: boo
                     }
                 }
             }
-            td class="number" data-label="Size" { (parts::size_or_dash(row.size)) }
+            td class="number" data-label="Size" {
+                @match row.kind {
+                    TagKind::Index => span title="of one platform" { (parts::size_or_dash(row.size)) },
+                    TagKind::Manifest => (parts::size_or_dash(row.size)),
+                }
+            }
             td data-label="Pushed" {
                 (parts::time(row.pushed, context))
                 @if let Some(by) = &row.by { span class="faint" { " by " (text::line(by)) } }

@@ -49,6 +49,7 @@ pub(crate) async fn show(
         ArtifactKind::Index => read_entry(request, name, &manifest, query).await?,
         _ => None,
     };
+    entry.iter().for_each(|entry| drop(remember(request, entry)));
     let (tags, has_more_tags) = tags_here(request, &access, name, &manifest.digest).await?;
     let mut view = ImagePage {
         attached: attached(&access, &manifest.digest).await?,

@@ -13,7 +13,7 @@ use jreg_ui::{
     tags_page,
 };
 
-use super::images::listed_facts;
+use super::images::{choose, listed_facts};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
 use super::{PageResponse, attached};
@@ -73,7 +73,7 @@ pub(crate) async fn list(
     if has_pulls {
         add_last_pulls(&access, &mut rows).await?;
     }
-    let is_unknown = |row: &TagRow| row.size.is_none() && row.platforms.is_empty();
+    let is_unknown = |row: &TagRow| row.size.is_none();
     let has_unknown = !request.shows_details(query) && rows.iter().any(is_unknown);
     let here_with = |more: &str| {
         let all = ["q", "order", "after", "from", "details", "pulls"].into_iter();
@@ -267,7 +267,11 @@ async fn rows(
             Some(summary) => Some(summary),
             None => read_summary(request, access, &details, reads_manifests).await,
         };
-        row(details, summary.as_deref())
+        let size = match &summary {
+            Some(summary) => size_of(request, access, summary, reads_manifests).await,
+            None => None,
+        };
+        TagRow { size, ..row(details, summary.as_deref()) }
     });
     let rows: Vec<_> = rows.collect();
     stream::iter(rows).buffered(READS_AT_ONCE).collect().await
@@ -279,7 +283,7 @@ fn row(details: TagDetails, summary: Option<&ManifestSummary>) -> TagRow {
     TagRow {
         kind: if is_index { TagKind::Index } else { TagKind::Manifest },
         platforms: summary.map(|summary| summary.platforms.clone()).unwrap_or_default(),
-        size: summary.and_then(|summary| summary.bytes),
+        size: None,
         kind_name: summary.and_then(|summary| summary.kind),
         attached: Vec::new(),
         pulled: None,
@@ -289,6 +293,27 @@ fn row(details: TagDetails, summary: Option<&ManifestSummary>) -> TagRow {
         digest: details.digest,
         pushed: details.pushed,
     }
+}
+
+/// The size of a manifest; of an index that of the entry that pages show first.
+async fn size_of(
+    request: &UiRequest<'_>,
+    access: &Authorized,
+    summary: &ManifestSummary,
+    reads_manifests: bool,
+) -> Option<u64> {
+    let Some(entry) = summary.entry.as_ref() else { return summary.bytes };
+    if let Some(known) = request.context.ui.summary(entry) {
+        return known.bytes;
+    }
+    let manifest = match access.cached_manifest(entry) {
+        Some(manifest) => manifest,
+        None if reads_manifests => {
+            access.manifest_get(&Reference::Digest(entry.clone())).await.ok()?
+        }
+        None => return None,
+    };
+    remember(request, &listed_facts(&manifest)).bytes
 }
 
 /// The summary of a manifest that is in memory; of another one only if asked for.
@@ -313,7 +338,12 @@ async fn read_summary(
 pub(crate) fn remember(request: &UiRequest<'_>, facts: &ManifestFacts) -> Arc<ManifestSummary> {
     let entries = facts.document.manifests.items.iter();
     let platforms = entries.filter(|entry| !artifact::is_attached(entry));
+    let entry = match facts.kind {
+        ArtifactKind::Index => choose(&facts.document, &UiQuery::default()),
+        _ => None,
+    };
     let summary = Arc::new(ManifestSummary {
+        entry: entry.and_then(|entry| entry.digest.clone()),
         platforms: platforms.take(PLATFORMS_MAX).map(artifact::platform_name).collect(),
         bytes: (facts.kind != ArtifactKind::Index).then(|| facts.total_bytes()),
         kind: match facts.kind {
