@@ -8,10 +8,11 @@
 //! - `bucket`: one signed request and its response; `credentials`: what signs it; `retry` and
 //!   `failure`: when it is retried.
 //! - `drift`: how far the store's clock is off, and what is not written then.
-//! - `records`, `reading`, `listing`, `uploads`: the operations.
+//! - `records`, `reading`, `listing`, `uploads`, `copying`: the operations.
 //! - `probe`: what the bucket honours.
 
 mod bucket;
+mod copying;
 mod credentials;
 mod drift;
 mod failure;
@@ -45,9 +46,9 @@ pub use url::{Encryption, InvalidS3Url, S3Url};
 use bucket::BucketClient;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
-    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, StoreCapabilities, StoreHealth,
-    Written,
+    ByteRange, ByteStream, CopiedObject, CopySource, ETag, Error, ErrorKind, Key, ListPage,
+    ListRequest, Multipart, OpenFile, Part, PartRules, Presign, PutMode, Record, Result, Stat,
+    Store, StoreCapabilities, StoreHealth, Written,
 };
 
 /// The most parts of one upload.
@@ -151,6 +152,10 @@ impl Store for S3Store {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         self.bucket.abort_multipart(upload).await
+    }
+
+    async fn copy_in(&self, key: &Key, source: &CopySource) -> Result<Option<CopiedObject>> {
+        self.bucket.copy_in(key, source).await
     }
 
     /// The URL works until it expires, or until the credentials do that signed it.

@@ -40,6 +40,13 @@ pub(super) struct InitiatedUpload {
     pub(super) upload_id: String,
 }
 
+/// A response of UploadPartCopy.
+#[derive(Debug, Deserialize)]
+pub(super) struct CopiedPart {
+    #[serde(rename = "ETag")]
+    pub(super) etag: String,
+}
+
 /// A response of DeleteObjects: what was not deleted.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct DeleteResult {
