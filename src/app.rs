@@ -170,8 +170,11 @@ impl App {
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let operator = operator_api(&workshop, &options, &at, (&tasks, &stopping));
         let operator = OperatorHandler::new(operator, opened);
-        let activity =
-            RegistryActivity { registry: registry.clone(), metrics: Arc::clone(&metrics) };
+        let activity = RegistryActivity {
+            registry: registry.clone(),
+            metrics: Arc::clone(&metrics),
+            mirrors: mirrors.clone(),
+        };
         let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(activity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer).with_mirrors(mirrors),

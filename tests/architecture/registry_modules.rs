@@ -371,7 +371,6 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
         "delete",
         &[
             "attempts",
-            "change",
             "content",
             "damaged",
             "error",

@@ -41,7 +41,7 @@ pub use flight::TAIL_BYTES;
 pub use lists::{MirroredReferrers, MirroredTags};
 pub use manifests::MirroredManifest;
 pub use options::{MirrorLimits, MirrorOptions};
-pub use service::{MirrorRepository, MirrorSetupError, Mirrors};
+pub use service::{MirrorRepository, MirrorSetupError, MirrorStatus, Mirrors};
 pub use sync::{
     InvalidSyncPlatform, InvalidSyncSelection, MirrorSchedule, SyncItem, SyncObserver, SyncOutcome,
     SyncPlatform, SyncReport, SyncRequest, SyncSelection,

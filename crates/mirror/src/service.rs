@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_client::{EnvironmentVariables, UpstreamClient, UpstreamOptions, UpstreamSetupError};
+use jreg_client::{
+    EnvironmentVariables, RateLimit, UpstreamClient, UpstreamOptions, UpstreamOutcome,
+    UpstreamSetupError,
+};
 use jreg_oci::{MirrorNames, MirrorNamesError, RepositoryName, UnknownNamespace};
 use jreg_registry::{LIST_KEYS_MAX, MirrorRoom, PageRequest, Registry, Repository};
 use jreg_storage::Clock;
@@ -72,6 +75,22 @@ pub struct Mirrors {
     shared: Arc<MirrorShared>,
     /// Repositories below a prefix to which clients have pushed tags: these win.
     local: Arc<HashSet<RepositoryName>>,
+}
+
+/// What is known of a mirrored registry, since this process started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorStatus {
+    pub namespace: String,
+    /// The local repositories are below this.
+    pub prefix: RepositoryName,
+    /// Where it is, in the order in which they are tried.
+    pub upstream: Vec<String>,
+    pub requests: u64,
+    /// Those that found the registry not working, or allowing no more.
+    pub failed: u64,
+    pub limited: u64,
+    pub received_bytes: u64,
+    pub rate_limit: Option<RateLimit>,
 }
 
 /// One repository of a mirrored registry.
@@ -233,6 +252,33 @@ impl Mirrors {
 
     pub(crate) fn shared(&self) -> &MirrorShared {
         &self.shared
+    }
+
+    /// The namespace of the registry that a local name belongs to; `None`: the name is local.
+    pub fn namespace_of(&self, name: &RepositoryName) -> Option<&str> {
+        self.names.of_repository(name).map(|(_, mirror)| mirror.namespace.as_str())
+    }
+
+    /// What is known of each mirrored registry.
+    pub fn status(&self) -> Vec<MirrorStatus> {
+        let status = self.registries.iter().map(|MirroredRegistry { options, client }| {
+            let statistics = client.statistics();
+            let count = |outcomes: &[UpstreamOutcome]| {
+                let of = statistics.requests.iter().filter(|(_, of, _)| outcomes.contains(of));
+                of.map(|(_, _, count)| count).sum()
+            };
+            MirrorStatus {
+                namespace: options.name.namespace.clone(),
+                prefix: options.name.prefix.clone(),
+                upstream: options.upstream.iter().map(ToString::to_string).collect(),
+                requests: statistics.requests.iter().map(|(_, _, count)| count).sum(),
+                failed: count(&[UpstreamOutcome::Failed, UpstreamOutcome::Timeout]),
+                limited: count(&[UpstreamOutcome::TooManyRequests]),
+                received_bytes: statistics.bytes,
+                rate_limit: client.rate_limit(),
+            }
+        });
+        status.collect()
     }
 
     /// Reads the counts of the clients.

@@ -161,8 +161,9 @@ pub use fsck::{
     Severity,
 };
 pub use gc::{
-    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
-    GcPhase, GcReport, GcTally, HISTORY_ENTRIES_MAX, REMOVALS_FREE,
+    BYTES_WAIT_MIN, CompletedGcRun, FailedGcRun, GRACE_MIN, GcAction, GcActionKind, GcError,
+    GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, GcSummary, GcTally, HISTORY_ENTRIES_MAX,
+    REMOVALS_FREE, StoredBlobs,
 };
 pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;

@@ -422,7 +422,7 @@ pub struct OpenFile {
     pub size_bytes: u64,
 }
 
-/// An upload that is not completed, in a store that keeps its bytes in a file.
+/// An upload that is not completed, as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedUpload {
     /// Its id, and a key in its folder, which [`Store::abort_multipart`] takes.
@@ -592,9 +592,9 @@ pub trait Store: Debug + Send + Sync + 'static {
         Ok(None)
     }
 
-    /// The uploads below a prefix that ends in `/` and are not completed, as far as the store keeps them
-    /// in files: a store with multipart uploads of its own shows none. One that was made durable ([`Store::sync_parts`])
-    /// is among them until it is completed or aborted.
+    /// The uploads below a prefix that ends in `/` and are not completed, as far as the store knows them. One that was
+    /// made durable ([`Store::sync_parts`]) is among them until it is completed or aborted. Some services show none,
+    /// and one that does not let us list them is [`ErrorKind::Refused`](crate::ErrorKind).
     async fn staged_uploads(&self, _prefix: &str) -> Result<Vec<StagedUpload>> {
         Ok(Vec::new())
     }

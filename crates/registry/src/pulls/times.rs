@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::damaged::FoundRecord;
 use crate::fingerprint::Fingerprint;
 use crate::keys;
-use crate::{Error, Registry, Result};
+use crate::{Error, Registry, Repository, Result};
 
 /// Maximum tags and digests of shards in memory, of 12 bytes and as much again; more are read again.
 const ENTRIES_MAX: usize = 4_000_000;
@@ -75,6 +75,24 @@ impl Registry {
         let times = PullTimes::open(core).await?;
         let last = times.of(name, &[(tag, digest)]).await?;
         Ok(last.times.into_iter().flatten().next())
+    }
+}
+
+impl Repository {
+    /// The last known pulls of tags, or of the digests that they point to, in their order: a listing, what is not
+    /// merged yet, and a read for each of at most 256 shards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn last_pulls(&self, tags: &[(Tag, Digest)]) -> Result<Vec<Option<SystemTime>>> {
+        self.core.check_required().await?;
+        if !self.core.required.has_pulls() {
+            return Ok(vec![None; tags.len()]);
+        }
+        let tags: Vec<_> = tags.iter().map(|(tag, digest)| (tag, digest)).collect();
+        let times = PullTimes::open(&self.core).await?;
+        Ok(times.of(&self.name, &tags).await?.times)
     }
 }
 
