@@ -99,9 +99,9 @@ impl SyncJob {
     fn due(&self) -> Vec<MirrorSchedule> {
         let now = Instant::now();
         let mut schedules = self.schedules.lock().unwrap_or_else(PoisonError::into_inner);
-        // The time between two runs varies by half of the interval.
+        // The time between two runs varies by half of the shortest interval.
         let is_due = |schedule: &MirrorSchedule, last: Option<Instant>| {
-            last.is_none_or(|last| now >= last + schedule.interval / 2)
+            last.is_none_or(|last| now >= last + schedule.interval - self.interval / 2)
         };
         let due = schedules.iter_mut().filter(|(schedule, last)| is_due(schedule, *last));
         due.map(|(schedule, last)| {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join;
 use futures::{Stream, stream};
 use jreg_client::{BlobRequest, UpstreamError};
 use jreg_oci::{Digest, Hasher, RepositoryName};
@@ -209,7 +210,12 @@ impl MirrorRepository {
         }
         self.check_blob(digest, may_fetch)?;
         let flight = self.join_flight(digest);
-        let (flight, size_bytes) = match flight.head().await {
+        // Beside the request: the first byte is to come no later for it.
+        let (head, is_blocked) = join(flight.head(), self.repository.is_blocked(digest)).await;
+        if is_blocked? {
+            return Err(MirrorError::Blocked { digest: digest.clone() });
+        }
+        let (flight, size_bytes) = match head {
             FlightHead::Begun { size_bytes } => (Some(flight), size_bytes),
             FlightHead::Busy => {
                 let size = self.registry.client.head_blob(&self.upstream, digest).await;
@@ -221,9 +227,6 @@ impl MirrorRepository {
                 return Err(self.refused_blob(digest, RequestedMethod::Get, &error));
             }
         };
-        if self.repository.is_blocked(digest).await? {
-            return Err(MirrorError::Blocked { digest: digest.clone() });
-        }
         metrics.count_bytes(self.namespace(), "upstream", size_bytes);
         let (digest, source) = (digest.clone(), self.source());
         Ok(MirroredBlob::Streamed(StreamedBlob { flight, source, digest, size_bytes }))
