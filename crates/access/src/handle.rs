@@ -1,6 +1,7 @@
 //! [`Authorized`]: access to the registry limited to one granted right.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
 use jreg_mirror::MirrorError;
@@ -8,7 +9,7 @@ use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, ExplainReport,
     GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush, MaySetTag,
-    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
+    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PoolUsage, PushedManifest,
     ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
     RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
     TagHistoryEntry, TagList, TagSummary, TagTransition, TouchPolicy, UploadChunk, UploadId,
@@ -299,6 +300,16 @@ impl Authorized {
     /// [`Repository::tag_details`]; requires [`Right::Pull`].
     pub async fn tag_details(&self, tags: Vec<Tag>) -> Result<Vec<TagDetails>> {
         Ok(self.pull()?.tag_details(tags).await?)
+    }
+
+    /// [`Repository::last_pulls`]; requires [`Right::Pull`].
+    pub async fn last_pulls(&self, tags: &[(Tag, Digest)]) -> Result<Vec<Option<SystemTime>>> {
+        Ok(self.pull()?.last_pulls(tags).await?)
+    }
+
+    /// [`Repository::quota_usage`]; requires [`Right::Push`].
+    pub fn quota_usage(&self) -> Result<Vec<PoolUsage>> {
+        Ok(self.push()?.quota_usage())
     }
 
     /// [`Repository::tag_summary`]; requires [`Right::Pull`].

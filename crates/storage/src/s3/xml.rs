@@ -76,6 +76,13 @@ pub(super) struct UploadedPart {
     pub(super) last_modified: String,
 }
 
+/// A response of UploadPartCopy.
+#[derive(Debug, Deserialize)]
+pub(super) struct CopiedPart {
+    #[serde(rename = "ETag")]
+    pub(super) etag: String,
+}
+
 /// A response of DeleteObjects: what was not deleted.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct DeleteResult {
