@@ -379,7 +379,7 @@ impl Authorized {
             return Err(self.forbidden());
         }
         let _slot = self.gate.registry.usage_slot()?;
-        let listed = self.gate.registry.list_uploads().await?.uploads;
+        let listed = self.gate.registry.list_sessions().await?;
         let sees = |upload: &ListedUpload| {
             let name = upload.repository.as_ref();
             name.is_some_and(|name| self.may(&Right::See(name.clone())))

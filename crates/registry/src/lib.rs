@@ -63,6 +63,7 @@ mod commit;
 mod compute;
 mod content;
 mod content_sizes;
+mod copied_blob;
 mod core;
 mod damaged;
 mod delete;
@@ -143,6 +144,7 @@ pub use browse::{
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
+pub use copied_blob::SourceTrust;
 pub use delete::MayRemoveTag;
 pub use error::{BodyError, Error, PurgeObstacle, Result};
 pub use event::{Event, EventAction, EventDetail, EventInterest};
