@@ -224,7 +224,9 @@ impl Principal {
     /// Whether the credentials can be revoked, or end with a logout.
     pub(crate) fn is_revocable(&self) -> bool {
         let is_access_token = match &self.identity {
-            Identity::Named(named) => matches!(named.source, IdentitySource::AccessToken(_)),
+            Identity::Named(named) => {
+                matches!(named.source, jreg_auth::IdentitySource::AccessToken(_))
+            }
             Identity::Anonymous => false,
         };
         is_access_token || self.session_ms.is_some()
