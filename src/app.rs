@@ -36,7 +36,7 @@ use crate::activity::RegistryActivity;
 use crate::error::StartError;
 use crate::jobs::{
     self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob,
-    PullsMergeJob, ReloadJob, RetentionJob, UsageJob,
+    PullsMergeJob, ReloadJob, RetentionJob, UsageJob, WriteProbeJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -465,6 +465,7 @@ impl JwksFetcher for NoJwksFetcher {
 /// What goes on beside the requests.
 #[derive(Debug, Default)]
 struct Jobs {
+    prober: Option<WriteProbeJob>,
     reaper: Option<ExpiredUploadsJob>,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
@@ -489,6 +490,8 @@ impl Jobs {
         if settings.read_only {
             return Self::default();
         }
+        let prober =
+            Some(WriteProbeJob { registry: registry.clone(), metrics: Arc::clone(metrics) });
         let reaper = Some(ExpiredUploadsJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
@@ -533,6 +536,7 @@ impl Jobs {
         });
         let (reloader, renewer, sender, evictor) = (None, None, None, None);
         Self {
+            prober,
             reaper,
             collector,
             retention,
@@ -548,6 +552,9 @@ impl Jobs {
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
+        if let Some(prober) = self.prober {
+            prober.spawn(tasks, stopping.clone());
+        }
         if let Some(reaper) = self.reaper {
             let (registry, stopped) = (reaper.registry.clone(), stopping.clone());
             tasks.spawn(async move {

@@ -6,6 +6,7 @@ mod decisions;
 mod names;
 mod rights;
 mod sync;
+mod traces;
 
 use std::path::Path;
 

@@ -5,11 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jreg_client::{EnvironmentVariables, UpstreamClient, UpstreamOptions, UpstreamSetupError};
+use jreg_client::{
+    EnvironmentVariables, UpstreamClient, UpstreamOptions, UpstreamSetupError, UpstreamTracing,
+};
 use jreg_oci::{MirrorNames, MirrorNamesError, RepositoryName, UnknownNamespace};
 use jreg_registry::{LIST_KEYS_MAX, MirrorRoom, PageRequest, Registry, Repository};
 use jreg_storage::Clock;
 use jreg_telemetry::metrics::Metrics;
+use jreg_telemetry::trace;
 
 use crate::blobs::BlobFlights;
 use crate::lists::ReferrersMemo;
@@ -70,6 +73,15 @@ pub struct Mirrors {
     local: Arc<HashSet<RepositoryName>>,
 }
 
+/// Requests to mirrored registries are part of the trace of the client's.
+const TRACING: UpstreamTracing = UpstreamTracing {
+    parent: trace::parent_header,
+    note: |outcome, duration| {
+        let outcome = if outcome.is_ok() { "ok" } else { "unavailable" };
+        trace::note("upstream", outcome, duration);
+    },
+};
+
 /// One repository of a mirrored registry.
 #[derive(Clone, Debug)]
 pub struct MirrorRepository {
@@ -106,6 +118,7 @@ impl MirrorOptions {
         options.token_hosts.clone_from(&self.token_hosts);
         options.private_addresses = self.private_addresses;
         options.environment = environment.clone();
+        options.tracing = Some(TRACING);
         options.timeouts.patience = PATIENCE;
         options.limits.requests_per_second = self.requests_per_second;
         options.limits.connections_max = CONNECTIONS_MAX;

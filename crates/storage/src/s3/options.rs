@@ -25,6 +25,8 @@ pub struct S3Options {
     pub credentials: S3Credentials,
     /// Headers added to every request to the bucket, and signed with it.
     pub headers: Vec<(String, String)>,
+    /// The header `traceparent` of a request, by the task that sends it. It is not signed.
+    pub trace_parent: Option<fn() -> Option<String>>,
     /// Below which keys objects are bulk: they get the storage class.
     pub bulk_prefix: String,
     /// The part size of uploads that nothing else decides.
@@ -50,6 +52,7 @@ impl S3Options {
             url,
             credentials: S3Credentials::Environment,
             headers: Vec::new(),
+            trace_parent: None,
             bulk_prefix: "blobs/".to_owned(),
             part_bytes: 16 * MIB,
             connect_timeout: Duration::from_secs(5),
