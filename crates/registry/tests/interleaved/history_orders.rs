@@ -92,7 +92,11 @@ fn retention_beside_clients() {
     whole("retention and push", retention_and_push, 1);
     whole("retention and move", retention_and_move, 1);
     assert_whole("retention and delete", retention_and_delete(false), 1);
-    assert_whole("retention and delete of the manifest", retention_and_delete_of_manifest(false), 1);
+    assert_whole(
+        "retention and delete of the manifest",
+        retention_and_delete_of_manifest(false),
+        1,
+    );
 }
 
 #[test]

@@ -35,7 +35,8 @@ async fn uploads_are_listed_page_by_page_with_the_size_of_their_parts() {
         .collect();
     assert_eq!(listed.len() as u64, UPLOADS);
     assert_eq!(found, created);
-    let sizes: Vec<u64> = listed.iter().map(|staged| staged.size_bytes).filter(|n| *n > 0).collect();
+    let sizes: Vec<u64> =
+        listed.iter().map(|staged| staged.size_bytes).filter(|n| *n > 0).collect();
     assert_eq!(sizes, [12; 3]);
     let of = |name: &str| requests.iter().filter(|request| *request == name).count() as u64;
     assert_eq!((of("ListMultipartUploads"), of("ListParts")), (2, UPLOADS), "{requests:?}");
