@@ -8,6 +8,7 @@ mod rights;
 mod scenarios;
 mod slow;
 mod sync;
+mod traces;
 
 use std::path::Path;
 
