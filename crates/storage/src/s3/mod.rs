@@ -12,6 +12,7 @@
 //! - `probe`: what the bucket honours.
 
 mod bucket;
+mod continuation;
 mod credentials;
 mod drift;
 mod failure;
