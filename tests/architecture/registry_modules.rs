@@ -157,6 +157,7 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "error",
             "fill_progress",
             "keys",
+            "options",
             "pace",
             "part_buffer",
             "record",
@@ -206,6 +207,10 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "window",
             "writer",
         ],
+    ),
+    (
+        "copied_blob",
+        &["body", "commit", "content", "core", "error", "keys", "record", "registry", "session"],
     ),
     (
         "tag",
@@ -367,7 +372,6 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
         "delete",
         &[
             "attempts",
-            "change",
             "content",
             "damaged",
             "error",
@@ -492,7 +496,10 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "upload_id",
         ],
     ),
-    ("eviction", &["core", "error", "keys", "manifest_read", "mirror", "record", "registry"]),
+    (
+        "eviction",
+        &["core", "error", "keys", "manifest_read", "mirror", "pulls", "record", "registry"],
+    ),
     (
         "retention",
         &[

@@ -5,7 +5,10 @@ mod cluster;
 mod decisions;
 mod names;
 mod rights;
+mod scenarios;
+mod slow;
 mod sync;
+mod traces;
 
 use std::path::Path;
 

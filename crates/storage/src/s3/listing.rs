@@ -165,7 +165,7 @@ impl BucketClient {
     }
 
     /// A key as we call it.
-    fn own<'k>(&self, stored: &'k str) -> Option<&'k str> {
+    pub(super) fn own<'k>(&self, stored: &'k str) -> Option<&'k str> {
         match self.options.url.prefix.as_str() {
             "" => Some(stored),
             prefix => stored.strip_prefix(prefix)?.strip_prefix('/'),

@@ -25,10 +25,14 @@ pub struct S3Options {
     pub credentials: S3Credentials,
     /// Headers added to every request to the bucket, and signed with it.
     pub headers: Vec<(String, String)>,
+    /// The header `traceparent` of a request, by the task that sends it. It is not signed.
+    pub trace_parent: Option<fn() -> Option<String>>,
     /// Below which keys objects are bulk: they get the storage class.
     pub bulk_prefix: String,
     /// The part size of uploads that nothing else decides.
     pub part_bytes: u64,
+    /// The largest object that one request copies from another bucket; a larger one is copied in parts.
+    pub copy_bytes_max: u64,
     /// How long a request may take to connect.
     pub connect_timeout: Duration,
     /// How long one attempt of a request with little to carry may take.
@@ -50,8 +54,10 @@ impl S3Options {
             url,
             credentials: S3Credentials::Environment,
             headers: Vec::new(),
+            trace_parent: None,
             bulk_prefix: "blobs/".to_owned(),
             part_bytes: 16 * MIB,
+            copy_bytes_max: PART_BYTES_MAX,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             request_budget: Duration::from_secs(30),

@@ -4,9 +4,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod contract;
+mod copying;
 mod costs;
 mod headers;
 mod listing;
+mod multipart_list;
 mod probe;
 mod reading;
 mod records;
