@@ -37,7 +37,7 @@ use crate::activity::RegistryActivity;
 use crate::error::StartError;
 use crate::jobs::{
     self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob,
-    PullsMergeJob, ReloadJob, RetentionJob, SyncJob, UsageJob,
+    PullsMergeJob, ReloadJob, RetentionJob, SyncJob, UsageJob, WriteProbeJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -475,6 +475,7 @@ impl JwksFetcher for NoJwksFetcher {
 /// What goes on beside the requests.
 #[derive(Debug, Default)]
 struct Jobs {
+    prober: Option<WriteProbeJob>,
     reaper: Option<ExpiredUploadsJob>,
     collector: Option<GcJob>,
     retention: Option<RetentionJob>,
@@ -500,6 +501,8 @@ impl Jobs {
         if settings.read_only {
             return Self::default();
         }
+        let prober =
+            Some(WriteProbeJob { registry: registry.clone(), metrics: Arc::clone(metrics) });
         let reaper = Some(ExpiredUploadsJob {
             registry: registry.clone(),
             metrics: Arc::clone(metrics),
@@ -544,6 +547,7 @@ impl Jobs {
         });
         let (reloader, renewer, sender, evictor, syncer) = (None, None, None, None, None);
         Self {
+            prober,
             reaper,
             collector,
             retention,
@@ -560,6 +564,9 @@ impl Jobs {
     }
 
     fn spawn(self, tasks: &TaskTracker, stopping: &CancellationToken) {
+        if let Some(prober) = self.prober {
+            prober.spawn(tasks, stopping.clone());
+        }
         if let Some(reaper) = self.reaper {
             let (registry, stopped) = (reaper.registry.clone(), stopping.clone());
             tasks.spawn(async move {

@@ -129,6 +129,7 @@ fn options(settings: &Settings, url: &S3Url) -> Result<S3Options, BucketError> {
     Ok(S3Options {
         credentials: credentials(settings)?,
         headers: settings.s3_header.iter().filter_map(|header| split(header)).collect(),
+        trace_parent: Some(jreg_telemetry::trace::parent_header),
         part_bytes: settings.part_bytes.unwrap_or(defaults.part_bytes),
         connect_timeout: settings.s3_connect_timeout,
         request_timeout: settings.s3_request_timeout,

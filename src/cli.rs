@@ -41,7 +41,7 @@ pub use upload::{CancelArgs, UploadAction, UsageArgs};
 
 const EXAMPLES: &str = "\
 Try it:
-  jreg serve                           listen on 127.0.0.1:5000, store in ./jreg-data
+  jreg serve                           on 127.0.0.1:5000, stores in ./jreg-data
   docker pull alpine                   and in another terminal push an image
   docker tag alpine 127.0.0.1:5000/alpine
   docker push 127.0.0.1:5000/alpine
@@ -57,7 +57,7 @@ In a bucket, with the credentials of the AWS tools:
 Operate it:
   jreg config check                    verify the configuration
   jreg gc --dry-run                    show what garbage collection would delete
-  jreg tag history team/app:v1         list what the tag pointed to, and who moved it
+  jreg tag history team/app:v1         list what the tag pointed to
   jreg fsck --deep                     verify everything that is stored";
 
 /// The settings that the short help shows, each with a text that fits its line.
@@ -100,9 +100,11 @@ Examples:
 const SERVE_ABOUT: &str = "\
 Serve the registry until SIGTERM or SIGINT
 
-SIGHUP reloads the log level and reopens the audit log; SIGUSR1 turns debug logging on or off. Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as
-a key of the configuration file (log-format). Flags override variables, variables override the
-file. Sizes are written 4MiB, durations 30s, 5m, 6d.";
+SIGHUP reloads the log level and reopens the audit log; SIGUSR1 turns debug logging on or off.
+
+Every option can also be given as an environment variable (--log-format is JREG_LOG_FORMAT) and as a key of
+the configuration file (log-format). Flags override variables, variables override the file. Sizes are written
+4MiB, durations 30s, 5m, 6d.";
 
 const GC_ABOUT: &str = "\
 Delete unreferenced content (garbage collection): blobs, data of expired uploads, orphaned objects
@@ -759,6 +761,9 @@ mod tests {
             assert!(help.lines().all(|line| line.chars().count() <= 80), "{command}: {help}");
             assert!(help.lines().count() <= 80, "{command}: {}", help.lines().count());
         }
+        // Examples are not wrapped.
+        let examples = [EXAMPLES, SERVE_EXAMPLES].map(str::lines).into_iter().flatten();
+        assert_eq!(examples.filter(|line| line.chars().count() > 80).collect::<Vec<_>>(), [""; 0]);
         let help = parse(["jreg", "serve", "-h"].map(OsString::from)).unwrap_err().to_string();
         for flag in ["--listen <IP:PORT>", "--storage <LOCATION>", "--htpasswd <FILE>"] {
             assert!(help.contains(flag), "{flag}: {help}");

@@ -14,6 +14,7 @@ pub mod manifest;
 pub mod mirror;
 pub mod policy;
 pub mod purge;
+mod reference;
 pub mod serve;
 pub mod session;
 pub mod support;

@@ -1,4 +1,5 @@
-//! Background jobs: expired uploads, GC, retention, eviction, prefetch, pull times, fsck, events, reload and certificates.
+//! Background jobs: write probes, expired uploads, GC, retention, eviction, prefetch, pull times, fsck, events, reload and
+//! certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -14,6 +15,7 @@ mod reload;
 mod retention;
 mod uploads;
 mod usage;
+mod write_probe;
 
 use std::time::Duration;
 
@@ -35,6 +37,7 @@ pub use retention::RetentionJob;
 pub(crate) use retention::{RetentionLog, report_retention};
 pub use uploads::ExpiredUploadsJob;
 pub use usage::UsageJob;
+pub use write_probe::WriteProbeJob;
 
 /// Delay of the first run, as a fraction of the interval, so that short-lived processes run jobs,
 /// too.

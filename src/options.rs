@@ -17,12 +17,12 @@ use jreg_net::server::ServerOptions;
 use jreg_net::tls::{CertificateSource, TlsOptions};
 use jreg_oci::MirrorNames;
 use jreg_registry::{
-    BYTES_WAIT_MIN, FsckOptions, GcOptions, Registry, RegistryLimits, RegistryOptions,
+    BYTES_WAIT_MIN, FsckOptions, GcOptions, PartTask, Registry, RegistryLimits, RegistryOptions,
     RetentionOptions, SECRET_FOLDERS,
 };
 use jreg_storage::{FsOptions, Store};
 use jreg_telemetry::audit::AuditOptions;
-use jreg_telemetry::trace::TraceOptions;
+use jreg_telemetry::trace::{self, TraceOptions};
 
 /// Number of concurrent store requests of a command.
 const REQUESTS_AT_ONCE: usize = 16;
@@ -230,6 +230,7 @@ pub fn registry(settings: &Settings) -> RegistryOptions {
         },
         cache_bytes: settings.cache_bytes,
         cache_trust: settings.cache_age_max,
+        part_task: PartTask(|work| Box::pin(trace::within(trace::current(), work))),
     }
 }
 

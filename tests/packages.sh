@@ -26,6 +26,22 @@ for path in usr/bin/jreg etc/jreg/jreg.toml usr/lib/systemd/system/jreg.service 
 done
 dpkg-deb --info "$work/jreg.deb" conffiles | grep -Fxq /etc/jreg/jreg.toml
 env -i "$work/root/usr/bin/jreg" config check --config "$work/root/etc/jreg/jreg.toml"
+# Installed and purged in a root of its own, whose database is empty: nothing of this machine changes.
+mkdir -p "$work/machine/var/lib/dpkg"/{info,updates}
+touch "$work/machine/var/lib/dpkg/status" "$work/machine/var/lib/dpkg/available"
+package() { dpkg --root="$work/machine" --force-not-root --force-depends --force-script-chrootless --log="$work/dpkg.log" "$@" >"$work/dpkg" 2>&1 || { cat "$work/dpkg"; return 1; }; }
+package --install "$work/jreg.deb"
+"$work/machine/usr/bin/jreg" version >/dev/null
+echo '# changed' >>"$work/machine/etc/jreg/jreg.toml"
+package --remove jreg
+grep -q '# changed' "$work/machine/etc/jreg/jreg.toml" || { echo "a removal deletes the configuration"; exit 1; }
+package --install "$work/jreg.deb"
+grep -q '# changed' "$work/machine/etc/jreg/jreg.toml" || { echo "an installation replaces the configuration"; exit 1; }
+package --purge jreg
+for path in etc/jreg usr/bin/jreg usr/lib/systemd/system/jreg.service; do
+  [ ! -e "$work/machine/$path" ] || { echo "a purge leaves $path"; exit 1; }
+done
+echo "installed, removed, installed again and purged"
 bash -n "$work/root/usr/share/bash-completion/completions/jreg"
 ! command -v man >/dev/null || for page in "$work"/root/usr/share/man/man1/*.gz; do
   man --warnings=w -l "$page" 2>&1 >/dev/null | grep . && { echo "$page has errors"; exit 1; }

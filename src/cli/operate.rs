@@ -148,7 +148,11 @@ pub enum Shell {
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// Folder that the pages are written to
-    pub folder: PathBuf,
+    #[arg(required_unless_present = "markdown")]
+    pub folder: Option<PathBuf>,
+    /// Print all commands as one page in Markdown (docs/cli.md)
+    #[arg(long)]
+    pub markdown: bool,
 }
 
 impl ServeArgs {

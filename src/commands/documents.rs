@@ -10,7 +10,7 @@ use clap_complete::Generator;
 use clap_complete::shells::{Bash, Elvish, Fish, Zsh};
 use clap_mangen::Man;
 
-use super::{fail, print};
+use super::{fail, print, reference};
 use crate::cli::{Cli, ManArgs, Shell};
 
 /// Prints the completions of a shell.
@@ -31,13 +31,18 @@ pub fn completions(shell: Shell) -> ExitCode {
     }
 }
 
-/// Writes a man page of each command.
+/// Writes a man page of each command, or prints one page of all.
 pub fn man(args: &ManArgs) -> ExitCode {
+    match &args.folder {
+        Some(folder) if !args.markdown => write_man_pages(folder),
+        _ => print(&reference::page(), ExitCode::SUCCESS),
+    }
+}
+
+fn write_man_pages(folder: &Path) -> ExitCode {
     let mut command = Cli::command();
     command.build();
-    match fs::create_dir_all(&args.folder)
-        .and_then(|()| write_pages(&command, "jreg", &args.folder))
-    {
+    match fs::create_dir_all(folder).and_then(|()| write_pages(&command, "jreg", folder)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(1, &error),
     }

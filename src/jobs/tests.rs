@@ -8,8 +8,8 @@ use jreg_registry::{
     BYTES_WAIT_MIN, GcOptions, LeaseKind, ManifestPush, PageRequest, Registry, RegistryOptions,
     RetentionOptions, UploadChunk,
 };
-use jreg_storage::testing::ManualClock;
-use jreg_storage::{ListRequest, MemoryStore, Store};
+use jreg_storage::testing::{Fault, FaultyStore, ManualClock};
+use jreg_storage::{ErrorKind, ListRequest, MemoryStore, PutMode, Store, SystemClock};
 use jreg_telemetry::audit::{AuditLog, AuditOptions, AuditTarget};
 use jreg_telemetry::metrics::{Metrics, MetricsForm};
 
@@ -39,6 +39,39 @@ async fn reaps_again_and_again_until_it_is_stopped() {
         assert_eq!(left.entries, []);
         assert_eq!(metrics.uploads_expired.get(), round);
     }
+    stopping.cancel();
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// Whether the record of write probes is there.
+async fn was_probed(store: &FaultyStore) -> bool {
+    store.get(&"probe/writable".parse().unwrap()).await.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_is_written_to_where_clients_write_nothing() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let store = Arc::new(FaultyStore::new(Arc::new(MemoryStore::new())));
+    let metrics = Arc::new(Metrics::new());
+    let observed = crate::store::surrounded(store.clone(), false, &metrics);
+    let (clock, options) = (Arc::new(SystemClock::new()), RegistryOptions::default());
+    let registry = Registry::open(observed.clone(), clock, options).await.unwrap();
+    let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
+    WriteProbeJob { registry, metrics: metrics.clone() }.spawn(&tasks, stopping.clone());
+    for _ in 0..9 {
+        tokio::time::sleep(10 * SECOND).await;
+        observed.put(&"a".parse().unwrap(), "1".into(), PutMode::Overwrite).await.unwrap();
+    }
+    assert!(!was_probed(&store).await);
+    tokio::time::sleep(61 * SECOND).await;
+    assert!(was_probed(&store).await && metrics.is_store_writable());
+    store.inject(Fault::fail(ErrorKind::Unavailable).from_then_on());
+    tokio::time::sleep(61 * SECOND).await;
+    assert!(!metrics.is_store_writable());
+    store.heal();
+    tokio::time::sleep(61 * SECOND).await;
+    assert!(metrics.is_store_writable());
     stopping.cancel();
     tasks.close();
     tasks.wait().await;

@@ -38,9 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{
-    AccessToken, ClientCertificate, DecisionReason, Identity, IdentitySource, Network, TokenScope,
-};
+use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
 use jreg_mirror::Mirrors;
 use jreg_oci::{Endpoint, MirrorRoute, Reference, RepositoryName, Tag};
 use jreg_registry::{PoolUsage, Registry, RegistryUsage};

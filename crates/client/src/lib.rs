@@ -33,7 +33,7 @@ pub use link::{LINK_BYTES_MAX, next_link};
 pub use options::{
     CredentialSource, EnvironmentVariables, HelperName, HostResolver, InvalidCredentialSource,
     InvalidHelperName, SecretSource, UpstreamEndpoint, UpstreamLimits, UpstreamOptions,
-    UpstreamTimeouts,
+    UpstreamTimeouts, UpstreamTracing,
 };
 pub use response::{
     BlobRequest, ByteRange, PageQuery, RateLimit, UpstreamManifest, UpstreamManifestHead,

@@ -34,6 +34,17 @@ pub struct UpstreamOptions {
     pub environment: EnvironmentVariables,
     /// Resolves host names; the system's resolver by default.
     pub resolver: Option<Arc<dyn HostResolver>>,
+    /// How its requests join the traces of those who wait for them.
+    pub tracing: Option<UpstreamTracing>,
+}
+
+/// How a request joins the trace of the task that sends it.
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamTracing {
+    /// The header `traceparent`, if there is a trace.
+    pub parent: fn() -> Option<String>,
+    /// Notes the head of a response, or a failure, and the time until then.
+    pub note: fn(Result<(), ()>, Duration),
 }
 
 impl UpstreamOptions {
@@ -54,6 +65,7 @@ impl UpstreamOptions {
             limits: UpstreamLimits::default(),
             environment: EnvironmentVariables::default(),
             resolver: None,
+            tracing: None,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
@@ -22,7 +22,10 @@ use tokio::time::timeout;
 use crate::address::{AddressRule, CheckedResolver, RefusedAddress, SystemResolver};
 use crate::error::chain;
 use crate::url::{address_of, host_of};
-use crate::{UpstreamError, UpstreamErrorKind, UpstreamOptions, UpstreamTimeouts, UpstreamUrl};
+use crate::{
+    UpstreamError, UpstreamErrorKind, UpstreamOptions, UpstreamTimeouts, UpstreamTracing,
+    UpstreamUrl,
+};
 
 /// Maximum redirects of a request.
 const REDIRECTS_MAX: usize = 5;
@@ -34,6 +37,9 @@ const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 128 << 20;
 /// The longest `Retry-After` that is respected.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// The ids of the trace that a request belongs to.
+const TRACEPARENT: &str = "traceparent";
 
 const AGENT: &str = concat!("jreg/", env!("CARGO_PKG_VERSION"));
 
@@ -166,6 +172,7 @@ pub(crate) struct Transport {
     rule: AddressRule,
     is_plain: bool,
     timeouts: UpstreamTimeouts,
+    tracing: Option<UpstreamTracing>,
 }
 
 impl Transport {
@@ -194,7 +201,8 @@ impl Transport {
         };
         let failed = |source| UpstreamSetupError::Http { host: url.host().to_owned(), source };
         let http = builder.build().map_err(failed)?;
-        Ok(Self { http, rule, is_plain: url.is_plain(), timeouts: options.timeouts.clone() })
+        let (timeouts, tracing) = (options.timeouts.clone(), options.tracing);
+        Ok(Self { http, rule, is_plain: url.is_plain(), timeouts, tracing })
     }
 
     /// Sends a request, and again where a response redirects it to.
@@ -253,11 +261,21 @@ impl Transport {
         if let Some(authorization) = request.authorization.as_ref().filter(|_| !is_elsewhere) {
             builder = builder.header(AUTHORIZATION, authorization.clone());
         }
+        let parent = self.tracing.and_then(|tracing| (tracing.parent)());
+        if let Some(parent) = parent.filter(|_| !is_elsewhere) {
+            builder = builder.header(TRACEPARENT, parent);
+        }
         if let Some(body) = &request.body {
             builder = builder.body(body.clone());
         }
         let response_max = self.timeouts.response.min(request.response_max);
-        let response = match timeout(response_max, builder.send()).await {
+        let began = Instant::now();
+        let sent = timeout(response_max, builder.send()).await;
+        if let Some(tracing) = self.tracing {
+            let is_good = matches!(&sent, Ok(Ok(response)) if !response.status().is_server_error());
+            (tracing.note)(is_good.then_some(()).ok_or(()), began.elapsed());
+        }
+        let response = match sent {
             Ok(response) => response.map_err(|error| failure(host, error))?,
             Err(_) => {
                 return Err(UpstreamErrorKind::Timeout { what: "the head of a response" }.of(host));

@@ -165,6 +165,7 @@ impl Drop for ResponseWatch {
             duration: self.observed.started.elapsed(),
             received_bytes: self.observed.received_bytes(),
             sent_bytes: self.sent_bytes,
+            trace_id: self.observed.exported_trace_id(),
         });
         self.observed.log(status, self.sent_bytes, self.is_whole());
         if let Some(finished) = self.observed.finished_trace(status) {

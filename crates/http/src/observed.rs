@@ -90,6 +90,11 @@ impl ObservedRequest {
         Self { trace, ..self }
     }
 
+    /// The id of its trace, if a collector gets it.
+    pub(crate) fn exported_trace_id(&self) -> Option<[u8; 16]> {
+        self.trace.as_ref()?.exported_id()
+    }
+
     /// Its trace with all that is known of it, if it has one.
     pub(crate) fn finished_trace(&self, status: u16) -> Option<FinishedTrace> {
         let trace = Arc::clone(self.trace.as_ref()?);

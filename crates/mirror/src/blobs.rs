@@ -11,6 +11,7 @@ use jreg_client::{BlobRequest, UpstreamError};
 use jreg_oci::{Digest, Hasher, RepositoryName};
 use jreg_registry::{BlobReader, Error, FillClaim, TouchPolicy, UploadChunk};
 use jreg_storage::{ByteRange, error_chain};
+use jreg_telemetry::trace;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
@@ -281,7 +282,7 @@ impl MirrorRepository {
         table.insert(key, Arc::clone(&flight));
         drop(table);
         let (mirror, of) = (self.clone(), Arc::clone(&flight));
-        tokio::spawn(async move { mirror.fly(&of).await });
+        tokio::spawn(trace::within(trace::current(), async move { mirror.fly(&of).await }));
         flight
     }
 
@@ -292,7 +293,8 @@ impl MirrorRepository {
         let mut storing = None;
         if let Some((blob, size_bytes)) = self.take_off(flight).await {
             let (mirror, of) = (self.clone(), Arc::clone(flight));
-            storing = Some(tokio::spawn(async move { mirror.store(&of, size_bytes).await }));
+            let store = async move { mirror.store(&of, size_bytes).await };
+            storing = Some(tokio::spawn(trace::within(trace::current(), store)));
             let (mirror, of) = (self.clone(), Arc::clone(flight));
             tokio::spawn(async move { mirror.link_copy(&of, size_bytes).await });
             flight.take_in(blob, self.shared.limits.wait).await;

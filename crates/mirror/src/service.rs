@@ -8,12 +8,13 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_client::{
     EnvironmentVariables, RateLimit, UpstreamClient, UpstreamOptions, UpstreamOutcome,
-    UpstreamSetupError,
+    UpstreamSetupError, UpstreamTracing,
 };
 use jreg_oci::{MirrorNames, MirrorNamesError, RepositoryName, UnknownNamespace};
 use jreg_registry::{LIST_KEYS_MAX, MirrorRoom, PageRequest, Registry, Repository};
 use jreg_storage::Clock;
 use jreg_telemetry::metrics::Metrics;
+use jreg_telemetry::trace;
 
 use crate::blobs::BlobFlights;
 use crate::lists::ReferrersMemo;
@@ -93,6 +94,15 @@ pub struct MirrorStatus {
     pub rate_limit: Option<RateLimit>,
 }
 
+/// Requests to mirrored registries are part of the trace of the client's.
+const TRACING: UpstreamTracing = UpstreamTracing {
+    parent: trace::parent_header,
+    note: |outcome, duration| {
+        let outcome = if outcome.is_ok() { "ok" } else { "unavailable" };
+        trace::note("upstream", outcome, duration);
+    },
+};
+
 /// One repository of a mirrored registry.
 #[derive(Clone, Debug)]
 pub struct MirrorRepository {
@@ -129,6 +139,7 @@ impl MirrorOptions {
         options.token_hosts.clone_from(&self.token_hosts);
         options.private_addresses = self.private_addresses;
         options.environment = environment.clone();
+        options.tracing = Some(TRACING);
         options.timeouts.patience = PATIENCE;
         options.limits.requests_per_second = self.requests_per_second;
         options.limits.connections_max = CONNECTIONS_MAX;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use jreg_telemetry::trace;
 
 type SharedResult<V> = Shared<BoxFuture<'static, Option<V>>>;
 
@@ -42,7 +43,7 @@ where
             match in_flight.get(&key) {
                 Some(shared) => shared.clone(),
                 None => {
-                    let work = tokio::spawn(request());
+                    let work = tokio::spawn(trace::within(trace::current(), request()));
                     let (map, own) = (Arc::clone(&self.in_flight), key.clone());
                     let ended = async move {
                         let result = work.await.ok();

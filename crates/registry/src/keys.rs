@@ -34,6 +34,7 @@
 //! auth/sessions/<hex>                                  when the logins of an identity ended (SHA-256 of its name)
 //! auth/acme/<what>                                     the certificate of TLS, and how it is got
 //! quarantine/<ulid>/<key>                              what fsck quarantined
+//! probe/writable                                       overwritten to see whether the store takes writes
 //! ```
 //!
 //! No component of a repository name starts with `_`, so the `_words` separate. `{name}` is a
@@ -610,7 +611,12 @@ pub const FREES_SPACE: &str = NOTES;
 /// What fsck quarantined.
 pub(crate) const QUARANTINE: &str = "quarantine/";
 
-/// The objects with which a start probes a bucket.
+/// The record that is written to find out whether the store takes writes.
+pub(crate) fn write_probe() -> Key {
+    key(format!("{PROBES}writable"))
+}
+
+/// The objects with which a start probes a bucket, and the record of [`write_probe()`].
 const PROBES: &str = "probe/";
 
 /// Everything that a key of ours may start with, but for [`format()`].

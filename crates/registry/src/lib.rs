@@ -180,7 +180,7 @@ pub use name_lists::{
     CATALOG_LIST_MAX, CatalogList, LIST_AGE_MAX, ListedTag, TAG_LIST_MAX, TagList,
 };
 pub use observer::NoObserver;
-pub use options::{ReferencePolicy, RegistryLimits, RegistryOptions};
+pub use options::{PartFuture, PartTask, ReferencePolicy, RegistryLimits, RegistryOptions};
 pub use page::{
     EXTRA_LIST_REQUESTS_MAX, LIST_KEYS_MAX, PageRequest, ResultPage, list_requests_max,
 };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jreg_oci::{MediaType, MediaTypePattern};
+use jreg_storage::Part;
 
 use crate::{Error, Result};
 
@@ -19,7 +21,31 @@ pub struct RegistryOptions {
     pub cache_bytes: u64,
     /// How long a cached manifest or link is trusted where other instances share the store.
     pub cache_trust: Duration,
+    /// What is done with the work of storing a part, which is a task of its own.
+    pub part_task: PartTask,
 }
+
+/// The work of storing a part of an upload.
+pub type PartFuture = BoxFuture<'static, jreg_storage::Result<Part>>;
+
+/// Wraps the work of storing a part in the task that starts it, for what belongs to tasks (traces).
+#[derive(Clone, Copy, Debug)]
+pub struct PartTask(pub fn(PartFuture) -> PartFuture);
+
+impl Default for PartTask {
+    fn default() -> Self {
+        Self(|work| work)
+    }
+}
+
+/// Which function it is has no influence on what is stored.
+impl PartialEq for PartTask {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for PartTask {}
 
 impl RegistryOptions {
     /// Whether a pushed manifest may have a media type.
@@ -98,6 +124,7 @@ impl Default for RegistryOptions {
             limits: RegistryLimits::default(),
             cache_bytes: 64 * 1024 * 1024,
             cache_trust: Duration::from_secs(60),
+            part_task: PartTask::default(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::RepositoryName;
 use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
@@ -215,6 +216,17 @@ impl Registry {
         }
         let why = format!("the clocks are {} s apart: nothing is written", difference.as_secs());
         Err(jreg_storage::Error::with_source(ErrorKind::Unavailable, marker, why).into())
+    }
+
+    /// Writes a record that nothing reads, to find out whether the store takes writes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`](crate::Error).
+    pub async fn probe_write(&self) -> Result<()> {
+        let (key, bytes) = (keys::write_probe(), Bytes::from_static(b"{}"));
+        self.core.store.put(&key, bytes, PutMode::Overwrite).await?;
+        Ok(())
     }
 
     /// The same registry, which breaks one of its safety rules.

@@ -4,6 +4,7 @@
 //! name of a client ever becomes one, and of repositories only as many as `usage-metrics` says, so their number is bounded.
 
 mod events;
+mod exemplars;
 mod form;
 mod last_runs;
 mod mirror;
@@ -15,8 +16,8 @@ mod usage;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jreg_registry::{BudgetUsage, FsckReport, GcReport, GcTally, RegistryUsage};
@@ -27,6 +28,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::time::Instant;
 
 use crate::logging::dropped_lines;
 
@@ -100,7 +102,7 @@ type Histograms = Family<MetricLabels<1>, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Registry,
     requests: Counters<2>,
-    request_seconds: Histograms,
+    request_seconds: exemplars::TracedHistograms,
     received_bytes: Counters<1>,
     sent_bytes: Counters<1>,
     /// Requests in flight.
@@ -131,6 +133,8 @@ pub struct Metrics {
     store_seconds: Histograms,
     clock_difference: Gauge<f64, AtomicU64>,
     store_writable: Gauge,
+    /// When a write to the store ended last.
+    store_written: Mutex<Option<Instant>>,
     /// The storage folder, if there is one.
     folder: OnceLock<PathBuf>,
     store_hedges: Counters<1>,
@@ -227,7 +231,7 @@ impl Metrics {
         Self {
             registry: Registry::with_prefix("jreg"),
             requests: Family::default(),
-            request_seconds: Family::new_with_constructor(latency),
+            request_seconds: Family::new_with_constructor(exemplars::latency),
             received_bytes: Family::default(),
             sent_bytes: Family::default(),
             in_flight: Gauge::default(),
@@ -250,6 +254,7 @@ impl Metrics {
             store_seconds: Family::new_with_constructor(latency),
             clock_difference: Gauge::default(),
             store_writable: Gauge::default(),
+            store_written: Mutex::default(),
             folder: OnceLock::new(),
             store_hedges: Family::default(),
             gc_running: Gauge::default(),
@@ -697,7 +702,9 @@ impl Metrics {
         let status = ("status", LabelValue::Number(request.status));
         self.requests.get_or_create(&MetricLabels([endpoint, status])).inc();
         let by_endpoint = MetricLabels([endpoint]);
-        self.request_seconds.get_or_create(&by_endpoint).observe(request.duration.as_secs_f64());
+        let trace = request.trace_id.map(exemplars::TraceLabel);
+        let seconds = request.duration.as_secs_f64();
+        self.request_seconds.get_or_create(&by_endpoint).observe(seconds, trace, None);
         self.received_bytes.get_or_create(&by_endpoint).inc_by(request.received_bytes);
         self.sent_bytes.get_or_create(&by_endpoint).inc_by(request.sent_bytes);
     }
@@ -720,6 +727,13 @@ impl Metrics {
     /// Notes whether a write to the store succeeded.
     pub fn set_store_writable(&self, is_writable: bool) {
         self.store_writable.set(i64::from(is_writable));
+        *self.store_written.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Time since the last write to the store, whether it succeeded or not.
+    pub fn store_write_age(&self) -> Option<Duration> {
+        let written = *self.store_written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.map(|at| at.elapsed())
     }
 
     /// Whether the last write to the store succeeded.
@@ -817,6 +831,8 @@ pub struct FinishedRequest {
     pub received_bytes: u64,
     /// Bytes of the response's body that were handed over.
     pub sent_bytes: u64,
+    /// The id of its trace, if a collector gets it.
+    pub trace_id: Option<[u8; 16]>,
 }
 
 /// Counts who waits for a budget.

@@ -17,6 +17,7 @@ use futures::future::Either;
 use tokio::sync::mpsc;
 
 pub use context::TraceContext;
+pub(crate) use context::hex;
 pub use otlp::{CONTENT_TYPE, encode};
 
 /// Maximum number of calls that are kept of a request.
@@ -44,6 +45,12 @@ pub fn within<T>(
         Some(trace) => Either::Left(CURRENT.scope(trace, work)),
         None => Either::Right(work),
     }
+}
+
+/// The header `traceparent` of a request that the current one causes, if its spans go to a collector.
+pub fn parent_header() -> Option<String> {
+    let exported = |trace: &Arc<RequestTrace>| trace.is_exported.then(|| trace.context.to_string());
+    CURRENT.try_with(exported).ok().flatten()
 }
 
 /// When some work of the current request begins, if it has a trace.
@@ -79,15 +86,22 @@ pub struct TracedCall {
 #[derive(Debug)]
 pub struct RequestTrace {
     pub context: TraceContext,
+    /// Whether there is a collector, which gets it if it is sampled.
+    is_exported: bool,
     began: Instant,
     began_at: SystemTime,
     calls: Mutex<Vec<TracedCall>>,
 }
 
 impl RequestTrace {
-    fn new(context: TraceContext) -> Self {
+    fn new(context: TraceContext, is_exported: bool) -> Self {
         let (began, began_at) = (Instant::now(), SystemTime::now());
-        Self { context, began, began_at, calls: Mutex::default() }
+        Self { context, is_exported, began, began_at, calls: Mutex::default() }
+    }
+
+    /// The id of the trace, if a collector gets it.
+    pub fn exported_id(&self) -> Option<[u8; 16]> {
+        (self.is_exported && self.context.is_sampled).then_some(self.context.trace_id)
     }
 
     fn note(&self, name: &'static str, outcome: &'static str, duration: Duration) {
@@ -158,8 +172,9 @@ impl Tracer {
         if !self.is_on() {
             return None;
         }
-        let percent = if self.queue.is_some() { self.options.percent } else { 0 };
-        Some(Arc::new(RequestTrace::new(TraceContext::of(traceparent, percent))))
+        let is_exported = self.queue.is_some();
+        let percent = if is_exported { self.options.percent } else { 0 };
+        Some(Arc::new(RequestTrace::new(TraceContext::of(traceparent, percent), is_exported)))
     }
 
     /// Ends a trace: logs the request if it was slow, and hands it over if it is sampled.
@@ -249,10 +264,18 @@ mod tests {
     #[tokio::test]
     async fn only_sampled_requests_are_handed_over_and_never_waited_for() {
         assert!(Tracer::default().begin(None).is_none());
+        assert_eq!(parent_header(), None);
         let (tracer, mut queue) = Tracer::with_collector(TraceOptions::default());
         let sampled = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0bc902b7-01";
         let wanted = tracer.begin(Some(sampled)).unwrap();
         let other = tracer.begin(None).unwrap();
+        assert_eq!(other.exported_id(), None);
+        let id = hex(&wanted.exported_id().unwrap());
+        let header = within(Some(Arc::clone(&wanted)), async { parent_header() }).await.unwrap();
+        assert!(header.starts_with(&format!("00-{id}-")) && header.ends_with("-01"), "{header}");
+        assert!(!header.contains("00f067aa0bc902b7"), "the span of the client: {header}");
+        let slow = Tracer::new(TraceOptions { slow: Some(MS), percent: 0 }).begin(Some(sampled));
+        assert_eq!(within(slow, async { parent_header() }).await, None);
         tracer.end(finished(&other, MS));
         for _ in 0..QUEUED_MAX + 3 {
             tracer.end(finished(&wanted, MS));

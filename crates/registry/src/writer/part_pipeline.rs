@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::part_memory::{FilledPart, PartMemory};
 use crate::core::Core;
 use crate::record::Location;
-use crate::{Error, FillProgress, Result};
+use crate::{Error, FillProgress, PartTask, Result};
 
 /// The stored part of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,11 +139,13 @@ impl PartPipeline {
         let (offset, FilledPart { bytes, reservation }) = (self.sent, part);
         self.sent += bytes.len() as u64;
         self.is_unsynced = true;
-        self.in_flight.push_back(tokio::spawn(async move {
+        let work = async move {
             let part = store.put_part(&upload, offset, bytes).await;
             drop(reservation);
             part
-        }));
+        };
+        let PartTask(wrap) = self.core.options.part_task;
+        self.in_flight.push_back(tokio::spawn(wrap(Box::pin(work))));
         Ok(())
     }
 

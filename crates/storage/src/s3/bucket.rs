@@ -52,6 +52,9 @@ const ERROR_BYTES_MAX: u64 = 64 * 1024;
 /// A body of so many bytes or fewer is hashed where it is signed: handing it over would take longer.
 const HASHED_INLINE_BYTES_MAX: usize = 64 * 1024;
 
+/// The ids of the trace that a request belongs to.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// How long an unused connection is kept: less than servers keep theirs, so that few requests
 /// meet one that is being closed.
 const POOL_IDLE: Duration = Duration::from_secs(15);
@@ -247,7 +250,8 @@ impl BucketClient {
 
     /// Sends a request once, and waits for the head of the response.
     async fn send(&self, request: &S3Request) -> Result<S3Response, S3Failure> {
-        let signed = self.sign(request).await?;
+        let mut signed = self.sign(request).await?;
+        self.add_trace(signed.headers_mut());
         // Only now: what is signed after a sleep would be taken for new.
         if !request.method.is_safe() {
             self.clock.check()?;
@@ -262,6 +266,15 @@ impl BucketClient {
             self.clock.note(&parts.headers, before);
         }
         Ok(S3Response { status: parts.status, headers: parts.headers, body })
+    }
+
+    /// Adds the trace that the request belongs to.
+    fn add_trace(&self, headers: &mut HeaderMap) {
+        if let Some(parent) = self.options.trace_parent.and_then(|parent| parent())
+            && let Ok(parent) = HeaderValue::try_from(parent)
+        {
+            headers.insert(TRACEPARENT, parent);
+        }
     }
 
     async fn sign(&self, request: &S3Request) -> Result<HttpRequest, S3Failure> {

@@ -25,6 +25,8 @@ pub struct S3Options {
     pub credentials: S3Credentials,
     /// Headers added to every request to the bucket, and signed with it.
     pub headers: Vec<(String, String)>,
+    /// The header `traceparent` of a request, by the task that sends it. It is not signed.
+    pub trace_parent: Option<fn() -> Option<String>>,
     /// Below which keys objects are bulk: they get the storage class.
     pub bulk_prefix: String,
     /// The part size of uploads that nothing else decides.
@@ -52,6 +54,7 @@ impl S3Options {
             url,
             credentials: S3Credentials::Environment,
             headers: Vec::new(),
+            trace_parent: None,
             bulk_prefix: "blobs/".to_owned(),
             part_bytes: 16 * MIB,
             copy_bytes_max: PART_BYTES_MAX,

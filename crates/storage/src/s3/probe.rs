@@ -3,7 +3,10 @@
 //! Stores exist that take `If-None-Match` and `If-Match` and ignore them, or that honour them
 //! only one request at a time. So each condition is tried by sixteen writers at once, of which
 //! exactly one may win, and its bytes must be what is read. Others list in another order, or from
-//! another place, than they are asked for: a few keys are listed.
+//! another place, than they are asked for: a few keys are listed. And some show the bytes of one version
+//! with the etag of another: keys are read while they are overwritten (`reads`).
+
+mod reads;
 
 use std::fmt;
 use std::time::Duration;
@@ -104,6 +107,7 @@ impl BucketClient {
         let found = found.map_err(|failure| failure.on(&key))?;
         cleaned?;
         self.probe_listing(&name).await?;
+        self.probe_reads(&name).await?;
         Ok(found)
     }
 

@@ -29,7 +29,7 @@ impl MetricsForm {
     }
 }
 
-/// Prometheus' own format has no units and no end, and the family of a counter is named as its samples are:
+/// Prometheus' own format has no units, no exemplars and no end, and the family of a counter is named as its samples are:
 /// with `_total`.
 fn prometheus_text(text: &str) -> String {
     let counters: HashSet<&str> = text
@@ -47,10 +47,18 @@ fn prometheus_text(text: &str) -> String {
                 converted.extend([start, name, "_total ", rest, "\n"]);
             }
             None if line.starts_with("# UNIT ") || line == "# EOF" => {}
-            _ => converted.extend([line, "\n"]),
+            _ => converted.extend([without_exemplar(line), "\n"]),
         }
     }
     converted
+}
+
+/// A sample without the exemplar behind it. Only buckets have one.
+fn without_exemplar(line: &str) -> &str {
+    match line.rsplit_once(" # {") {
+        Some((sample, _)) if sample.contains("_bucket{") => sample,
+        _ => line,
+    }
 }
 
 #[cfg(test)]
@@ -60,9 +68,10 @@ mod tests {
     #[test]
     fn counters_have_the_help_of_their_samples() {
         let text = "# HELP a_bytes Bytes.\n# TYPE a_bytes counter\n# UNIT a_bytes bytes\na_bytes_total 1\n\
-                    # HELP b Two words.\n# TYPE b gauge\nb 2\n# EOF\n";
+                    # HELP b Two words.\n# TYPE b gauge\nb 2\n\
+                    c_bucket{le=\"1.0\"} 1 # {trace_id=\"4b\"} 0.5\n# EOF\n";
         let expected = "# HELP a_bytes_total Bytes.\n# TYPE a_bytes_total counter\na_bytes_total 1\n\
-                        # HELP b Two words.\n# TYPE b gauge\nb 2\n";
+                        # HELP b Two words.\n# TYPE b gauge\nb 2\nc_bucket{le=\"1.0\"} 1\n";
         assert_eq!(MetricsForm::Text.of(text.to_owned()), expected);
         assert_eq!(MetricsForm::OpenMetrics.of(text.to_owned()), text);
     }

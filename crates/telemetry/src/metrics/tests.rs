@@ -29,6 +29,7 @@ fn the_text_names_every_family_with_its_labels() {
         duration: Duration::from_millis(3),
         received_bytes: 0,
         sent_bytes: 512,
+        trace_id: Some([0x4b; 16]),
     });
     metrics.count_store_request("get", "not_found", Duration::from_secs(2));
     metrics.count_hedge("won");
@@ -45,7 +46,8 @@ fn the_text_names_every_family_with_its_labels() {
     has_line(&text, r#"jreg_http_requests_total{endpoint="blob_get",status="206"} 1"#);
     has_line(&text, r#"jreg_http_sent_bytes_total{endpoint="blob_get"} 512"#);
     let bucket = r#"jreg_http_request_duration_seconds_bucket{le="0.005",endpoint="blob_get"} 1"#;
-    has_line(&text, bucket);
+    has_line(&text, &format!(r#"{bucket} # {{trace_id="{}"}} 0.003"#, "4b".repeat(16)));
+    has_line(&metrics.render(MetricsForm::Text, &USAGE), bucket);
     has_line(&text, r#"jreg_store_requests_total{operation="get",outcome="not_found"} 1"#);
     has_line(&text, r#"jreg_store_request_duration_seconds_sum{operation="get"} 2.0"#);
     has_line(&text, r#"jreg_store_hedges_total{outcome="won"} 1"#);

@@ -135,14 +135,14 @@ fn request_span(finished: &FinishedTrace) -> Message {
 
 fn call_span(finished: &FinishedTrace, call: &TracedCall) -> Message {
     let trace = &finished.trace;
-    let is_store = call.name != "authorize";
+    let is_store = !matches!(call.name, "authorize" | "upstream");
     let mut span = Message::default();
     span.bytes(1, &trace.context.trace_id);
     span.bytes(2, &rand::random::<[u8; 8]>());
     span.bytes(4, &trace.context.span_id);
     let name = if is_store { format!("store.{}", call.name) } else { call.name.to_owned() };
     span.bytes(5, name.as_bytes());
-    span.number(6, if is_store { CLIENT } else { INTERNAL });
+    span.number(6, if call.name == "authorize" { INTERNAL } else { CLIENT });
     times(&mut span, trace.began_at + call.began, call.duration);
     span.attribute(9, "jreg.outcome", call.outcome);
     if !matches!(call.outcome, "ok" | "not_found" | "already_exists" | "precondition") {
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_request_has_its_ids_and_a_span_for_each_call() {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0bc902b7-01";
-        let trace = Arc::new(RequestTrace::new(TraceContext::of(Some(header), 0)));
+        let trace = Arc::new(RequestTrace::new(TraceContext::of(Some(header), 0), true));
         trace.note("get", "ok", Duration::from_millis(1));
         let finished = FinishedTrace {
             name: "GET manifest_get".to_owned(),

@@ -61,4 +61,4 @@ pub use object::StoredObject;
 pub use operation::S3Operation;
 pub use rule::{FaultRule, InjectedRule, S3Fault, S3Refusal};
 pub use server::{S3OpenUpload, S3Server, S3Spec};
-pub use state::{ConditionalDelete, Conditions, SwapOfNothing};
+pub use state::{ConditionalDelete, Conditions, Replacement, SwapOfNothing};

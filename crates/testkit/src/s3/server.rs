@@ -24,7 +24,8 @@ use super::multipart::S3PartRules;
 use super::object::{S3Object, StoredObject};
 use super::rule::{FaultRule, FaultRules, InjectedRule};
 use super::state::{
-    ConditionalDelete, Conditions, EmulatorBehavior, EmulatorState, SharedState, SwapOfNothing,
+    ConditionalDelete, Conditions, EmulatorBehavior, EmulatorState, Replacement, SharedState,
+    SwapOfNothing,
 };
 use super::{S3Client, S3Clock};
 
@@ -55,6 +56,8 @@ pub struct S3Spec {
     pub swap_of_nothing: SwapOfNothing,
     /// How it reads `If-Match`, on writes and deletes.
     pub if_match: IfMatchForm,
+    /// How it replaces an object by one that is put.
+    pub replacement: Replacement,
     /// How it answers listings.
     pub listings: Listings,
     /// What it asks of the parts of an upload.
@@ -80,6 +83,7 @@ impl Default for S3Spec {
             conditional_delete: ConditionalDelete::default(),
             swap_of_nothing: SwapOfNothing::default(),
             if_match: IfMatchForm::default(),
+            replacement: Replacement::default(),
             listings: Listings::default(),
             parts: S3PartRules::default(),
             complete_again: true,
@@ -282,6 +286,7 @@ fn behavior(spec: &S3Spec) -> EmulatorBehavior {
         conditional_delete: spec.conditional_delete,
         swap_of_nothing: spec.swap_of_nothing,
         if_match: spec.if_match,
+        replacement: spec.replacement,
         listings: spec.listings,
         parts: spec.parts,
         complete_again: spec.complete_again,

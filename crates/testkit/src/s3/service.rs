@@ -44,6 +44,9 @@ impl S3 for SharedState {
         object.pieces = self.keep(object.pieces);
         let output = PutObjectOutput { e_tag: Some(strong(&object.etag)), ..Default::default() };
         let key = input.key;
+        if condition == Condition::None {
+            self.tear(&key, &object.etag).await;
+        }
         self.write(&key, condition, |bucket| {
             bucket.objects.insert(key.clone(), object);
             Ok(())

@@ -55,6 +55,16 @@ pub enum SwapOfNothing {
     Written,
 }
 
+/// How an object is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replacement {
+    /// Bytes and etag are replaced in one step.
+    #[default]
+    Atomic,
+    /// First the etag, and after this time the bytes (versitygw with `--sidecar`).
+    EtagFirst(Duration),
+}
+
 /// Where the emulator goes its own way.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EmulatorBehavior {
@@ -62,6 +72,7 @@ pub(crate) struct EmulatorBehavior {
     pub(crate) conditional_delete: ConditionalDelete,
     pub(crate) swap_of_nothing: SwapOfNothing,
     pub(crate) if_match: IfMatchForm,
+    pub(crate) replacement: Replacement,
     pub(crate) listings: Listings,
     pub(crate) parts: S3PartRules,
     pub(crate) complete_again: bool,
@@ -115,6 +126,15 @@ impl EmulatorState {
             Some(most) if pieces.len() > most => Pieces::zeros(pieces.len()),
             _ => pieces,
         }
+    }
+
+    /// Shows an object with the etag of what replaces it, on a server that is made so.
+    pub(crate) async fn tear(&self, key: &str, etag: &str) {
+        let Replacement::EtagFirst(window) = self.behavior.replacement else { return };
+        if let Some(object) = self.bucket().objects.get_mut(key) {
+            object.etag = etag.to_owned();
+        }
+        tokio::time::sleep(window).await;
     }
 
     /// Makes a write if its condition holds.

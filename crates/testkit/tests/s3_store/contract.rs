@@ -1,4 +1,4 @@
-//! The contract of a store, bare and with tombstones.
+//! The contract of a store, bare, with tombstones, and by a single writer.
 //!
 //! `JREG_TEST_S3` names another server to test against instead: an `s3://` URL of a bucket, with
 //! the keys in the variables of the AWS tools. With a prefix, each clause has a folder of its own
@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_storage::contract::ContractStore;
-use jreg_storage::{PART_BYTES_MIN, S3Options, S3Store, S3Url, Store, TombstoneStore};
+use jreg_storage::{
+    PART_BYTES_MIN, S3Options, S3Store, S3Url, SingleWriterStore, Store, TombstoneStore,
+};
 
 use super::support::{options, server};
 
@@ -47,6 +49,12 @@ async fn elsewhere(url: &str) -> S3Store {
 
 mod bare {
     jreg_storage::contract_tests!(super::fixture(|store| super::Arc::new(store)).await);
+}
+
+mod with_single_writer {
+    jreg_storage::contract_tests!(
+        super::fixture(|store| super::Arc::new(super::SingleWriterStore::new(store))).await
+    );
 }
 
 mod with_tombstones {

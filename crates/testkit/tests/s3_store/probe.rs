@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jreg_storage::{BucketCapabilities, ErrorKind, PutMode, Store};
 use jreg_testkit::s3::{
-    ConditionalDelete, Conditions, FaultRule, IfMatchForm, S3Fault, S3Operation, S3Refusal,
-    S3Server, S3Spec, SwapOfNothing,
+    ConditionalDelete, Conditions, FaultRule, IfMatchForm, Replacement, S3Fault, S3Operation,
+    S3Refusal, S3Server, S3Spec, SwapOfNothing,
 };
 
 use super::support::{impatient, key, kind, server, store};
@@ -77,6 +77,18 @@ async fn a_swap_of_an_absent_key_whose_response_is_lost_is_found_out_too() {
     let lost = server.inject(lost);
     assert!(!store(&server).probe().await.unwrap().swap_needs_key);
     assert_eq!(lost.hits(), 1);
+}
+
+/// Conditions do not help: a swap relies on what was read, and that was older than its version.
+#[tokio::test]
+async fn a_server_that_shows_old_bytes_with_the_new_etag_is_found_out() {
+    let torn = Replacement::EtagFirst(Duration::from_millis(20));
+    let server = S3Server::start(S3Spec::with(|spec| spec.replacement = torn)).await;
+    let error = store(&server).probe().await.unwrap_err();
+    assert!(server.keys().is_empty(), "left behind: {:?}", server.keys());
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    let text = jreg_storage::error_chain(&error);
+    assert!(text.contains("the bytes of a version with the ETag of another"), "{text}");
 }
 
 #[tokio::test]
