@@ -17,6 +17,7 @@ use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
 use jreg_http::{AdminApi, Api, ApiContext, HttpOptions, NoActivity, Redirects, UiState};
 use jreg_lifecycle::CurrentRules;
+use jreg_mirror::MirrorOptions;
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerOptions, ServerParts, serve};
@@ -36,7 +37,7 @@ use crate::activity::RegistryActivity;
 use crate::error::StartError;
 use crate::jobs::{
     self, CertificateJob, EventsJob, EvictionJob, ExpiredUploadsJob, FsckJob, GcJob, PullsJob,
-    PullsMergeJob, ReloadJob, RetentionJob, UsageJob, WriteProbeJob,
+    PullsMergeJob, ReloadJob, RetentionJob, SyncJob, UsageJob, WriteProbeJob,
 };
 use crate::lifecycle::LifecycleFile;
 use crate::maintenance::MaintenanceContext;
@@ -147,7 +148,10 @@ impl App {
             holder: holder(),
             is_shared,
         });
-        let jobs = Jobs { reloader, renewer, sender, evictor, ..jobs };
+        let syncer = mirrors.as_ref().and_then(|mirrors| {
+            SyncJob::new(&registry, mirrors, Arc::clone(&metrics), holder(), is_shared)
+        });
+        let jobs = Jobs { reloader, renewer, sender, evictor, syncer, ..jobs };
         let workshop = MaintenanceContext {
             mirrors: mirrors.clone(),
             registry: registry.clone(),
@@ -166,8 +170,11 @@ impl App {
         let (tasks, stopping) = (TaskTracker::new(), CancellationToken::new());
         let operator = operator_api(&workshop, &options, &at, (&tasks, &stopping));
         let operator = OperatorHandler::new(operator, opened);
-        let activity =
-            RegistryActivity { registry: registry.clone(), metrics: Arc::clone(&metrics) };
+        let activity = RegistryActivity {
+            registry: registry.clone(),
+            metrics: Arc::clone(&metrics),
+            mirrors: mirrors.clone(),
+        };
         let ui = UiState::new(workshop.gc.clone(), workshop.retention.clone(), Arc::new(activity));
         let context = Arc::new(ApiContext {
             gate: RegistryGate::new(registry, authorizer).with_mirrors(mirrors),
@@ -314,7 +321,10 @@ async fn open_registry(
         true => Registry::open_existing(store, clock, options).await?,
         false => Registry::open(store, clock, options).await?,
     };
-    Ok(registry.with_pull_tracking(settings.track_pulls && !settings.read_only))
+    // What mirrors evict is decided by these.
+    let evicts = settings.mirrors.iter().any(MirrorOptions::evicts);
+    let tracks = settings.track_pulls || evicts;
+    Ok(registry.with_pull_tracking(tracks && !settings.read_only))
 }
 
 /// What TLS is spoken with, if the settings say so.
@@ -477,6 +487,7 @@ struct Jobs {
     renewer: Option<CertificateJob>,
     sender: Option<EventsJob>,
     evictor: Option<EvictionJob>,
+    syncer: Option<SyncJob>,
 }
 
 impl Jobs {
@@ -534,7 +545,7 @@ impl Jobs {
             metrics: Arc::clone(metrics),
             largest_max: settings.usage_metrics,
         });
-        let (reloader, renewer, sender, evictor) = (None, None, None, None);
+        let (reloader, renewer, sender, evictor, syncer) = (None, None, None, None, None);
         Self {
             prober,
             reaper,
@@ -548,6 +559,7 @@ impl Jobs {
             renewer,
             sender,
             evictor,
+            syncer,
         }
     }
 
@@ -589,6 +601,9 @@ impl Jobs {
         }
         if let Some(evictor) = self.evictor {
             jobs::spawn(evictor, tasks, stopping.clone());
+        }
+        if let Some(syncer) = self.syncer {
+            jobs::spawn(syncer, tasks, stopping.clone());
         }
         if let Some(sender) = self.sender {
             jobs::spawn_events(sender, tasks, stopping.clone());

@@ -1,4 +1,5 @@
-//! Background jobs: write probes, expired uploads, GC, retention, eviction, pull times, fsck, events, reload and certificates.
+//! Background jobs: write probes, expired uploads, GC, retention, eviction, prefetch, pull times, fsck, events, reload and
+//! certificates.
 //!
 //! A job may be stopped at any point, and any number of instances may run the same job
 //! concurrently: the registry's rules keep it safe. Intervals have jitter, so that instances
@@ -28,7 +29,7 @@ pub(crate) use events::{record, spawn_events};
 pub use fsck::FsckJob;
 pub use gc::GcJob;
 pub(crate) use gc::{record_report, report};
-pub use mirrors::EvictionJob;
+pub use mirrors::{EvictionJob, SyncJob};
 pub(crate) use pulls::spawn_pulls;
 pub use pulls::{PullsJob, PullsMergeJob};
 pub use reload::ReloadJob;

@@ -63,21 +63,22 @@ mod tests {
     use super::*;
 
     const RULES: &str = "[[immutable]]\nrepositories = ['**']\ntags = ['v*']\n";
+    const END: &str = "[end]\n";
 
     #[test]
     fn a_valid_file_replaces_the_rules_and_an_invalid_one_does_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lifecycle.toml");
-        std::fs::write(&path, RULES).unwrap();
+        std::fs::write(&path, format!("{RULES}{END}")).unwrap();
         let file = LifecycleFile::open(&path, Arc::new(Metrics::new())).unwrap();
         let rules = file.rules().clone();
         let hash = || rules.get().hash_number();
         let first = hash();
         assert_eq!(rules.get().immutable().all().len(), 1);
-        std::fs::write(&path, format!("{RULES}expire = true\n")).unwrap();
+        std::fs::write(&path, format!("{RULES}expire = true\n{END}")).unwrap();
         file.reload();
         assert_eq!(hash(), first);
-        std::fs::write(&path, format!("{RULES}expires = true\n# longer\n")).unwrap();
+        std::fs::write(&path, format!("{RULES}expires = true\n# longer\n{END}")).unwrap();
         file.reload();
         assert_ne!(hash(), first);
         assert!(rules.get().immutable().all().iter().all(|rule| rule.expires));
@@ -91,7 +92,7 @@ mod tests {
     fn a_file_that_is_wrong_at_the_start_is_an_error_that_names_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lifecycle.toml");
-        std::fs::write(&path, "[[retention]]\nrepositories = ['**']").unwrap();
+        std::fs::write(&path, "[[retention]]\nrepositories = ['**']\n[end]").unwrap();
         let error = LifecycleFile::open(&path, Arc::new(Metrics::new())).unwrap_err().to_string();
         assert!(error.contains("lifecycle.toml: retention entry 1: it has no"), "{error}");
     }

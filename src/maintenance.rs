@@ -326,7 +326,7 @@ impl MaintenanceContext {
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
                 if !options.dry_run {
                     report(&self.metrics, &result, began.elapsed());
-                    record_report(&self.registry, &result).await;
+                    record_report(&self.registry, &result, began.elapsed()).await;
                 }
                 let mut done = result.map_err(|error| error_chain(&error))?;
                 done.held = self.held_uploads().await?;

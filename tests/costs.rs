@@ -1,6 +1,7 @@
 //! Request budgets: store requests per operation, cold, on a shared store. Performance is guarded
 //! by counting requests to a store and to a bucket, not by a clock.
 
+mod mirrors;
 mod ui;
 mod worst;
 

@@ -22,6 +22,7 @@ mod events;
 mod faults;
 mod files;
 mod fixtures;
+mod imports;
 mod instances;
 mod lifecycle;
 mod maintenance;

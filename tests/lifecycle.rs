@@ -11,7 +11,7 @@ use serde_json::Value;
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
 /// Releases stay.
 const RULES: &str =
-    "[[retention]]\nrepositories = ['contract/*']\n[[retention.keep]]\ntags = ['v*']\n";
+    "[[retention]]\nrepositories = ['contract/*']\n[[retention.keep]]\ntags = ['v*']\n[end]\n";
 
 fn jreg(storage: &str, args: &[&str]) -> Output {
     let mut command = Command::new(BINARY);

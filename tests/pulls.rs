@@ -106,7 +106,8 @@ async fn nothing_is_noted_of_excepted_identities_or_without_a_setting() {
 fn a_pull_is_shown_by_explain_and_the_history_and_survives_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let (rules, data) = (folder.path().join("lifecycle.toml"), folder.path().join("data"));
-    let text = "[[retention]]\nrepositories = ['**']\n[[retention.keep]]\npulled_within = '30d'\n";
+    let text =
+        "[[retention]]\nrepositories = ['**']\n[[retention.keep]]\npulled_within = '30d'\n[end]\n";
     std::fs::write(&rules, text).unwrap();
     let rules = rules.to_str().unwrap();
     let process = Process::start_with(BINARY, &data, &["--lifecycle", rules]);

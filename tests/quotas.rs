@@ -64,7 +64,7 @@ fn is_refused(response: &Response) {
 fn pushes_beyond_a_quota_are_refused_with_a_message() {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join("lifecycle.toml");
-    let text = format!("[[quota]]\nrepositories = ['team/**']\nbytes = {LIMIT}\n");
+    let text = format!("[[quota]]\nrepositories = ['team/**']\nbytes = {LIMIT}\n[end]\n");
     std::fs::write(&rules, text).unwrap();
     let flags = ["--lifecycle", rules.to_str().unwrap()];
     let process = Process::start_with(BINARY, &folder.path().join("data"), &flags);

@@ -599,7 +599,8 @@ fn many_tags_cost_what_the_formula_says() {
         let expected = Requests { lists: 1, gets: 1, ..Requests::default() };
         assert_eq!(counter.take(), expected, "history of one of many tags");
 
-        let rules = "[[retention]]\nrepositories = [\"**\"]\n[[retention.keep]]\ntags = [\"t*\"]\n";
+        let rules =
+            "[[retention]]\nrepositories = [\"**\"]\n[[retention.keep]]\ntags = [\"t*\"]\n[end]\n";
         let rules = CurrentRules::new(Arc::new(LifecycleRules::parse(rules).unwrap()));
         let (memory, began) = (Memory::watch(), Instant::now());
         let judging = registry.with_rules(rules);

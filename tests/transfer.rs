@@ -14,22 +14,22 @@ use jreg_testkit::{
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
-const APP: &str = "contract/app";
+pub(crate) const APP: &str = "contract/app";
 
-fn block_on<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test)
 }
 
-fn jreg(storage: &Path, args: &[&str]) -> Output {
+pub(crate) fn jreg(storage: &Path, args: &[&str]) -> Output {
     Command::new(BINARY).args(args).arg("--storage").arg(storage).output().unwrap()
 }
 
-fn complaint(output: &Output) -> String {
+pub(crate) fn complaint(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[track_caller]
-fn text(output: &Output) -> String {
+pub(crate) fn text(output: &Output) -> String {
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{out}{}", complaint(output));
     out
@@ -37,12 +37,12 @@ fn text(output: &Output) -> String {
 
 /// The last of the objects that `--json` prints.
 #[track_caller]
-fn summary(output: &Output) -> Value {
+pub(crate) fn summary(output: &Output) -> Value {
     serde_json::from_str(text(output).lines().last().unwrap()).unwrap()
 }
 
 #[track_caller]
-fn counts(output: &Output) -> (u64, u64, u64, u64) {
+pub(crate) fn counts(output: &Output) -> (u64, u64, u64, u64) {
     let done: Value = serde_json::from_slice(
         output.stdout.split(|b| *b == b'\n').rfind(|l| !l.is_empty()).unwrap(),
     )
@@ -52,9 +52,9 @@ fn counts(output: &Output) -> (u64, u64, u64, u64) {
 }
 
 /// The content of a registry under test.
-struct Content {
-    image: Image,
-    other: Image,
+pub(crate) struct Content {
+    pub(crate) image: Image,
+    pub(crate) other: Image,
     index: Manifest,
     signature: Image,
     attestation: Image,
@@ -62,7 +62,7 @@ struct Content {
 }
 
 impl Content {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (image, other) = (Image::plain(1), Image::plain(2));
         let platform = |image: &Image, architecture: &str| {
             let mut entry = image.manifest.descriptor();
@@ -77,7 +77,7 @@ impl Content {
         Self { image, other, index, signature, attestation, tagged_signature }
     }
 
-    fn signature_tag(&self) -> String {
+    pub(crate) fn signature_tag(&self) -> String {
         format!("{}.sig", self.image.manifest.digest().replace(':', "-"))
     }
 
@@ -91,7 +91,7 @@ impl Content {
         scenario.run(push_image(&self.signature_tag(), &self.tagged_signature)).await;
     }
 
-    fn manifests(&self) -> [&Manifest; 6] {
+    pub(crate) fn manifests(&self) -> [&Manifest; 6] {
         [
             &self.image.manifest,
             &self.other.manifest,
@@ -102,7 +102,7 @@ impl Content {
         ]
     }
 
-    fn blobs(&self) -> Vec<(String, bytes::Bytes)> {
+    pub(crate) fn blobs(&self) -> Vec<(String, bytes::Bytes)> {
         [&self.image, &self.other, &self.signature, &self.attestation, &self.tagged_signature]
             .iter()
             .flat_map(|image| &image.blobs)
@@ -111,7 +111,7 @@ impl Content {
     }
 
     /// Everything is in a repository of a server, byte for byte.
-    async fn check(&self, client: &Client, name: &str) {
+    pub(crate) async fn check(&self, client: &Client, name: &str) {
         for (tag, manifest) in [
             ("v1", &self.image.manifest),
             ("multi", &self.index),
@@ -140,7 +140,7 @@ impl Content {
 }
 
 /// A folder that is served, with the content in `contract/app`.
-fn served(content: &Content) -> (tempfile::TempDir, Process) {
+pub(crate) fn served(content: &Content) -> (tempfile::TempDir, Process) {
     let folder = tempfile::tempdir().unwrap();
     let process = Process::start(BINARY, folder.path());
     block_on(content.push(process.client()));
@@ -148,7 +148,7 @@ fn served(content: &Content) -> (tempfile::TempDir, Process) {
 }
 
 /// Every file of a folder.
-fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(crate) fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(below) = folders.pop() {
@@ -362,7 +362,9 @@ fn another_registry_is_a_source_over_its_api() {
     let anonymous = ["--credentials", "anonymous", "--json"];
     let one =
         jreg(target.path(), &[&["import", &format!("{url}/{APP}:v1")][..], &anonymous].concat());
-    assert_eq!(counts(&one), (1, 0, 0, 0), "{}", complaint(&one));
+    // With the signature that is attached to it by a tag.
+    assert_eq!(counts(&one), (2, 0, 0, 0), "{}", complaint(&one));
+    assert!(text(&one).contains(&content.signature_tag()), "{}", text(&one));
     let all = jreg(target.path(), &[&["import", &url][..], &anonymous].concat());
     assert_eq!(counts(&all).3, 0, "{}", complaint(&all));
     let there = Process::start(BINARY, target.path());
@@ -378,7 +380,7 @@ fn another_registry_is_a_source_over_its_api() {
 }
 
 /// Writes the storage of distribution.
-fn distribution(root: &Path, content: &Content, linked: bool) {
+pub(crate) fn distribution(root: &Path, content: &Content, linked: bool) {
     let base = root.join("docker/registry/v2");
     let put = |path: String, bytes: &[u8]| {
         let path = base.join(path);

@@ -398,7 +398,8 @@ async fn what_may_not_be_seen_is_as_if_it_were_not_there_on_every_page() {
             let ask = async |name: &str| {
                 let target = info.template.replace("{name}", name).replace("{tag}", "v1");
                 let target = target.replace("{digest}", &digest);
-                let request = Request::new(method, target);
+                let target = target.replace("{issuer}", "none").replace("{asset}", "none");
+                let request = Request::new(method, target.clone());
                 match *method {
                     "POST" => {
                         let fields = [("digest", digest.as_str()), ("tag", "v1")];
@@ -408,8 +409,7 @@ async fn what_may_not_be_seen_is_as_if_it_were_not_there_on_every_page() {
                         let token = html.split("name=\"token\" value=\"").nth(1).unwrap();
                         let token = token.split('"').next().unwrap();
                         assert_ne!(set, cookie);
-                        let target =
-                            info.template.split('?').next().unwrap().replace("{name}", name);
+                        let target = target.split('?').next().unwrap().to_owned();
                         site.send_form(&target, &fields, token, set, &origin).await
                     }
                     _ => site.send(request).await,
@@ -424,13 +424,17 @@ async fn what_may_not_be_seen_is_as_if_it_were_not_there_on_every_page() {
                 assert_eq!(hidden.status, 404, "{what}");
             }
             let fixed = ask("fixed/app").await;
-            match info.id {
-                "ui-deleted" | "ui-delete" | "ui-restore-tag" | "ui-restore-manifest" => {
-                    assert_eq!(fixed.status, 403, "{what}\n{fixed}");
-                }
-                "ui-blob" => assert_eq!(fixed.status, 404, "the manifest is no blob"),
-                _ => assert_eq!(fixed.status, 200, "{what}\n{fixed}"),
-            }
+            let status = match (info.id, *method) {
+                ("ui-deleted" | "ui-delete" | "ui-restore-tag" | "ui-restore-manifest", _) => 403,
+                // The manifest is no blob, and there is no such asset.
+                ("ui-blob" | "ui-asset", _) => 404,
+                // Nobody can log in.
+                ("ui-account", "GET" | "HEAD") | ("ui-logout", _) => 303,
+                ("ui-account" | "ui-login", "POST") => 404,
+                ("ui-login-begin" | "ui-login-callback" | "ui-access-token-revoke", _) => 404,
+                _ => 200,
+            };
+            assert_eq!(fixed.status, status, "{what}\n{fixed}");
             assert_eq!(hidden.header("WWW-Authenticate"), None);
         }
     }
@@ -566,4 +570,97 @@ async fn what_is_attached_is_present_and_never_verified() {
     assert!(image.contains("SBOM") && image.contains("verifies no signatures"), "{image}");
     let packages = site.page(&format!("/ui/app@{digest}?package=ssl")).await;
     assert!(packages.contains("openssl") && !packages.contains("zlib"), "{packages}");
+}
+
+/// An archive of one file, as gzip that is not compressed.
+fn archive_of(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut tar = vec![0; 512];
+    tar[..name.len()].copy_from_slice(name.as_bytes());
+    tar[124..135].copy_from_slice(format!("{:011o}", content.len()).as_bytes());
+    tar[156] = b'0';
+    tar.extend_from_slice(content);
+    tar.resize(tar.len().next_multiple_of(512) + 1024, 0);
+    let step = |crc: u32| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+    let crc = tar
+        .iter()
+        .fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)));
+    let length = u16::try_from(tar.len()).unwrap();
+    let mut packed = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255, 1];
+    packed.extend_from_slice(&length.to_le_bytes());
+    packed.extend_from_slice(&(!length).to_le_bytes());
+    packed.extend_from_slice(&tar);
+    packed.extend_from_slice(&(!crc).to_le_bytes());
+    packed.extend_from_slice(&u32::from(length).to_le_bytes());
+    packed
+}
+
+#[tokio::test]
+async fn a_chart_shows_its_readme_as_text() {
+    let site = Site::start(ServerSpec::default()).await;
+    let config = site.blob("chart", br#"{"name": "shop", "version": "1.0.0"}"#).await;
+    for (tag, archive, shown) in [
+        ("good", archive_of("shop/README.md", b"# Shop\r\n<script>alert(1)</script>"), true),
+        ("none", archive_of("shop/charts/a/README.md", b"# Other"), false),
+        ("bad", b"no archive".to_vec(), false),
+        ("huge", vec![0; 5 << 20], false),
+    ] {
+        let layer = site.blob("chart", &archive).await;
+        let content = json!({
+            "schemaVersion": 2, "mediaType": media::MANIFEST,
+            "config": {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": config, "size": 36},
+            "layers": [{"mediaType": "application/vnd.cncf.helm.chart.content.v1.tar+gzip",
+                        "digest": layer, "size": archive.len()}],
+        });
+        site.push("chart", tag, &Manifest::compact(media::MANIFEST, &content)).await;
+        let page = site.page(&format!("/ui/chart:{tag}")).await;
+        assert_eq!(page.contains("README</h2>"), shown, "{tag}: {page}");
+        assert!(page.contains("shop") && !page.contains("<script>alert"), "{page}");
+        assert!(!shown || page.contains("# Shop\n&lt;script&gt;"), "{page}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_tags_says_what_is_attached() {
+    let site = Site::start(ServerSpec::default()).await;
+    let digest = site.push_image("app", "v1", 1).await;
+    let other = site.push_image("app", "v2", 2).await;
+    let page = site.page("/ui/app").await;
+    assert!(!page.contains(">SBOM<") && !page.contains(">signature<"), "{page}");
+    site.push_image("app", &format!("{}.sig", other.replace(':', "-")), 3).await;
+    let empty = site.blob("app", b"{}").await;
+    let content = json!({
+        "schemaVersion": 2, "mediaType": media::MANIFEST, "artifactType": "application/spdx+json",
+        "config": {"mediaType": media::EMPTY, "digest": empty, "size": 2}, "layers": [],
+        "subject": {"mediaType": media::MANIFEST, "digest": digest, "size": 1},
+    });
+    let referrer = Manifest::compact(media::MANIFEST, &content);
+    site.push("app", &referrer.digest(), &referrer).await;
+    let page = site.page("/ui/app").await;
+    let row = |tag: &str| {
+        let rest = page.split(&format!("/ui/app:{tag}\"")).nth(1).unwrap();
+        rest.split("</tr>").next().unwrap().to_owned()
+    };
+    assert!(row("v1").contains(">SBOM<") && !row("v1").contains(">signature<"), "{page}");
+    assert!(row("v2").contains(">signature<") && !row("v2").contains(">SBOM<"), "{page}");
+    assert!(row("v1").contains("present, not verified"), "{page}");
+}
+
+#[tokio::test]
+async fn recent_pushes_are_those_that_the_viewer_may_see() {
+    let site = Site::start(ServerSpec::default().authorizer(Prefixes)).await;
+    seed(&site, "secret/app", "v1").await;
+    seed(&site, "open/app", "v1").await;
+    let page = site.page("/ui/-/activity").await;
+    assert!(page.contains("/ui/open/app:v1") && !page.contains("secret"), "{page}");
+}
+
+#[tokio::test]
+async fn sizes_that_were_counted_are_in_the_list_and_gc_on_the_page_of_usage() {
+    let site = Site::start(ServerSpec::default()).await;
+    site.push_image("app", "v1", 1).await;
+    assert!(!site.page("/ui/").await.contains(">Size<"));
+    let usage = site.page("/ui/-/usage?count=yes").await;
+    assert!(usage.contains("Garbage collection") && usage.contains("No run has ended yet."));
+    let home = site.page("/ui/").await;
+    assert!(home.contains(">Size<") && home.contains("counted "), "{home}");
 }

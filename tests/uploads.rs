@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{Client, Image, Process, Request, Scenario, push_image};
@@ -193,6 +194,29 @@ fn unfinished_uploads_of_a_bucket_are_listed_and_cancelled() {
     report(&jreg(&["upload", "cancel", "--older-than", "1ms", "--json"]));
     let listed = report(&jreg(&["upload", "list", "--json"]));
     assert_eq!(listed["held"]["uploads"], 0, "{listed}");
+
+    // What a crash left before its session was written, and what a slow request may be sending.
+    let (upload, part) = runtime.block_on(async {
+        let (store, key) = (bucket.store(), "blobs/_/00/orphan".parse().unwrap());
+        let upload = store.create_multipart(&key, 1, 5 << 20).await.unwrap();
+        let bytes = vec![7; UPLOAD_BYTES].into();
+        (upload.clone(), store.put_part(&upload, 0, bytes).await.unwrap())
+    });
+    let listed = report(&jreg(&["upload", "list", "--json"]));
+    let [orphan] = &listed["uploads"].as_array().unwrap()[..] else { panic!("{listed}") };
+    assert_eq!((&orphan["state"], &orphan["bytes"]), (&"orphan".into(), &part.size_bytes.into()));
+    assert_eq!((&orphan["id"], &orphan["started"]), (&upload.id.as_str().into(), &Value::Null));
+    for command in ["gc", "fsck"] {
+        let held = &report(&jreg(&[command, "--json"]))["held"];
+        assert_eq!((&held["uploads"], &held["bytes"]), (&1.into(), &UPLOAD_BYTES.into()));
+    }
+    let early = jreg(&["upload", "cancel", &upload.id]);
+    assert_eq!(early.status.code(), Some(1), "a session may be on its way");
+    assert_eq!(bucket.uploads().len(), 1);
+    bucket.age_uploads(Duration::from_secs(3600));
+    report(&jreg(&["upload", "cancel", &upload.id, "--json"]));
+    assert_eq!(bucket.uploads().len(), 0);
+
     let wrong = jreg(&["upload", "cancel"]);
     assert_eq!(wrong.status.code(), Some(2), "an id or an age must be given");
     process.terminate();

@@ -17,8 +17,13 @@ fuzz_target!(|text: &str| {
     for entry in &entries {
         let name = entry.name.parse().ok();
         for action in AccessAction::ALL {
-            let is_named = entry.actions.iter().any(|word| word == action.as_str());
-            let is_about = entry.kind == "repository" && action != AccessAction::Mount;
+            // What may be pulled may be mounted from, and fetched.
+            let word = match action {
+                AccessAction::Mount | AccessAction::Fetch => AccessAction::Pull,
+                other => other,
+            };
+            let is_named = entry.actions.iter().any(|named| named == word.as_str());
+            let is_about = entry.kind == "repository";
             assert!(!is_about || is_named == scope.allows(action, name.as_ref()) || name.is_none() || !action.has_repository());
         }
     }

@@ -8,6 +8,7 @@ use jreg_archive::Spool;
 use jreg_client::CredentialSource;
 use jreg_config::{ConfigError, Settings};
 use jreg_oci::RepositoryName;
+use jreg_registry::SourceTrust;
 
 use super::{ResolvedSettings, StoreArgs};
 use crate::transfer::export::{ExportOptions, ExportPlatform, ExportTarget, ExportedName};
@@ -33,6 +34,18 @@ pub struct ImportArgs {
     /// docker's configuration, if there is one]
     #[arg(long, value_name = "SOURCE")]
     credentials: Option<CredentialSource>,
+    /// Import what tags of distribution pointed to before, too: it becomes their history
+    #[arg(long)]
+    old_tags: bool,
+    /// Into a folder, alone: where files cannot share their blocks (reflink), give those of the source a second
+    /// name (hard link) instead of copying them. Only files that belong to this user and that nobody else can
+    /// write; the source must be retired then
+    #[arg(long)]
+    hard_link: bool,
+    /// Do not read and hash blobs that the storage shares with the source or copies by itself. Other repositories
+    /// do not get such bytes until jreg fsck --deep has hashed them
+    #[arg(long)]
+    trust_digests: bool,
     /// Show what would be copied, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -81,14 +94,16 @@ impl ImportArgs {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(SourceSpec, ImportOptions, ResolvedSettings), ConfigError> {
-        let Self { source, into, tags, credentials, dry_run, jobs, spool, spool_max, store } = self;
+        let Self { source, into, tags, credentials, dry_run, jobs, spool, spool_max, .. } = self;
+        let (old_tags, hard_link, store) = (self.old_tags, self.hard_link, self.store);
+        let trust = if self.trust_digests { SourceTrust::Trusted } else { SourceTrust::Hashed };
         let environment: Vec<_> = environment.into_iter().collect();
         let credentials = credentials.unwrap_or_else(|| docker_credentials(&environment));
         let (json, resolved) = store.resolve_settings(environment)?;
         let folder = spool.unwrap_or_else(|| Spool::default().folder);
         let spool = Spool { folder, bytes_max: spool_max };
-        let spec = SourceSpec { place: source, credentials, tags, spool };
-        Ok((spec, ImportOptions { into, dry_run, jobs, json }, resolved))
+        let spec = SourceSpec { place: source, credentials, tags, has_old_tags: old_tags, spool };
+        Ok((spec, ImportOptions { into, dry_run, jobs, hard_link, trust, json }, resolved))
     }
 }
 

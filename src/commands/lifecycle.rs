@@ -87,7 +87,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lifecycle.toml");
         let write = |text: &str| std::fs::write(&path, text).unwrap();
-        write("[[quota]]\nrepositories = ['team/**']\nbytes = '1TiB'");
+        write("[[quota]]\nrepositories = ['team/**']\nbytes = '1TiB'\n[end]");
         let text = check(&path).unwrap();
         assert!(
             text.starts_with("quota 1: Repositories that match team/** may hold 1TiB"),
@@ -95,7 +95,7 @@ mod tests {
         );
         assert!(text.contains("\nno retention entry: every tag is kept\nhash: sha256:"), "{text}");
         let entry = "[[retention]]\nrepositories = ['**']\n[[retention.keep]]\ntags = ['*']\n";
-        write(&entry.repeat(2));
+        write(&(entry.repeat(2) + "[end]\n"));
         let text = check(&path).unwrap();
         assert!(text.contains("\nwarning: retention entry 2 is never used"), "{text}");
         write("[[quotas]]");

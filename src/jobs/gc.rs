@@ -106,7 +106,7 @@ impl GcJob {
         let result =
             self.registry.collect_garbage(&self.options, &GcLog { audit: &self.audit }).await;
         report(&self.metrics, &result, began.elapsed());
-        record_report(&self.registry, &result).await;
+        record_report(&self.registry, &result, began.elapsed()).await;
     }
 }
 
@@ -137,8 +137,17 @@ pub(super) async fn work_under(
     }
 }
 
-/// Queues the event of a run that has ended.
-pub(crate) async fn record_report(registry: &Registry, result: &Result<GcReport, GcError>) {
+/// Queues the event of a run that has ended, and notes what it did.
+pub(crate) async fn record_report(
+    registry: &Registry,
+    result: &Result<GcReport, GcError>,
+    took: Duration,
+) {
+    let noted =
+        registry.note_gc_run(result.as_ref().map_err(|error| error_chain(error)), took).await;
+    if let Err(error) = noted {
+        tracing::debug!(error = error_chain(&error), "cannot note what GC did");
+    }
     let detail = match result {
         Ok(done) => detail_of(done),
         Err(error) => EventDetail::from_iter([("error".to_owned(), error_chain(error).into())]),

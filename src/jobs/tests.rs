@@ -180,7 +180,7 @@ async fn retention_takes_a_lease_of_its_own_and_counts_what_it_removed() {
         repository.manifest_put(push).await.unwrap();
     }
     clock.advance(WEEK);
-    let rules = "[[retention]]\nrepositories = ['a']\n[[retention.keep]]\ntags = ['v*']\n";
+    let rules = "[[retention]]\nrepositories = ['a']\n[[retention.keep]]\ntags = ['v*']\n[end]\n";
     let rules = Arc::new(LifecycleRules::parse(rules).unwrap());
     let metrics = Arc::new(Metrics::new());
     let job = RetentionJob {

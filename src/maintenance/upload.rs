@@ -90,7 +90,7 @@ pub(super) async fn run(
 pub(super) fn plain(report: &UploadReport) -> String {
     let mut text = String::new();
     for upload in &report.uploads {
-        let ListedUpload { id, repository, state, started, last_byte, bytes } = upload;
+        let ListedUpload { id, repository, state, started, last_byte, bytes, .. } = upload;
         let repository = repository.as_ref().map_or("-", |name| name.as_str());
         let started = started.map_or_else(|| "-".to_owned(), day);
         let (last, bytes) = (day(*last_byte), size(*bytes));

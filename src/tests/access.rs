@@ -11,6 +11,7 @@ mod limits;
 mod login;
 mod matrix;
 mod oidc;
+mod pages;
 mod provider;
 mod proxies;
 mod tokens;

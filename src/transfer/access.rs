@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, MediaType, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    BodyError, ChangeOrigin, Error, ManifestPush, PageRequest, Registry, Repository, TouchPolicy,
-    UploadChunk,
+    BodyError, ChangeOrigin, Error, ManifestPush, PageRequest, Registry, Repository, SourceTrust,
+    TouchPolicy, UploadChunk,
 };
-use jreg_storage::{ByteRange, error_chain};
+use jreg_storage::{ByteRange, CopyMethod, CopySource, error_chain};
 
 /// How many items a page of a listing has.
 const PAGE_ITEMS: usize = 1000;
@@ -72,6 +72,14 @@ pub struct OpenBlob {
     pub stream: BlobStream,
 }
 
+/// A blob where it lies.
+#[derive(Clone, Debug)]
+pub struct PlacedBlob {
+    pub size_bytes: u64,
+    pub place: CopySource,
+    pub trust: SourceTrust,
+}
+
 /// A registry, as far as moving images needs it.
 #[async_trait]
 pub trait RegistryAccess: Debug + Send + Sync + 'static {
@@ -106,6 +114,16 @@ pub trait RegistryAccess: Debug + Send + Sync + 'static {
     /// Stores a blob, whose digest the registry checks.
     async fn push_blob(&self, name: &RepositoryName, digest: &Digest, blob: OpenBlob)
     -> Result<()>;
+
+    /// Stores a blob that the store of the registry can copy or share by itself. `None`: it cannot.
+    async fn copy_blob(
+        &self,
+        _name: &RepositoryName,
+        _digest: &Digest,
+        _blob: PlacedBlob,
+    ) -> Result<Option<CopyMethod>> {
+        Ok(None)
+    }
 
     /// Stores a manifest, and points tags to it.
     async fn push_manifest(
@@ -236,6 +254,18 @@ impl RegistryAccess for LocalRegistry {
         let chunk = UploadChunk::new(None, Some(blob.size_bytes), body.boxed());
         self.repository(name).blob_push(digest, chunk).await?;
         Ok(())
+    }
+
+    async fn copy_blob(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        blob: PlacedBlob,
+    ) -> Result<Option<CopyMethod>> {
+        let PlacedBlob { size_bytes, place, trust } = blob;
+        let repository = self.repository(name);
+        let copied = repository.blob_copy_in(digest, size_bytes, &place, trust).await?;
+        Ok(copied.map(|(_, method)| method))
     }
 
     async fn push_manifest(

@@ -227,7 +227,14 @@ impl Exporter {
                 None => format!("{}@{}", entry.repository, entry.digest),
             };
             let (status, digest) = (ItemStatus::Copied, Some(entry.digest.clone()));
-            self.progress.item(&MovedItem { status, item, digest, bytes: 0, reason: None });
+            self.progress.item(&MovedItem {
+                status,
+                item,
+                digest,
+                bytes: 0,
+                shared_bytes: 0,
+                reason: None,
+            });
         }
         Ok(self.progress.finish())
     }

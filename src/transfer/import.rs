@@ -5,17 +5,19 @@
 //! again: what the registry has is not copied. Content that is only looked at is touched, as by a push, so
 //! that garbage collection beside the import never takes it away.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use jreg_archive::{FoundManifest, ImageSource, SkippedItem, SourceBlob, SourceImage};
+use jreg_archive::{FoundManifest, ImageSource, SkippedItem, SourceBlob, SourceImage, SourcePlace};
 use jreg_oci::{Digest, Manifest, MediaType, Reference, ReferenceKind, RepositoryName, Tag};
+use jreg_registry::SourceTrust;
+use jreg_storage::CopySource;
 
-use super::access::{OpenBlob, RegistryAccess, RegistryManifest, TransferError};
+use super::access::{OpenBlob, PlacedBlob, RegistryAccess, RegistryManifest, TransferError};
 use super::progress::{ItemStatus, LineOutput, MoveProgress, MoveSummary, MovedItem};
 
 /// How many blobs of one image are copied at the same time.
@@ -28,6 +30,9 @@ const ATTEMPTS_MAX: u32 = 3;
 /// How long the second attempt waits.
 const RETRY_WAIT: Duration = Duration::from_millis(500);
 
+const HARD_LINK_NOTE: &str = "files of the source become files of the registry: do not let another program change \
+     them, and retire the source";
+
 /// What to import, and how.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
@@ -37,6 +42,10 @@ pub struct ImportOptions {
     pub dry_run: bool,
     /// How many images are copied at the same time.
     pub jobs: usize,
+    /// A file of the source may become one of the registry by another name (hard link).
+    pub hard_link: bool,
+    /// Whether blobs are hashed that the storage shares or copies by itself.
+    pub trust: SourceTrust,
     pub json: bool,
 }
 
@@ -75,6 +84,15 @@ pub struct Importer {
     done: Mutex<HashSet<(RepositoryName, Digest)>>,
     /// One request at a time copies a blob: others find it there.
     turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// What tags pointed to before.
+    earlier: OnceLock<BTreeMap<(RepositoryName, Tag), BTreeSet<Digest>>>,
+}
+
+/// Bytes that came to the registry for one image.
+#[derive(Debug, Default)]
+struct ImageBytes {
+    written: AtomicU64,
+    shared: AtomicU64,
 }
 
 impl Importer {
@@ -85,7 +103,8 @@ impl Importer {
     ) -> Self {
         let progress = MoveProgress::new(options.json, options.dry_run, LineOutput::Stdout);
         let (done, turns) = (Mutex::default(), Mutex::default());
-        Self { source, target, options, progress: Arc::new(progress), done, turns }
+        let (progress, earlier) = (Arc::new(progress), OnceLock::new());
+        Self { source, target, options, progress, done, turns, earlier }
     }
 
     /// Imports everything that the source lists.
@@ -95,13 +114,19 @@ impl Importer {
     /// The source cannot be listed. What fails of single images is counted.
     pub async fn run(&self) -> Result<MoveSummary, TransferError> {
         let index = self.source.index().await?;
+        if self.options.hard_link {
+            self.progress.note(HARD_LINK_NOTE);
+        }
+        self.earlier.set(index.earlier).ok();
         for note in &index.notes {
             self.progress.note(note);
         }
         self.progress.set_total(index.images.len());
         for SkippedItem { item, reason } in index.skipped {
             let (status, reason) = (ItemStatus::Skipped, Some(reason));
-            self.progress.item(&MovedItem { status, item, digest: None, bytes: 0, reason });
+            let (bytes, shared_bytes) = (0, 0);
+            let digest = None;
+            self.progress.item(&MovedItem { status, item, digest, bytes, shared_bytes, reason });
         }
         let images = index.images.into_iter().map(|image| self.import_image(image));
         stream::iter(images).buffer_unordered(self.options.jobs.max(1)).collect::<()>().await;
@@ -125,17 +150,15 @@ impl Importer {
 
     /// Imports one image, and prints its lines.
     async fn import_image(&self, image: SourceImage) {
-        let bytes = AtomicU64::new(0);
-        let result = match self.target_name(&image) {
+        let bytes = ImageBytes::default();
+        let (name, result) = match self.target_name(&image) {
             Ok(name) => {
                 let result = self.copy_again(&image, &name, &bytes).await;
-                self.print(&image, Some(&name), result, bytes.into_inner());
-                self.progress.advance();
-                return;
+                (Some(name), result)
             }
-            Err(error) => Err(error),
+            Err(error) => (None, Err(error)),
         };
-        self.print(&image, None, result, 0);
+        self.print(&image, name.as_ref(), result, bytes);
         self.progress.advance();
     }
 
@@ -144,8 +167,10 @@ impl Importer {
         image: &SourceImage,
         name: Option<&RepositoryName>,
         result: Result<bool, ItemError>,
-        mut bytes: u64,
+        bytes: ImageBytes,
     ) {
+        let ImageBytes { written, shared } = bytes;
+        let (mut bytes, mut shared_bytes) = (written.into_inner(), shared.into_inner());
         let name = name.or(image.repository.as_ref()).map_or("?", RepositoryName::as_str);
         let (status, reason) = match result {
             Ok(true) => (ItemStatus::Copied, None),
@@ -163,8 +188,8 @@ impl Importer {
         };
         for item in items {
             let (digest, reason) = (Some(image.digest.clone()), reason.clone());
-            self.progress.item(&MovedItem { status, item, digest, bytes, reason });
-            bytes = 0;
+            self.progress.item(&MovedItem { status, item, digest, bytes, shared_bytes, reason });
+            (bytes, shared_bytes) = (0, 0);
         }
     }
 
@@ -173,7 +198,7 @@ impl Importer {
         &self,
         image: &SourceImage,
         name: &RepositoryName,
-        bytes: &AtomicU64,
+        bytes: &ImageBytes,
     ) -> Result<bool, ItemError> {
         let pair = RepositoryPair { from: image.repository.as_ref(), to: name };
         let mut attempt = 0;
@@ -202,6 +227,9 @@ impl Importer {
         for tag in tags {
             let reference = Reference::Tag(tag.clone());
             let there = self.target.manifest(root.pair.to, &reference).await?;
+            if there.is_none() {
+                self.copy_earlier(root, digest, tag).await?;
+            }
             if there.is_none_or(|there| there.digest != *digest) {
                 missing.push(tag.clone());
             }
@@ -215,6 +243,35 @@ impl Importer {
             }
         }
         Ok(copied)
+    }
+
+    /// Copies what a tag pointed to before, so that it can be moved back.
+    async fn copy_earlier(
+        &self,
+        root: RootManifest<'_>,
+        digest: &Digest,
+        tag: &Tag,
+    ) -> Result<(), ItemError> {
+        let earlier = root
+            .pair
+            .from
+            .zip(self.earlier.get())
+            .and_then(|(from, earlier)| earlier.get(&(from.clone(), tag.clone())));
+        for old in earlier.into_iter().flatten().filter(|old| *old != digest) {
+            let root = RootManifest { media_type: None, ..root };
+            match self.copy_manifest(root, old, 0).await {
+                Ok(_) => {}
+                // It was deleted there.
+                Err(ItemError::Skipped(_)) => continue,
+                Err(error) => return Err(error),
+            }
+            if let (false, Some((manifest, _))) =
+                (self.options.dry_run, self.read_manifest(root, old).await?)
+            {
+                self.target.push_manifest(root.pair.to, manifest, vec![tag.clone()]).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Copies a manifest with everything that it references, and then what refers to it. `false`: all of
@@ -350,7 +407,22 @@ impl Importer {
             let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(turns.entry(digest.clone()).or_default())
         };
-        let _turn = turn.lock().await;
+        let held = turn.lock().await;
+        let copied = self.copy_blob_in_turn(root, digest).await;
+        drop(held);
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody else waits: this one and the table have it.
+        if Arc::strong_count(&turn) == 2 {
+            turns.remove(digest);
+        }
+        copied
+    }
+
+    async fn copy_blob_in_turn(
+        &self,
+        root: RootManifest<'_>,
+        digest: &Digest,
+    ) -> Result<Option<bool>, ItemError> {
         if self.target.has_blob(root.pair.to, digest).await? {
             return Ok(Some(false));
         }
@@ -371,9 +443,14 @@ impl Importer {
                 return Ok(None);
             };
             let size_bytes = blob.size_bytes;
+            if let Some(place) = blob.place.clone()
+                && self.share_blob(root, digest, (size_bytes, place)).await?
+            {
+                return Ok(Some(true));
+            }
             match self.target.push_blob(root.pair.to, digest, self.counted(blob)).await {
                 Ok(()) => {
-                    root.bytes.fetch_add(size_bytes, Ordering::Relaxed);
+                    root.bytes.written.fetch_add(size_bytes, Ordering::Relaxed);
                     return Ok(Some(true));
                 }
                 Err(TransferError::Registry(why)) if attempt < ATTEMPTS_MAX && is_busy(&why) => {
@@ -384,6 +461,29 @@ impl Importer {
         }
     }
 
+    /// Has the storage of the registry make a blob of where its bytes lie. `false`: it cannot.
+    async fn share_blob(
+        &self,
+        root: RootManifest<'_>,
+        digest: &Digest,
+        (size_bytes, place): (u64, SourcePlace),
+    ) -> Result<bool, ItemError> {
+        let place = match place {
+            SourcePlace::File(path) => CopySource::File { path, may_link: self.options.hard_link },
+            SourcePlace::Object { service, bucket, key } => {
+                CopySource::Object { service, bucket, key, size_bytes }
+            }
+        };
+        let trust = self.options.trust;
+        let placed = PlacedBlob { size_bytes, place, trust };
+        let method = self.target.copy_blob(root.pair.to, digest, placed).await?;
+        if method.is_some() {
+            root.bytes.shared.fetch_add(size_bytes, Ordering::Relaxed);
+            self.progress.add_bytes(size_bytes);
+        }
+        Ok(method.is_some())
+    }
+
     /// A blob whose bytes are shown as they move.
     fn counted(&self, blob: SourceBlob) -> OpenBlob {
         let progress = Arc::clone(&self.progress);
@@ -392,7 +492,7 @@ impl Importer {
     }
 
     fn count(&self, root: RootManifest<'_>, bytes: u64) {
-        root.bytes.fetch_add(bytes, Ordering::Relaxed);
+        root.bytes.written.fetch_add(bytes, Ordering::Relaxed);
         self.progress.add_bytes(bytes);
     }
 }
@@ -403,8 +503,7 @@ struct RootManifest<'a> {
     pair: RepositoryPair<'a>,
     /// What the source's list says of it.
     media_type: Option<&'a MediaType>,
-    /// Bytes that were written for it.
-    bytes: &'a AtomicU64,
+    bytes: &'a ImageBytes,
 }
 
 fn absent(digest: &Digest) -> ItemError {

@@ -45,6 +45,9 @@ pub struct MovedItem {
     pub digest: Option<Digest>,
     /// Bytes of blobs and manifests that were written for it.
     pub bytes: u64,
+    /// Bytes of blobs that the storage shares with the source, or copied by itself.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shared_bytes: u64,
     /// Why it was skipped, or what failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -60,6 +63,8 @@ pub struct MoveSummary {
     pub failed: u64,
     /// Bytes that were written, or would be.
     pub bytes: u64,
+    /// Bytes that the storage shares with the source, or copied by itself: none passed through this process.
+    pub shared_bytes: u64,
     pub dry_run: bool,
 }
 
@@ -143,6 +148,7 @@ impl MoveProgress {
             ItemStatus::Error => summary.failed += 1,
         }
         summary.bytes += item.bytes;
+        summary.shared_bytes += item.shared_bytes;
         if item.status == ItemStatus::Error {
             printed.errors.push(plain(item));
         }
@@ -188,7 +194,7 @@ fn to_json(value: &impl Serialize) -> String {
 }
 
 fn plain(item: &MovedItem) -> String {
-    let MovedItem { status, item: name, digest, bytes, reason } = item;
+    let MovedItem { status, item: name, digest, bytes, shared_bytes, reason } = item;
     let mut line = format!("{:<7}  {name}", status.word());
     if let Some(digest) = digest.as_ref().filter(|digest| !name.contains(&digest.hex())) {
         line = format!("{line}  {digest}");
@@ -196,15 +202,27 @@ fn plain(item: &MovedItem) -> String {
     if *bytes > 0 {
         line = format!("{line}  {}", crate::maintenance::print::size(*bytes));
     }
+    if *shared_bytes > 0 {
+        line = format!("{line}  {} shared", crate::maintenance::print::size(*shared_bytes));
+    }
     match reason {
         Some(reason) => format!("{line}  {reason}"),
         None => line,
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 fn total(summary: &MoveSummary) -> String {
-    let MoveSummary { copied, present, skipped, failed, bytes, dry_run } = summary;
-    let bytes = crate::maintenance::print::size(*bytes);
+    let MoveSummary { copied, present, skipped, failed, bytes, shared_bytes, dry_run } = summary;
+    let size = crate::maintenance::print::size;
+    let bytes = match shared_bytes {
+        0 => size(*bytes),
+        shared => format!("{}, {} shared with the source", size(*bytes), size(*shared)),
+    };
     let start = if *dry_run { "dry run, nothing was written: " } else { "" };
     format!(
         "{start}{copied} copied ({bytes}), {present} present, {skipped} skipped, {failed} failed"

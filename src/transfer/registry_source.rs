@@ -11,7 +11,7 @@ use jreg_archive::{
 };
 use jreg_oci::{Digest, Reference, RepositoryName, Tag};
 
-use super::access::{RegistryAccess, RegistryManifest, TransferError};
+use super::access::{OpenBlob, RegistryAccess, RegistryManifest, TransferError};
 
 /// A registry as a source.
 #[derive(Debug)]
@@ -84,7 +84,11 @@ impl ImageSource for RegistrySource {
     ) -> Result<Option<SourceBlob>> {
         let Some(name) = repository else { return Ok(None) };
         let found = self.registry.blob(name, digest).await.map_err(failed)?;
-        Ok(found.map(|blob| SourceBlob { size_bytes: blob.size_bytes, stream: blob.stream }))
+        Ok(found.map(|OpenBlob { size_bytes, stream }| SourceBlob {
+            size_bytes,
+            place: None,
+            stream,
+        }))
     }
 
     async fn referrers(

@@ -1,6 +1,6 @@
 //! [`RemoteSource`]: another registry, over its API, as a source of images.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,12 +14,14 @@ use jreg_client::{
     BlobRequest, CredentialSource, EnvironmentVariables, PageQuery, UpstreamClient, UpstreamError,
     UpstreamErrorKind, UpstreamOptions, UpstreamUrl,
 };
-use jreg_oci::{Digest, Reference, RepositoryName, Tag};
+use jreg_oci::{Digest, Manifest, Reference, ReferenceKind, RepositoryName, Tag, attached_tags};
 
 /// How many tags are looked up at the same time.
 const LOOKUPS_AT_ONCE: usize = 8;
 /// How many manifests are remembered: each is looked at several times, and some registries count that.
 const REMEMBERED_MAX: usize = 512;
+/// How deep the parts of an index are looked at for what is attached to them.
+const DEPTH_MAX: usize = 4;
 /// How many items a page of a listing should have.
 const PAGE_ITEMS: u32 = 1000;
 
@@ -143,6 +145,34 @@ impl RemoteSource {
         Ok(())
     }
 
+    /// Adds what cosign has attached by tags to the images that were asked for, and to their parts.
+    async fn add_attached(
+        &self,
+        name: &RepositoryName,
+        images: &mut BTreeMap<Digest, Vec<Tag>>,
+    ) -> Result<()> {
+        // Not every registry lists its tags; the referrers come in any case.
+        let Ok(tags) = self.tags(name).await else { return Ok(()) };
+        let tags: HashSet<Tag> = tags.into_iter().collect();
+        let (mut seen, mut attached) = (HashSet::new(), Vec::new());
+        let mut left: Vec<(Digest, usize)> = images.keys().map(|it| (it.clone(), 0)).collect();
+        while let Some((digest, depth)) = left.pop() {
+            if !seen.insert(digest.clone()) {
+                continue;
+            }
+            attached.extend(attached_tags(&digest).filter(|tag| tags.contains(tag)));
+            if let (true, FoundManifest::Found(found)) =
+                (depth < DEPTH_MAX, self.manifest(Some(name), &digest).await?)
+                && let Ok(parsed) = Manifest::parse(found.media_type.as_ref(), &found.bytes)
+            {
+                let children = parsed.references.into_iter();
+                let children = children.filter(|part| part.kind == ReferenceKind::Child);
+                left.extend(children.map(|child| (child.digest, depth + 1)));
+            }
+        }
+        self.look_up(name, attached, images).await
+    }
+
     async fn index_of(&self, name: &RepositoryName, index: &mut SourceIndex) -> Result<()> {
         let mut images = BTreeMap::new();
         match &self.place.reference {
@@ -158,6 +188,9 @@ impl RemoteSource {
                     index.skipped.push(jreg_archive::SkippedItem { item, reason });
                 }
             }
+        }
+        if self.place.reference.is_some() {
+            self.add_attached(name, &mut images).await?;
         }
         index.images.extend(images.into_iter().map(|(digest, tags)| SourceImage {
             repository: Some(name.clone()),
@@ -229,7 +262,7 @@ impl ImageSource for RemoteSource {
         let size_bytes = size_bytes
             .map_err(|source| ArchiveError::Io { what: format!("blob {digest}"), source })?;
         let stream = blob.into_stream().map_err(io::Error::other).boxed();
-        Ok(Some(SourceBlob { size_bytes, stream }))
+        Ok(Some(SourceBlob { size_bytes, place: None, stream }))
     }
 
     async fn referrers(

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jreg_archive::{
-    ArchiveError, DistributionSource, ImageSource, LayoutSource, SourceKind, SourceTree, Spool,
-    TagList, detect, open_archive, spool_stream,
+    ArchiveError, DistributionOptions, DistributionSource, ImageSource, LayoutSource, SourceKind,
+    SourceTree, Spool, TagList, detect, open_archive, spool_stream,
 };
 use jreg_client::CredentialSource;
 use jreg_config::{Settings, StorageLocation, Value};
@@ -17,7 +17,7 @@ use super::access::LocalRegistry;
 use super::control::ControlClient;
 use super::registry_source::RegistrySource;
 use super::remote_source::{RemotePlace, RemoteSource};
-use super::store_tree::StoreTree;
+use super::store_tree::{StorePlace, StoreTree};
 use crate::bucket::{self, BucketAccess};
 use crate::error::StartError;
 use crate::options;
@@ -47,6 +47,8 @@ pub struct SourceSpec {
     pub credentials: CredentialSource,
     /// A list of tags that the source does not have.
     pub tags: Option<PathBuf>,
+    /// Whether the manifests that tags of distribution pointed to before are imported.
+    pub has_old_tags: bool,
     pub spool: Spool,
 }
 
@@ -61,12 +63,14 @@ impl SourceSpec {
         if self.place == "-" {
             let spool = self.spool.clone();
             let tree = blocking(&self.place, move || spool_stream(io::stdin().lock(), &spool));
-            return Ok(jreg_archive::open(Box::new(tree.await?), "standard input", tags).await?);
+            let options = self.distribution(tags);
+            return Ok(jreg_archive::open(Box::new(tree.await?), "standard input", options).await?);
         }
         if let Some(StorageLocation::Bucket(url)) = bucket_of(&self.place) {
             let opened = bucket::open(settings, &url, BucketAccess::ReadOnly).await;
             let store = opened.map_err(StartError::from)?;
-            return of_store(settings, store, &self.place, tags).await;
+            let place = StorePlace::Bucket(Box::new(url));
+            return of_store(settings, (store, place), &self.place, self.distribution(tags)).await;
         }
         if let Some(remote) = RemotePlace::parse(&self.place) {
             let remote = remote.map_err(SourceError::Unsupported)?;
@@ -83,13 +87,18 @@ impl SourceSpec {
         let path = PathBuf::from(&self.place);
         let failed = |source| SourceError::Io { place: self.place.clone(), source };
         match std::fs::metadata(&path).map_err(failed)?.is_dir() {
-            true => of_folder(settings, &path, tags).await,
+            true => of_folder(settings, &path, self.distribution(tags)).await,
             false => {
                 let (opened, spool) = (path.clone(), self.spool.clone());
                 let tree = blocking(&self.place, move || open_archive(&opened, &spool)).await?;
-                Ok(jreg_archive::open(Box::new(tree), &self.place, tags).await?)
+                let options = self.distribution(tags);
+                Ok(jreg_archive::open(Box::new(tree), &self.place, options).await?)
             }
         }
+    }
+
+    fn distribution(&self, tags: TagList) -> DistributionOptions {
+        DistributionOptions { tags, has_old_tags: self.has_old_tags }
     }
 
     fn tag_list(&self) -> Result<TagList, SourceError> {
@@ -122,7 +131,7 @@ async fn blocking<T: Send + 'static>(
 async fn of_folder(
     settings: &Settings,
     path: &Path,
-    tags: TagList,
+    distribution: DistributionOptions,
 ) -> Result<Box<dyn ImageSource>, SourceError> {
     let place = path.display().to_string();
     let failed = |source| SourceError::Io { place: place.clone(), source };
@@ -135,16 +144,17 @@ async fn of_folder(
     let opening =
         tokio::task::spawn_blocking(move || FsStore::open_read_only(opened, options)).await;
     let store = opening.map_err(io::Error::other).map_err(failed)?.map_err(StartError::from)?;
-    of_store(settings, Arc::new(store), &place, tags).await
+    let store = (Arc::new(store) as _, StorePlace::Folder(path.to_owned()));
+    of_store(settings, store, &place, distribution).await
 }
 
 async fn of_store(
     settings: &Settings,
-    store: Arc<dyn Store>,
+    (store, at): (Arc<dyn Store>, StorePlace),
     place: &str,
-    tags: TagList,
+    distribution: DistributionOptions,
 ) -> Result<Box<dyn ImageSource>, SourceError> {
-    let tree: Box<dyn SourceTree> = Box::new(StoreTree::new(Arc::clone(&store)));
+    let tree: Box<dyn SourceTree> = Box::new(StoreTree::new(Arc::clone(&store), at));
     match detect(&*tree).await? {
         Some(SourceKind::Jreg) => {
             let (clock, options) = (Arc::new(SystemClock::new()), options::registry(settings));
@@ -153,9 +163,9 @@ async fn of_store(
             Ok(Box::new(RegistrySource::new(Arc::new(registry))))
         }
         Some(SourceKind::Distribution(root)) => {
-            Ok(Box::new(DistributionSource::new(tree, root, tags)))
+            Ok(Box::new(DistributionSource::new(tree, root, distribution)))
         }
         Some(SourceKind::Layouts) => Ok(Box::new(LayoutSource::storage(tree))),
-        _ => Ok(jreg_archive::open(tree, place, tags).await?),
+        _ => Ok(jreg_archive::open(tree, place, distribution).await?),
     }
 }

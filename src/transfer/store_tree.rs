@@ -1,25 +1,50 @@
 //! [`StoreTree`]: the objects of a store as files of a source of images.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::stream::{StreamExt, TryStreamExt};
-use jreg_archive::{ArchiveError, Result, SourceContent, SourceTree};
-use jreg_storage::{ByteRange, Key, ListRequest, Store};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use jreg_archive::{ArchiveError, Result, SourceContent, SourcePlace, SourceTree};
+use jreg_storage::{ByteRange, Key, ListRequest, S3Url, Store};
 
 /// How many names a page of a listing has.
 const NAMES_PER_PAGE: usize = 1000;
+
+/// Where the store is.
+#[derive(Clone, Debug)]
+pub(super) enum StorePlace {
+    Folder(PathBuf),
+    Bucket(Box<S3Url>),
+}
 
 /// The objects of a store as files: a folder or a bucket.
 #[derive(Clone, Debug)]
 pub(super) struct StoreTree {
     store: Arc<dyn Store>,
+    place: StorePlace,
 }
 
 impl StoreTree {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    pub(super) fn new(store: Arc<dyn Store>, place: StorePlace) -> Self {
+        Self { store, place }
+    }
+}
+
+impl StorePlace {
+    fn of(&self, key: &Key) -> SourcePlace {
+        match self {
+            Self::Folder(folder) => SourcePlace::File(folder.join(key.as_str())),
+            Self::Bucket(url) => SourcePlace::Object {
+                service: url.service().to_owned(),
+                bucket: url.bucket.clone(),
+                key: match url.prefix.as_str() {
+                    "" => key.to_string(),
+                    prefix => format!("{prefix}/{key}"),
+                },
+            },
+        }
     }
 }
 
@@ -53,10 +78,12 @@ impl SourceTree for StoreTree {
     async fn open(&self, path: &str) -> Result<Option<SourceContent>> {
         let Ok(key) = path.parse::<Key>() else { return Ok(None) };
         let Some(size_bytes) = self.size(path).await? else { return Ok(None) };
-        let range = ByteRange { start: 0, end: size_bytes };
-        let stream = self.store.read(&key, range).await.map_err(failed(path))?;
-        let stream = stream.map_err(io::Error::other).boxed();
-        Ok(Some(SourceContent { size_bytes, stream }))
+        let (range, place) = (ByteRange { start: 0, end: size_bytes }, self.place.of(&key));
+        let store = Arc::clone(&self.store);
+        // Only when the first byte is wanted: it may be copied where it lies.
+        let reading = async move { store.read(&key, range).await };
+        let stream = stream::once(reading).try_flatten().map_err(io::Error::other).boxed();
+        Ok(Some(SourceContent { size_bytes, place: Some(place), stream }))
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>> {

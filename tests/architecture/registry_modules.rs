@@ -208,6 +208,10 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "copied_blob",
+        &["body", "commit", "content", "core", "error", "keys", "record", "registry", "session"],
+    ),
+    (
         "tag",
         &[
             "attempts",
@@ -367,7 +371,6 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
         "delete",
         &[
             "attempts",
-            "change",
             "content",
             "damaged",
             "error",
@@ -492,7 +495,10 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "upload_id",
         ],
     ),
-    ("eviction", &["core", "error", "keys", "manifest_read", "mirror", "record", "registry"]),
+    (
+        "eviction",
+        &["core", "error", "keys", "manifest_read", "mirror", "pulls", "record", "registry"],
+    ),
     (
         "retention",
         &[

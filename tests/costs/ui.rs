@@ -89,7 +89,11 @@ async fn pages_of_a_large_bucket_cost_a_bounded_number_of_requests() {
         ("/ui/big/-/history/v".to_owned(), "Now", 1, 3),
         ("/ui/big/-/manifests".to_owned(), "sha256", 2, 8),
         ("/ui/big/-/usage".to_owned(), "Count now", 1, 1),
-        ("/ui/-/activity".to_owned(), "Uploads", 4, 0),
+        // With what is attached: the tags of cosign, and the referrers of the one manifest.
+        ("/ui/big?details=yes".to_owned(), "t000049", 3, 52),
+        // What the last GC run did.
+        ("/ui/-/activity".to_owned(), "Uploads", 4, 1),
+        ("/ui/-/usage".to_owned(), "Count now", 0, 1),
     ] {
         let (html, lists, others) = large.page(&target).await;
         assert!(html.contains(shown), "{target}\n{html}");

@@ -1,15 +1,21 @@
 //! The real process is killed at random moments of concurrent pushes to a folder, and restarted on
 //! it: acknowledged content is present byte for byte, acknowledged deletes and restores hold, every acknowledged change
-//! of a tag is in its history once and in order, and an upload resumes at or after its acknowledged offset.
+//! of a tag is in its history once and in order, an immutable tag never moves, and an upload resumes at or after its
+//! acknowledged offset. A sink that fails now and then gets an event of each change of a tag, and of nothing else.
 
+mod fixed;
+mod ledger;
 mod worker;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jreg_testkit::{Process, Rng};
 
+use crate::events::receiver::{Receiver, Reply};
 use worker::Worker;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
@@ -33,6 +39,19 @@ async fn moment(acknowledged: &AtomicU64, rng: &mut Rng) {
     tokio::time::sleep(Duration::from_micros(rng.below(5000))).await;
 }
 
+/// A file with the settings: a sink, and immutable tags.
+fn config(folder: &Path, receiver: &Receiver) -> String {
+    let (rules, path) = (folder.join("lifecycle.toml"), folder.join("jreg.toml"));
+    std::fs::write(&rules, fixed::RULES).unwrap();
+    let text = format!(
+        "lifecycle = '{}'\nevents-interval = '200ms'\n[[events.sink]]\nname = 'ledger'\nurl = '{}'\n",
+        rules.display(),
+        receiver.url()
+    );
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
 #[test]
 fn acknowledged_content_survives_kills() {
     let seed = 2024;
@@ -44,8 +63,12 @@ fn acknowledged_content_survives_kills() {
         (0..WORKERS).map(|n| Worker::new(n, rng.bits(), acknowledged.clone())).collect();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let receiver = runtime.block_on(Receiver::start());
+    let config = config(folder.path(), &receiver);
+    let start = || Process::start_with(BINARY, &root, &["--config", &config]);
     for round in 0..ROUNDS {
-        let process = Process::start(BINARY, &root);
+        let process = start();
+        receiver.reply([Reply::Status(503)]);
         workers = runtime.block_on(async {
             let client = process.client();
             for worker in &mut workers {
@@ -64,11 +87,14 @@ fn acknowledged_content_survives_kills() {
             stopped
         });
     }
-    let process = Process::start(BINARY, &root);
+    let process = start();
     runtime.block_on(async {
+        let mut changes = BTreeMap::new();
         for worker in &mut workers {
             worker.verify(&process.client()).await;
+            changes.append(&mut worker.changes(&process.client()).await);
         }
+        ledger::assert_events(&receiver, changes).await;
     });
     assert!(process.terminate().success());
     let total = acknowledged.load(Ordering::Relaxed);

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use jreg_testkit::{Blob, Client, Image, Manifest, Request, Response, Rng, media, sha256};
 use serde_json::json;
 
+use crate::crash::fixed::{FIXED_TAGS, FixedTags};
+use crate::crash::ledger::history;
+
 const TAGS: [&str; 3] = ["one", "two", "three"];
 
 /// An upload in progress.
@@ -42,6 +45,7 @@ pub(crate) struct Worker {
     /// With their bytes.
     deleted_manifests: BTreeMap<String, Bytes>,
     upload: Option<Upload>,
+    fixed: FixedTags,
 }
 
 impl Worker {
@@ -59,6 +63,7 @@ impl Worker {
             deleted_blobs: BTreeSet::new(),
             deleted_manifests: BTreeMap::new(),
             upload: None,
+            fixed: FixedTags::new(number),
         }
     }
 
@@ -75,13 +80,14 @@ impl Worker {
     }
 
     async fn operation(&mut self, client: &Client) -> io::Result<()> {
-        match self.rng.below(13) {
+        match self.rng.below(15) {
             0..=2 => self.push_loose(client).await,
             3..=5 => self.upload(client).await,
             6..=8 => self.push_image(client).await,
             9 => self.delete_loose(client).await,
             10 => self.delete_tag(client).await,
             11 => self.restore_manifest(client).await,
+            12..=13 => self.fixed.operation(client, &mut self.rng).await,
             _ => self.delete_manifest(client).await,
         }
     }
@@ -311,7 +317,23 @@ impl Worker {
             self.verify_tag(client, tag).await;
             self.verify_history(client, tag).await;
         }
+        self.fixed.verify(client).await;
         self.verify_upload(client).await;
+    }
+
+    /// The changes of each tag that ever was, the oldest first, by the subjects of events.
+    pub(crate) async fn changes(&self, client: &Client) -> BTreeMap<String, Vec<String>> {
+        let moving = TAGS.map(|tag| (self.repository.as_str(), tag));
+        let fixed = FIXED_TAGS.map(|tag| (self.fixed.repository(), tag));
+        let mut changes = BTreeMap::new();
+        for (repository, tag) in moving.into_iter().chain(fixed) {
+            let of_tag = history(client, repository, tag).await;
+            if !of_tag.is_empty() {
+                let ids = of_tag.into_iter().rev().map(|(id, _)| id).collect();
+                changes.insert(format!("{repository}:{tag}"), ids);
+            }
+        }
+        changes
     }
 
     async fn verify_tag(&mut self, client: &Client, tag: &'static str) {
@@ -342,21 +364,7 @@ impl Worker {
 
     /// Every acknowledged change is in the history once and in order, and what was in doubt at most once more.
     async fn verify_history(&mut self, client: &Client, tag: &'static str) {
-        let mut changes = Vec::new();
-        let mut target = self.target(&format!("_jreg/tags/{tag}/history?n=100"));
-        loop {
-            let page = client.get(&target).await;
-            if page.status == 404 {
-                break;
-            }
-            assert_eq!(page.status, 200, "{page}");
-            for item in page.json()["history"].as_array().unwrap() {
-                let id = item["change"].as_str().unwrap().to_owned();
-                changes.push((id, item["digest"].as_str().map(str::to_owned)));
-            }
-            let Some(next) = page.header("Link") else { break };
-            target = next.trim_start_matches('<').split('>').next().unwrap().to_owned();
-        }
+        let changes = history(client, &self.repository, tag).await;
         let is_ordered = changes.windows(2).all(|two| two[0].0 > two[1].0 && two[0].1 != two[1].1);
         assert!(is_ordered, "{}:{tag}: {changes:?}", self.repository);
         let current = self.tags[tag].iter().next().cloned().flatten();

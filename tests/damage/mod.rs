@@ -5,6 +5,7 @@
 mod concurrent;
 mod healing;
 mod kept;
+mod lifecycle_file;
 mod object;
 mod scenario;
 mod serving;

@@ -2,7 +2,7 @@
 //! takes over; `jreg events` with the real binary.
 
 #[path = "../../crates/events/tests/receiver/mod.rs"]
-mod receiver;
+pub(crate) mod receiver;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use jreg_storage::ErrorKind;
 use jreg_storage::testing::{Call, Fault, FaultyStore};
+use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::upstream::{
     RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
 };
@@ -236,6 +237,32 @@ async fn slow_readers_take_no_memory_beyond_the_window() {
         assert_eq!(sha256(&came), digest, "{store:?}");
         server.stop().await;
     }
+}
+
+/// The must of the design: the first byte comes as late as that of the registry, one round trip to the store, and
+/// some milliseconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_delays_the_first_byte_by_one_round_trip() {
+    const TRIP: Duration = Duration::from_millis(500);
+    let upstream = ScriptedUpstream::start().await;
+    let (digest, _) = add_blob(&upstream, 1, BLOB_BYTES);
+    let late = UpstreamFault::Delay(TRIP);
+    upstream.add_rule(UpstreamRule::new(late).on(RequestKind::BlobGet));
+    let bucket = S3Server::start(S3Spec::default()).await;
+    let server = mirror(&upstream, StoreKind::Given(bucket.store()), "").await;
+    let client = server.client();
+    assert_eq!(plain(&client, "GET", "/v2/").await.status, 200);
+    bucket.set_latency(TRIP);
+    let began = Instant::now();
+    let mut wire = client.wire().await;
+    let request = jreg_testkit::Request::new("GET", target(&digest));
+    wire.write(&request.head("localhost")).await.unwrap();
+    wire.response_head().await.unwrap();
+    wire.bytes(1).await.unwrap();
+    let first = began.elapsed();
+    assert!(first >= 2 * TRIP && first < 3 * TRIP - TRIP / 5, "{first:?}");
+    bucket.set_latency(Duration::ZERO);
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::upstream::{
     RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
 };
-use jreg_testkit::{Image, ServerSpec, StoreKind, TestServer};
+use jreg_testkit::{Image, Process, Request, Rng, ServerSpec, StoreKind, TestServer};
 
 use super::{get, settings};
 
@@ -138,4 +138,68 @@ async fn an_expired_claim_is_taken_over_and_leaves_nothing() {
     other.end_fill(&claim).await.unwrap();
     assert!(!bucket.keys().iter().any(|key| key.starts_with("fills/")));
     assert_eq!(other.blob_open(&digest).await.unwrap().blob().size_bytes, bytes.len() as u64);
+}
+
+/// The real binary: the instance that stores a blob is killed in the middle of it. Its clients begin anew, another
+/// instance serves them at once, and stores the blob when the claim has expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the scripted registry and the emulator run on this runtime, on other threads"
+)]
+async fn when_the_instance_that_stores_a_blob_is_killed_another_one_stores_it() {
+    let (upstream, bucket) =
+        (ScriptedUpstream::start().await, S3Server::start(S3Spec::default()).await);
+    let bytes = Rng::new(1).bytes(40 << 20);
+    let digest = upstream.add_blob("library/app", bytes.clone());
+    let slow = UpstreamFault::Slow { chunk: 1 << 20, pause: Duration::from_millis(100) };
+    upstream.add_rule(UpstreamRule::new(slow).on(RequestKind::BlobGet).pick(RulePick::First(1)));
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("jreg.toml");
+    let mirror =
+        format!("[[mirror]]\nnamespace = \"docker.io\"\nupstream = \"{}\"\n", upstream.url());
+    std::fs::write(&config, mirror).unwrap();
+    let config = config.display().to_string();
+    let start = || {
+        let flags = ["--config", &*config];
+        let start = || Process::start_in_bucket(env!("CARGO_BIN_EXE_jreg"), &bucket, &flags);
+        tokio::task::block_in_place(start)
+    };
+    let (dying, other) = (start(), start());
+    let target = format!("/v2/docker.io/library/app/blobs/{digest}");
+    let mut cut = dying.client().wire().await;
+    cut.write(&Request::new("GET", &*target).head("localhost")).await.unwrap();
+    assert_eq!(cut.response_head().await.unwrap().status, 200);
+    let has = |prefix: &str| bucket.keys().iter().any(|key| key.starts_with(prefix));
+    until("the first stores the blob", || has("uploads/") && bucket.uploads().len() == 1).await;
+    assert!(has("fills/"));
+    tokio::task::block_in_place(|| dying.kill());
+    let served = get(&other.client(), &target).await;
+    assert_eq!((served.status, &served.body), (200, &bytes));
+    assert!(!has("links/"), "the claim of the first holds");
+    // The claim expires after a minute.
+    bucket.clock().advance(Duration::from_secs(55));
+    let stored = async {
+        while !has("links/") {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            assert_eq!(get(&other.client(), &target).await.body, bytes);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), stored).await.expect("another one stores it");
+    until("nothing is left", || bucket.uploads().is_empty() && !has("fills/")).await;
+    upstream.clear_requests();
+    assert_eq!(get(&other.client(), &target).await.body, bytes);
+    assert!(upstream.requests().is_empty());
+    tokio::task::block_in_place(|| drop(other));
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: it does not happen"));
 }

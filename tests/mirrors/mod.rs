@@ -5,6 +5,8 @@ mod cluster;
 mod decisions;
 mod names;
 mod rights;
+mod scenarios;
+mod slow;
 mod sync;
 mod traces;
 

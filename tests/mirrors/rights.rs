@@ -10,7 +10,7 @@ use jreg_oci::Tag;
 use jreg_testkit::upstream::{RequestKind, ScriptedUpstream};
 use jreg_testkit::{Request, Rng, ServerSpec, StoreKind, TestServer};
 
-use super::{add_image, get, pull, settings};
+use super::{add_image, get, mirror, pull, settings};
 
 /// Everyone may pull; only those who say the word may fetch.
 #[derive(Debug)]
@@ -169,4 +169,27 @@ async fn credentials_are_not_shown_to_everyone_by_accident() {
     assert!(refused.contains("public = true"), "{refused}");
     let public = settings(&upstream, &format!("{table}\npublic = true"), "");
     assert!(jreg::app::App::build(public, store()).await.is_ok());
+}
+
+#[tokio::test]
+async fn pages_say_which_registry_is_mirrored_and_what_it_allows() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = add_image(&upstream, 1);
+    upstream.set_header("ratelimit-limit", "100;w=21600");
+    upstream.set_header("ratelimit-remaining", "37;w=21600");
+    let server = mirror(&upstream, StoreKind::Memory, "").await;
+    let client = server.client();
+    pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
+    let page = async |target: &str| {
+        let response = get(&client, target).await;
+        assert_eq!(response.status, 200, "{target}: {response}");
+        String::from_utf8(response.body.to_vec()).unwrap()
+    };
+    let activity = page("/ui/-/activity").await;
+    assert!(activity.contains("37 of 100 pulls left"), "{activity}");
+    assert!(activity.contains(&upstream.url().to_string()), "{activity}");
+    for target in ["/ui/", "/ui/docker.io/library/app"] {
+        let shown = page(target).await;
+        assert!(shown.contains("mirror of <bdi>docker.io</bdi>"), "{target}: {shown}");
+    }
 }

@@ -15,13 +15,13 @@ const NAME: &str = "library/app";
 const LOCAL: &str = "docker.io/library/app";
 
 /// A registry, and a folder with settings that mirror it.
-struct Scene {
-    upstream: ScriptedUpstream,
+pub(crate) struct Scene {
+    pub(crate) upstream: ScriptedUpstream,
     folder: TempDir,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (upstream, folder) = (ScriptedUpstream::start().await, tempfile::tempdir().unwrap());
         let mirror = format!(
             "insecure-open = true\n[[mirror]]\nnamespace = \"docker.io\"\nupstream = \"{}\"\nfresh = \"0s\"\n",
@@ -44,7 +44,7 @@ impl Scene {
         clippy::disallowed_methods,
         reason = "the scripted registry runs on this runtime, on other threads"
     )]
-    fn serve(&self) -> Process {
+    pub(crate) fn serve(&self) -> Process {
         let config = self.config();
         tokio::task::block_in_place(|| {
             Process::start_with(BINARY, &self.data(), &["--config", &config])
@@ -68,7 +68,7 @@ impl Scene {
 
     /// The tags with their outcomes, and the report.
     #[track_caller]
-    fn sync(&self, args: &[&str]) -> (Vec<(String, String)>, Value) {
+    pub(crate) fn sync(&self, args: &[&str]) -> (Vec<(String, String)>, Value) {
         let output = self.run(args);
         let text = String::from_utf8(output.stdout).unwrap();
         let mut lines: Vec<Value> =
@@ -194,4 +194,37 @@ async fn a_run_stops_at_the_rest_of_the_rate_limit_and_tells_what_failed() {
         assert_eq!(scene.run(&[wrong]).status.code(), Some(2), "{wrong}");
     }
     assert_eq!(scene.run(&[LOCAL, "--platform", "linux"]).status.code(), Some(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn what_a_schedule_names_is_fetched_without_a_command() {
+    let scene = Scene::new().await;
+    let (image, other) = (Image::plain(1), Image::plain(2));
+    scene.upstream.add_image(NAME, Some("v1"), &image);
+    scene.upstream.add_image(NAME, Some("v2"), &other);
+    let mut settings = std::fs::read_to_string(scene.config()).unwrap();
+    settings.push_str("sync = ['app:v1', 'gone']\nsync-interval = '1m'\n");
+    std::fs::write(scene.config(), settings).unwrap();
+    let process = scene.serve();
+    let metrics = || async { get(&process.client(), "/metrics").await.body };
+    // The first run is after a sixtieth of the interval, more or less.
+    let fetched = async {
+        loop {
+            let text = String::from_utf8(metrics().await.to_vec()).unwrap();
+            let has = |result: &str| {
+                let line = format!(
+                    "jreg_mirror_synced_total{{mirror=\"docker.io\",result=\"{result}\"}} 1"
+                );
+                text.contains(&line)
+            };
+            if has("fetched") && has("failed") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), fetched).await.unwrap();
+    assert_eq!(scene.upstream.count_of(RequestKind::ManifestGet, &other.manifest.digest()), 0);
+    scene.upstream.add_rule(UpstreamRule::new(UpstreamFault::status(503)));
+    super::pull(&process.client(), &format!("/v2/{LOCAL}"), "", "v1", &image).await;
 }

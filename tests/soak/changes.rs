@@ -56,6 +56,8 @@ tags = ["v*"]
 [[quota]]
 repositories = ["**"]
 bytes = "1GiB"
+
+[end]
 "#;
 
 /// What clients know.
@@ -368,13 +370,15 @@ impl ChangeSoak {
         assert_eq!(unique.len(), ids.len(), "an event is in the log twice");
         assert_eq!(self.ledger.content().received, ids, "the receiver did not get the log");
         let mut of_tags: BTreeMap<(String, Tag), Vec<ChangeId>> = BTreeMap::new();
-        let mut of_manifests: BTreeMap<(String, Digest), Vec<EventAction>> = BTreeMap::new();
+        let mut of_manifests: BTreeMap<(String, Digest), Vec<(EventAction, ChangeId)>> =
+            BTreeMap::new();
         for event in log {
             let Some(name) = event.repository.map(|name| name.to_string()) else { continue };
             match (event.tag, event.digest) {
                 (Some(tag), _) => of_tags.entry((name, tag)).or_default().push(event.change),
                 (None, Some(digest)) => {
-                    of_manifests.entry((name, digest)).or_default().push(event.action);
+                    let made = (event.action, event.change);
+                    of_manifests.entry((name, digest)).or_default().push(made);
                 }
                 (None, None) => {}
             }
@@ -389,8 +393,14 @@ impl ChangeSoak {
         }
         assert!(of_tags.is_empty(), "{of_tags:?}");
         for (of, actions) in of_manifests {
-            let alternate = actions.windows(2).all(|two| two[0] != two[1]);
-            assert!(alternate && actions[0] == EventAction::ManifestPush, "{of:?}: {actions:?}");
+            // Each comes into being, and is deleted before it does again.
+            let alternate = actions.chunks(2).all(|two| {
+                two[0].0 == EventAction::ManifestPush
+                    && two
+                        .get(1)
+                        .is_none_or(|next| *next == (EventAction::ManifestDelete, two[0].1))
+            });
+            assert!(alternate, "{of:?}: {actions:?}");
         }
     }
 

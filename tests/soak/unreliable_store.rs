@@ -9,9 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jreg_storage::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
-    Part, Presign, Purged, Put, PutMode, Record, Result, SequenceOutcome, StagedUpload, Stat,
-    Store, StoreChange, Written, forward_store, put_in_sequence,
+    ByteRange, ByteStream, CopiedObject, CopySource, ETag, Error, ErrorKind, Key, ListPage,
+    ListRequest, Multipart, OpenFile, Part, Presign, Purged, Put, PutMode, Record, Result,
+    SequenceOutcome, StagedUpload, Stat, Store, StoreChange, Written, forward_store,
+    put_in_sequence,
 };
 use tokio::sync::{Notify, watch};
 
@@ -349,6 +350,10 @@ impl Store for UnreliableStore {
         let owned = upload.clone();
         let write = |store: Arc<dyn Store>| async move { store.abort_multipart(&owned).await };
         self.tell("aborts", upload.key.as_str(), write).await
+    }
+
+    async fn copy_in(&self, key: &Key, source: &CopySource) -> Result<Option<CopiedObject>> {
+        self.inner.copy_in(key, source).await
     }
 
     async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {

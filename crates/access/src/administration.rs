@@ -75,6 +75,7 @@ impl Administration<'_> {
     /// [`AccessTokenStoreError`].
     pub async fn revoke_access_token(&self, id: &AccessTokenId) -> Result<AccessToken> {
         let revoked = self.guard.access_tokens.revoke(id).await?;
+        self.guard.note_revocation();
         self.record(EventAction::TokenRevoke, id, &revoked).await;
         Ok(revoked)
     }

@@ -30,12 +30,20 @@ pub(super) struct CredentialCache {
     lookups: AtomicU64,
 }
 
+/// What a verification is based on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CacheGeneration {
+    /// Of the htpasswd and policy files.
+    pub(super) files: u64,
+    /// Number of logouts and revocations of this instance: they count at once here.
+    pub(super) revocations: u64,
+}
+
 /// The result of a verification, with its expiry.
 #[derive(Clone, Debug)]
 pub(super) struct CachedPrincipal {
     pub(super) principal: Arc<Principal>,
-    /// Generation of the htpasswd and policy files that the result is based on.
-    pub(super) generation: u64,
+    pub(super) generation: CacheGeneration,
     /// When the entry expires, in monotonic time.
     pub(super) until: Duration,
     /// When the credentials themselves expire.
@@ -63,7 +71,7 @@ impl CredentialCache {
     pub(super) fn get(
         &self,
         fingerprint: &[u8; 32],
-        generation: u64,
+        generation: CacheGeneration,
         clock: &dyn Clock,
     ) -> Option<CachedPrincipal> {
         self.cache.get(fingerprint).filter(|found| found.is_valid(generation, clock))
@@ -80,8 +88,10 @@ impl CredentialCache {
 }
 
 impl CachedPrincipal {
-    fn is_valid(&self, generation: u64, clock: &dyn Clock) -> bool {
-        self.generation == generation
+    fn is_valid(&self, generation: CacheGeneration, clock: &dyn Clock) -> bool {
+        let is_of_now = self.generation.revocations == generation.revocations;
+        self.generation.files == generation.files
+            && (is_of_now || !self.principal.is_revocable())
             && clock.monotonic() < self.until
             && self.expires.is_none_or(|expires| clock.now() < expires)
     }
@@ -125,7 +135,7 @@ impl ConnectionCredentials {
         &self,
         header: &[u8],
         from: Option<Network>,
-        generation: u64,
+        generation: CacheGeneration,
         failed_logins: u64,
         clock: &dyn Clock,
     ) -> Option<Arc<Principal>> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use jreg_auth::{
@@ -18,7 +19,9 @@ use jreg_telemetry::metrics::Metrics;
 use super::access_tokens::AccessTokenStore;
 use super::browser::{BrowserLogins, LOGIN_TOKEN_LIFETIME_MAX};
 use super::challenge::Scheme;
-use super::credential_cache::{CachedPrincipal, ConnectionEntry, CredentialCache, TRUST_MAX};
+use super::credential_cache::{
+    CacheGeneration, CachedPrincipal, ConnectionEntry, CredentialCache, TRUST_MAX,
+};
 use super::credential_kind::{is_like_jwt, kind_of, throttled_name};
 use super::cursor::CatalogCursors;
 use super::issuer_keys::{IssuerKeys, JwksFetcher};
@@ -83,6 +86,8 @@ pub struct AccessGuard {
     pub(super) browser: BrowserLogins,
     pub(super) issuer_keys: IssuerKeys,
     pub(super) credentials: CredentialCache,
+    /// Number of logouts and revocations of this instance.
+    revocations: AtomicU64,
     password_hasher: PasswordHasher,
     pub(super) login_throttle: LoginThrottle,
     pub(super) clock: Arc<dyn Clock>,
@@ -185,6 +190,7 @@ impl AccessGuard {
             signing_keys,
             issuer_keys: IssuerKeys::new(fetch, Arc::clone(&clock), Arc::clone(&metrics)),
             credentials: CredentialCache::new(Fingerprints::new().ok_or(AccessGuardError::Random)?),
+            revocations: AtomicU64::new(0),
             password_hasher: PasswordHasher::new(),
             login_throttle: LoginThrottle::new(
                 options.login_failures_free,
@@ -250,13 +256,19 @@ impl AccessGuard {
     }
 
     /// Sum of the generations of all files.
-    fn generation(&self) -> u64 {
+    fn generation(&self) -> CacheGeneration {
         let users = self.users.as_ref().map_or(0, ReloadedFiles::generation);
         let policy = match &self.policy {
             PolicySource::File(policy) => policy.generation(),
             PolicySource::Fixed(_) => 0,
         };
-        users.wrapping_add(policy)
+        let files = users.wrapping_add(policy);
+        CacheGeneration { files, revocations: self.revocations.load(Ordering::Acquire) }
+    }
+
+    /// Has credentials that can be revoked verified again: some just were, by this instance.
+    pub(super) fn note_revocation(&self) {
+        self.revocations.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Authenticates an `Authorization` header. The connection remembers the last one.
@@ -334,7 +346,7 @@ impl AccessGuard {
         let attempt = match throttled {
             Some(name) => {
                 self.login_throttle
-                    .begin(from, name, FailedLogin { fingerprint, generation })
+                    .begin(from, name, FailedLogin { fingerprint, generation: generation.files })
                     .await?
             }
             None => None,

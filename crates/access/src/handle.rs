@@ -1,6 +1,7 @@
 //! [`Authorized`]: access to the registry limited to one granted right.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_id};
 use jreg_mirror::MirrorError;
@@ -8,7 +9,7 @@ use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
     Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, ExplainReport,
     GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush, MaySetTag,
-    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PushedManifest,
+    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PoolUsage, PushedManifest,
     ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
     RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
     TagHistoryEntry, TagList, TagSummary, TagTransition, TouchPolicy, UploadChunk, UploadId,
@@ -301,6 +302,16 @@ impl Authorized {
         Ok(self.pull()?.tag_details(tags).await?)
     }
 
+    /// [`Repository::last_pulls`]; requires [`Right::Pull`].
+    pub async fn last_pulls(&self, tags: &[(Tag, Digest)]) -> Result<Vec<Option<SystemTime>>> {
+        Ok(self.pull()?.last_pulls(tags).await?)
+    }
+
+    /// [`Repository::quota_usage`]; requires [`Right::Push`].
+    pub fn quota_usage(&self) -> Result<Vec<PoolUsage>> {
+        Ok(self.push()?.quota_usage())
+    }
+
     /// [`Repository::tag_summary`]; requires [`Right::Pull`].
     pub async fn tag_summary(&self) -> Result<TagSummary> {
         Ok(self.pull()?.tag_summary().await?)
@@ -368,7 +379,7 @@ impl Authorized {
             return Err(self.forbidden());
         }
         let _slot = self.gate.registry.usage_slot()?;
-        let listed = self.gate.registry.list_uploads().await?.uploads;
+        let listed = self.gate.registry.list_sessions().await?;
         let sees = |upload: &ListedUpload| {
             let name = upload.repository.as_ref();
             name.is_some_and(|name| self.may(&Right::See(name.clone())))

@@ -38,7 +38,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
+use jreg_auth::{
+    AccessToken, ClientCertificate, DecisionReason, Identity, IdentitySource, Network, TokenScope,
+};
 use jreg_mirror::Mirrors;
 use jreg_oci::{Endpoint, MirrorRoute, Reference, RepositoryName, Tag};
 use jreg_registry::{PoolUsage, Registry, RegistryUsage};
@@ -216,6 +218,17 @@ pub struct Principal {
     pub session_ms: Option<u64>,
     /// [`jreg_auth::Policy::decisive_claims`] at that time, of identities of issuers.
     pub decisive: Option<String>,
+}
+
+impl Principal {
+    /// Whether the credentials can be revoked, or end with a logout.
+    pub(crate) fn is_revocable(&self) -> bool {
+        let is_access_token = match &self.identity {
+            Identity::Named(named) => matches!(named.source, IdentitySource::AccessToken(_)),
+            Identity::Anonymous => false,
+        };
+        is_access_token || self.session_ms.is_some()
+    }
 }
 
 /// Grants that credentials carry themselves.
@@ -515,6 +528,16 @@ impl RegistryGate {
     /// Whether the store responds. Requires no right.
     pub async fn ready(&self) -> Result<(), jreg_registry::Error> {
         self.registry.ready().await
+    }
+
+    /// The namespace of the registry that a repository mirrors. Requires no right: it follows from the name.
+    pub fn mirror_of(&self, name: &RepositoryName) -> Option<&str> {
+        self.mirrors.as_ref()?.namespace_of(name)
+    }
+
+    /// Whether pulls are recorded. Requires no right.
+    pub fn tracks_pulls(&self) -> bool {
+        self.registry.tracks_pulls()
     }
 
     /// Use of the quotas. Requires no right.

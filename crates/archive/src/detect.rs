@@ -2,8 +2,8 @@
 
 use crate::docker::LIST;
 use crate::{
-    ArchiveError, DistributionSource, DockerArchive, ImageSource, LayoutSource, Result, SourceTree,
-    TagList,
+    ArchiveError, DistributionOptions, DistributionSource, DockerArchive, ImageSource,
+    LayoutSource, Result, SourceTree,
 };
 
 /// The format of a source.
@@ -82,13 +82,15 @@ async fn has_layout(tree: &dyn SourceTree) -> Result<bool> {
 pub async fn open(
     tree: Box<dyn SourceTree>,
     place: &str,
-    tags: TagList,
+    distribution: DistributionOptions,
 ) -> Result<Box<dyn ImageSource>> {
     Ok(match detect(&*tree).await? {
         Some(SourceKind::Layout) => Box::new(LayoutSource::single(tree)),
         Some(SourceKind::Layouts) => Box::new(LayoutSource::storage(tree)),
         Some(SourceKind::DockerArchive) => Box::new(DockerArchive::new(tree)),
-        Some(SourceKind::Distribution(root)) => Box::new(DistributionSource::new(tree, root, tags)),
+        Some(SourceKind::Distribution(root)) => {
+            Box::new(DistributionSource::new(tree, root, distribution))
+        }
         Some(SourceKind::Jreg) | None => {
             return Err(ArchiveError::Unknown { place: place.to_owned() });
         }

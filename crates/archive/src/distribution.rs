@@ -69,20 +69,32 @@ impl TagList {
     }
 }
 
+/// What is read of the storage of distribution beside what its tags name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DistributionOptions {
+    /// Tags beside those of the storage.
+    pub tags: TagList,
+    /// Also the manifests that a tag pointed to before (`tags/<tag>/index`).
+    pub has_old_tags: bool,
+}
+
 /// The storage of distribution, in a folder or a bucket.
 #[derive(Debug)]
 pub struct DistributionSource {
     tree: Box<dyn SourceTree>,
     /// What everything lies below: `docker/registry/v2/`, or what the operator named.
     root: String,
-    /// Tags beside those of the storage.
-    tags: TagList,
+    options: DistributionOptions,
 }
 
 impl DistributionSource {
     /// The storage whose `repositories` and `blobs` lie in this folder of a tree, which is `""` or ends with `/`.
-    pub fn new(tree: Box<dyn SourceTree>, root: impl Into<String>, tags: TagList) -> Self {
-        Self { tree, root: root.into(), tags }
+    pub fn new(
+        tree: Box<dyn SourceTree>,
+        root: impl Into<String>,
+        options: DistributionOptions,
+    ) -> Self {
+        Self { tree, root: root.into(), options }
     }
 
     fn data(&self, digest: &Digest) -> String {
@@ -123,9 +135,14 @@ impl DistributionSource {
 
     /// The manifests that a repository links.
     async fn revisions(&self, name: &str) -> Result<BTreeSet<Digest>> {
+        self.linked(&format!("{}_manifests/revisions/", self.repository(name))).await
+    }
+
+    /// The digests below a folder of links.
+    async fn linked(&self, folder: &str) -> Result<BTreeSet<Digest>> {
         let mut digests = BTreeSet::new();
         for algorithm in Algorithm::ALL {
-            let below = format!("{}_manifests/revisions/{algorithm}/", self.repository(name));
+            let below = format!("{folder}{algorithm}/");
             for hex in self.tree.names(&below).await? {
                 let Some(hex) = hex.strip_suffix('/') else { continue };
                 let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else { continue };
@@ -158,7 +175,7 @@ impl DistributionSource {
                 None => index.skip(item, "the tag has no link to a manifest"),
             }
         }
-        let listed = self.tags.0.iter().filter(|((of, _), _)| of.as_str() == name);
+        let listed = self.options.tags.0.iter().filter(|((of, _), _)| of.as_str() == name);
         tags.extend(listed.map(|((_, tag), digest)| (tag.clone(), digest.clone())));
         Ok(tags)
     }
@@ -173,6 +190,12 @@ impl DistributionSource {
         };
         let mut images: BTreeMap<Digest, Vec<Tag>> = BTreeMap::new();
         for (tag, digest) in self.tags(name, index).await? {
+            if self.options.has_old_tags {
+                let folder = format!("{}_manifests/tags/{tag}/index/", self.repository(name));
+                let mut earlier = self.linked(&folder).await?;
+                earlier.remove(&digest);
+                index.earlier.insert((repository.clone(), tag.clone()), earlier);
+            }
             images.entry(digest).or_default().push(tag);
         }
         let tagged: Vec<_> = images.keys().cloned().collect();

@@ -30,7 +30,7 @@ mod tree;
 mod writer;
 
 pub use detect::{SourceKind, detect, open};
-pub use distribution::{DistributionSource, TagList};
+pub use distribution::{DistributionOptions, DistributionSource, TagList};
 pub use docker::DockerArchive;
 pub use error::{ArchiveError, Result};
 pub use image_name::{ImageName, InvalidImageName};
@@ -41,5 +41,5 @@ pub use source::{
 };
 pub use spool::{SPOOL_BYTES_MAX, SPOOL_RATIO_MAX, Spool, open_archive, spool_stream};
 pub use tar_tree::{HEADER_BYTES_MAX, MEMBERS_MAX, NAME_BYTES_MAX, TarTree};
-pub use tree::{SourceContent, SourceTree};
+pub use tree::{SourceContent, SourcePlace, SourceTree};
 pub use writer::{LayoutImage, LayoutWriter};

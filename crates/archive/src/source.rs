@@ -1,5 +1,6 @@
 //! [`ImageSource`]: the images of a source, whatever its format.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use jreg_oci::{Digest, MediaType, RepositoryName, Tag};
 
-use crate::Result;
+use crate::{Result, SourcePlace};
 
 /// The largest manifest of a source, in bytes: more than any registry takes.
 pub const MANIFEST_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -37,6 +38,8 @@ pub struct SourceIndex {
     /// Those with tags first, in each repository.
     pub images: Vec<SourceImage>,
     pub skipped: Vec<SkippedItem>,
+    /// What tags pointed to before; nothing says in which order.
+    pub earlier: BTreeMap<(RepositoryName, Tag), BTreeSet<Digest>>,
     /// Remarks for the operator.
     pub notes: Vec<String>,
 }
@@ -67,6 +70,8 @@ pub enum FoundManifest {
 /// A blob of a source. Its digest is for the caller to check.
 pub struct SourceBlob {
     pub size_bytes: u64,
+    /// Where it lies as a whole, if it does.
+    pub place: Option<SourcePlace>,
     pub stream: BoxStream<'static, io::Result<Bytes>>,
 }
 

@@ -335,7 +335,7 @@ impl SourceTree for TarTree {
                 Ok(Some((chunk, next)))
             }
         });
-        Ok(Some(SourceContent { size_bytes, stream: chunks.boxed() }))
+        Ok(Some(SourceContent { size_bytes, place: None, stream: chunks.boxed() }))
     }
 
     async fn size(&self, path: &str) -> Result<Option<u64>> {

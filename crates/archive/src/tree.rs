@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::path::PathBuf;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -9,9 +10,20 @@ use futures::stream::{BoxStream, TryStreamExt};
 
 use crate::{ArchiveError, Result, SourceBlob};
 
+/// Where bytes of a source lie, for a store that can copy or share them by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourcePlace {
+    /// A file of this machine.
+    File(PathBuf),
+    /// An object of a bucket of a service.
+    Object { service: String, bucket: String, key: String },
+}
+
 /// An open file of a source.
 pub struct SourceContent {
     pub size_bytes: u64,
+    /// Where it lies as a whole, if it does.
+    pub place: Option<SourcePlace>,
     /// Its bytes; exactly as many as its size, or an error.
     pub stream: BoxStream<'static, io::Result<Bytes>>,
 }
@@ -79,7 +91,7 @@ pub(crate) async fn collect(content: SourceContent, path: &str) -> Result<Bytes>
 
 impl SourceContent {
     pub(crate) fn into_blob(self) -> SourceBlob {
-        let Self { size_bytes, stream } = self;
-        SourceBlob { size_bytes, stream }
+        let Self { size_bytes, place, stream } = self;
+        SourceBlob { size_bytes, place, stream }
     }
 }

@@ -17,10 +17,12 @@ fn contradictions(settings: &Settings) -> Vec<ConfigError> {
     let certificate = "the certificate comes either from a file or from an ACME CA";
     let secret = "set the secret itself or its file";
     let (read_only, sinks) = (settings.read_only, !settings.event_sinks.is_empty());
+    let mirrors = !settings.mirrors.is_empty();
     let kept = "the storage would have to be written";
     [
         (read_only && acme, "read-only", "acme-domains", kept),
         (read_only && sinks, "read-only", "events.sink", kept),
+        (read_only && mirrors, "read-only", "mirror", kept),
         (acme && settings.tls_cert.is_some(), "acme-domains", "tls-cert", certificate),
         (acme && settings.tls_key.is_some(), "acme-domains", "tls-key", certificate),
         (

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use jreg_auth::Secret;
 use jreg_client::{CredentialSource, InvalidCredentialSource, SecretSource, UpstreamUrl};
-use jreg_mirror::{MirrorOptions, OnGone};
-use jreg_oci::{MirrorName, MirrorNames, RepositoryName, UnknownNamespace};
+use jreg_mirror::{MirrorOptions, OnGone, SyncRequest, SyncSelection};
+use jreg_oci::{MirrorName, MirrorNames, RepositoryName, RepositoryPattern, UnknownNamespace};
 use toml::{Table, Value as TomlValue};
 
 use crate::sinks::{SinkFault as Fault, required, text, texts};
@@ -25,11 +25,18 @@ const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
 
+/// How often a schedule fetches at the most.
+const SYNC_INTERVAL_MIN: Duration = MINUTE;
+/// At how many pulls that a registry still allows a schedule stops, and how many blobs it fetches at the same time:
+/// the defaults of `jreg mirror sync`.
+const SYNC_RATE_LIMIT_REST: u64 = 10;
+const SYNC_JOBS: usize = 4;
+
 /// The namespace of Docker Hub, and what else names it.
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
 
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 27] = [
     "namespace",
     "prefix",
     "aliases",
@@ -45,6 +52,10 @@ const KEYS: [&str; 23] = [
     "deny",
     "keep",
     "max-bytes",
+    "sync",
+    "sync-interval",
+    "sync-platforms",
+    "sync-referrers",
     "public",
     "credentials",
     "username",
@@ -111,6 +122,7 @@ fn mirror(table: &Table) -> Result<MirrorOptions, Fault> {
     let credentials = credentials(table)?;
     let has_credentials = credentials != CredentialSource::Anonymous;
     let allow = patterns(table, "allow")?;
+    let deny = patterns(table, "deny")?;
     if has_credentials && allow.is_empty() {
         let why = "with credentials, the repositories that are mirrored must be named, for example [\"team/**\"]";
         return Err((Some("allow"), why.to_owned()));
@@ -120,6 +132,12 @@ fn mirror(table: &Table) -> Result<MirrorOptions, Fault> {
         let why = "credentials are not sent over plain HTTP: the first must be an https:// address";
         return Err((Some("upstream"), why.to_owned()));
     }
+    let sync = sync(table, &name, |upstream| {
+        let matches = |patterns: &[RepositoryPattern]| {
+            patterns.iter().any(|pattern| pattern.matches(upstream))
+        };
+        (allow.is_empty() || matches(&allow)) && !matches(&deny)
+    })?;
     let stale_default = if has_credentials { HOUR } else { 30 * DAY };
     Ok(MirrorOptions {
         name,
@@ -136,9 +154,10 @@ fn mirror(table: &Table) -> Result<MirrorOptions, Fault> {
         on_gone: on_gone(table)?,
         negative: duration(table, "negative")?.unwrap_or(Duration::from_secs(30)),
         allow,
-        deny: patterns(table, "deny")?,
+        deny,
         keep: duration(table, "keep")?,
         bytes_max: size(table, "max-bytes")?,
+        sync,
         is_public: flag(table, "public")?,
     })
 }
@@ -172,6 +191,49 @@ fn name(table: &Table) -> Result<MirrorName, Fault> {
         }
     }
     Ok(MirrorName { namespace, aliases, prefix, default_repository_prefix: default })
+}
+
+/// What is fetched regularly; the names are those at the registry, as in `allow`.
+fn sync(
+    table: &Table,
+    name: &MirrorName,
+    is_mirrored: impl Fn(&RepositoryName) -> bool,
+) -> Result<Option<(SyncRequest, Duration)>, Fault> {
+    let selections: Vec<SyncSelection> = parsed(table, "sync")?;
+    let platforms = parsed(table, "sync-platforms")?;
+    let interval = duration(table, "sync-interval")?.unwrap_or(DAY);
+    let has_referrers = optional_flag(table, "sync-referrers")?.unwrap_or(true);
+    if interval < SYNC_INTERVAL_MIN {
+        return Err((Some("sync-interval"), "it must be 1m or more".to_owned()));
+    }
+    if selections.is_empty() {
+        return Ok(None);
+    }
+    let local = |selection: SyncSelection| {
+        let upstream = match (&name.default_repository_prefix, selection.name.as_str()) {
+            (Some(default), short) if !short.contains('/') => format!("{default}{short}"),
+            (_, whole) => whole.to_owned(),
+        };
+        let wrong = |why: String| (Some("sync"), format!("{selection}: {why}"));
+        let upstream: RepositoryName =
+            upstream.parse().map_err(|error| wrong(format!("{error}")))?;
+        if !is_mirrored(&upstream) {
+            return Err(wrong("this repository is not mirrored (allow, deny)".to_owned()));
+        }
+        let local = format!("{}/{upstream}", name.prefix).parse();
+        let local = local.map_err(|error| wrong(format!("{error}")))?;
+        Ok(SyncSelection { name: local, ..selection })
+    };
+    let selections = selections.into_iter().map(local).collect::<Result<_, Fault>>()?;
+    let request = SyncRequest {
+        selections,
+        platforms,
+        has_referrers,
+        rate_limit_rest: SYNC_RATE_LIMIT_REST,
+        jobs: SYNC_JOBS,
+        is_dry_run: false,
+    };
+    Ok(Some((request, interval)))
 }
 
 fn upstream(table: &Table, namespace: &str) -> Result<Vec<UpstreamUrl>, Fault> {
@@ -215,7 +277,7 @@ fn on_gone(table: &Table) -> Result<OnGone, Fault> {
     }
 }
 
-fn patterns(table: &Table, key: &'static str) -> Result<Vec<jreg_oci::RepositoryPattern>, Fault> {
+fn patterns(table: &Table, key: &'static str) -> Result<Vec<RepositoryPattern>, Fault> {
     parsed(table, key)
 }
 
@@ -242,9 +304,13 @@ fn size(table: &Table, key: &'static str) -> Result<Option<u64>, Fault> {
 }
 
 fn flag(table: &Table, key: &'static str) -> Result<bool, Fault> {
+    Ok(optional_flag(table, key)?.unwrap_or_default())
+}
+
+fn optional_flag(table: &Table, key: &'static str) -> Result<Option<bool>, Fault> {
     match table.get(key) {
-        None => Ok(false),
-        Some(TomlValue::Boolean(flag)) => Ok(*flag),
+        None => Ok(None),
+        Some(TomlValue::Boolean(flag)) => Ok(Some(*flag)),
         Some(_) => Err((Some(key), "it must be true or false".to_owned())),
     }
 }
@@ -305,6 +371,33 @@ mod tests {
             let mirrors = from_file(&text).unwrap();
             assert_eq!(mirrors[0].credentials, expected);
             assert_eq!(mirrors[0].stale_if_error, HOUR);
+        }
+    }
+
+    #[test]
+    fn what_is_fetched_regularly_is_named_as_at_the_registry() {
+        let text = format!("{HUB}sync = ['alpine', 'grafana/grafana@^12', 'nginx:*-alpine']\n");
+        let mirrors = from_file(&text).unwrap();
+        let (request, interval) = mirrors[0].sync.clone().unwrap();
+        let names: Vec<_> = request.selections.iter().map(ToString::to_string).collect();
+        let expected = ["library/alpine", "grafana/grafana@^12", "library/nginx:*-alpine"];
+        assert_eq!(names, expected.map(|name| format!("docker.io/{name}")));
+        assert_eq!((interval, request.has_referrers), (DAY, true));
+        let more = "sync-interval = '6h'\nsync-platforms = ['linux/amd64']\nsync-referrers = false";
+        let mirrors = from_file(&format!("{text}{more}")).unwrap();
+        let (request, interval) = mirrors[0].sync.clone().unwrap();
+        assert_eq!((interval, request.has_referrers), (6 * HOUR, false));
+        assert_eq!(request.platforms, ["linux/amd64".parse().unwrap()]);
+        assert_eq!(from_file(HUB).unwrap()[0].sync, None);
+        for (more, expected) in [
+            ("sync = ['UPPER']", "`mirror: sync`: must be REPOSITORY[:TAGS][@VERSIONS]"),
+            ("sync = ['a']\ndeny = ['library/**']", "this repository is not mirrored"),
+            ("sync = ['a']\nsync-interval = '1s'", "`mirror: sync-interval`: it must be 1m"),
+            ("sync = ['a']\nsync-platforms = ['linux']", "`mirror: sync-platforms`: must be OS/"),
+            ("sync-referrers = 1", "`mirror: sync-referrers`: it must be true or false"),
+        ] {
+            let error = from_file(&format!("{HUB}{more}")).unwrap_err().to_string();
+            assert!(error.contains(expected), "{more}: {error}");
         }
     }
 

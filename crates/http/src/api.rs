@@ -13,6 +13,7 @@ use http::Method;
 use http::request::Parts;
 use jreg_access::limits::{ByteAccount, CountedUpload};
 use jreg_access::{AuthContext, Authorized, RefusedRequest};
+use jreg_auth::Identity;
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::{Endpoint, RoutedEndpoint};
@@ -378,7 +379,12 @@ async fn dispatch(
         Endpoint::ManifestPut { name, reference, tags } => {
             let (bytes_max, budget) = (options.manifest_bytes_max, &context.manifest_room);
             let buffer = ManifestBuffer { bytes_max, budget };
-            Box::pin(manifests::put(call, buffer, &name, reference, tags)).await
+            let (pushed, by) = ((reference.clone(), tags.clone()), pusher(&call));
+            let response = Box::pin(manifests::put(call, buffer, &name, reference, tags)).await?;
+            if options.ui {
+                context.ui.note_push(&name, (&pushed.0, &pushed.1), by);
+            }
+            Ok(response)
         }
         Endpoint::ManifestDelete { name: _, reference } => {
             check_deletes(options)?;
@@ -390,6 +396,14 @@ async fn dispatch(
             Box::pin(referrers::list(call, pages, query)).await
         }
         endpoint => Box::pin(dispatch_extension(context, call, endpoint)).await,
+    }
+}
+
+/// Who pushes; `None`: an anonymous client.
+fn pusher(call: &ApiCall) -> Option<String> {
+    match call.access.identity() {
+        Identity::Anonymous => None,
+        named @ Identity::Named(_) => Some(named.to_string()),
     }
 }
 

@@ -64,7 +64,10 @@ use observed::ObservedRequest;
 
 pub use admin::{AdminApi, SupportSource};
 pub use context::ApiContext;
-pub use jreg_ui::{ActivityRow, ActivitySection, ActivityState, ServiceActivity};
+pub use jreg_ui::{
+    ActivityRow, ActivitySection, ActivityState, GcNote, QuotaRow, ServiceActivity, ServiceUsage,
+    format_bytes,
+};
 pub use memory::responses_budget;
 pub use options::{CHUNK_BYTES_MIN, HttpOptions};
 pub use proxies::Proxies;

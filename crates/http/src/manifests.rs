@@ -21,6 +21,7 @@ pub(crate) async fn get(
 ) -> Result<Response, ApiError> {
     if let Some(mirror) = call.access.mirrored()? {
         let mirrored = mirror.manifest(reference, RequestedMethod::Get).await?;
+        record_mirrored_pull(&call, exceptions, &mirrored);
         return Ok(found_mirrored(&call, reference, &mirrored));
     }
     let manifest = call.access.manifest_get(reference).await?;
@@ -36,6 +37,9 @@ pub(crate) async fn head(
 ) -> Result<Response, ApiError> {
     if let Some(mirror) = call.access.mirrored()? {
         let mirrored = mirror.manifest(reference, RequestedMethod::Head).await?;
+        if let Reference::Tag(_) = reference {
+            record_mirrored_pull(&call, exceptions, &mirrored);
+        }
         let mirrored = MirroredManifest { manifest: None, ..mirrored };
         return Ok(found_mirrored(&call, reference, &mirrored));
     }
@@ -55,6 +59,14 @@ fn record_pull(
 ) {
     if !exceptions.excepts(call.access.identity(), &call.headers) {
         call.access.record_pull(reference, found);
+    }
+}
+
+/// The same of a mirror, whose tags are no tags of the registry: only the manifest was pulled.
+fn record_mirrored_pull(call: &ApiCall, exceptions: &PullExceptions, found: &MirroredManifest) {
+    if let Some(manifest) = &found.manifest {
+        let reference = Reference::Digest(manifest.digest.clone());
+        record_pull(call, exceptions, &reference, manifest);
     }
 }
 

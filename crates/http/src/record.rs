@@ -100,6 +100,12 @@ impl PendingAuditRecord {
         Some(record)
     }
 
+    /// The same of a request that is responded to with this status, unless it is refused.
+    pub(crate) fn responding(mut self, status: StatusCode) -> Self {
+        self.entry.status = status.as_u16();
+        self
+    }
+
     /// The same of a request that changes something.
     pub(crate) fn changing(mut self, about: Option<&str>) -> Self {
         if let Some(about) = about {
@@ -194,12 +200,20 @@ impl PendingAuditRecord {
     /// Writes the record of something that a page shows, if it is due.
     pub(crate) async fn settle_page(self, rule: Option<String>, refusal: Option<&ApiError>) {
         let tasks = self.tasks.clone();
-        let status = refusal.map_or(StatusCode::OK, ApiError::status);
+        let status = refusal.map(|refusal| match refusal.status() {
+            // Pages never challenge.
+            StatusCode::UNAUTHORIZED => StatusCode::FORBIDDEN,
+            status => status,
+        });
         let denied = refusal.and_then(ApiError::denied);
         let Some((audit, mut entry)) = self.decided(rule, denied, refusal.is_none()) else {
             return;
         };
-        entry.status = status.as_u16();
+        entry.status = match (status, entry.status) {
+            (Some(status), _) => status.as_u16(),
+            (None, 0) => StatusCode::OK.as_u16(),
+            (None, status) => status,
+        };
         // The panic hook reports a panic of the task.
         let _ = tasks.spawn(async move { audit.record(&entry).await }).await;
     }

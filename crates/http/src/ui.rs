@@ -6,7 +6,9 @@
 
 mod account;
 mod admin;
+mod attached;
 mod browser;
+mod chart;
 mod delete;
 mod forms;
 mod images;
@@ -46,6 +48,8 @@ const REFERRER_POLICY: HeaderValue = HeaderValue::from_static("same-origin");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const OPENER_POLICY: http::HeaderName = http::HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: http::HeaderName =
+    http::HeaderName::from_static("cross-origin-resource-policy");
 const SAME_ORIGIN: HeaderValue = HeaderValue::from_static("same-origin");
 
 /// Whether a path is one of the UI.
@@ -103,6 +107,7 @@ async fn route(
     }
     context.limits.count_address(observed.network())?;
     let request = UiRequest::identify(context, observed, parts).await?;
+    let _turn = context.ui.page_turn().await?;
     let is_form = parts.method == Method::POST;
     let renewal = request.renewal().filter(|_| !is_form && !route.page.is_login());
     let result = match (is_form, renewal) {
@@ -248,6 +253,7 @@ fn add_headers(map: &mut HeaderMap) {
     map.insert(header::REFERRER_POLICY, REFERRER_POLICY);
     map.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     map.insert(OPENER_POLICY, SAME_ORIGIN);
+    map.insert(RESOURCE_POLICY, SAME_ORIGIN);
 }
 
 /// The refusal of a form.

@@ -49,6 +49,12 @@ pub enum LifecycleError {
     Syntax(String),
     #[error("it has more than {max} {what}")]
     TooMany { what: &'static str, max: usize },
+    /// The rules at its end may be missing.
+    #[error(
+        "its last line is not [end]: a file that was cut off could keep or protect fewer tags, so \
+         add [end] as the last line"
+    )]
+    NoEnd,
     #[error("{what} {number}: {why}")]
     Rule {
         /// The kind of rule.
@@ -68,7 +74,13 @@ struct FileSpec {
     immutable: Vec<ImmutableSpec>,
     #[serde(default)]
     quota: Vec<QuotaSpec>,
+    end: Option<EndSpec>,
 }
+
+/// The last line of a file: TOML that is cut off at the end of a line is TOML again, with fewer rules.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndSpec {}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -145,7 +157,7 @@ impl Default for LifecycleRules {
 }
 
 impl LifecycleRules {
-    /// Parses a lifecycle file.
+    /// Parses a lifecycle file, whose last line is `[end]`.
     ///
     /// # Errors
     ///
@@ -156,6 +168,9 @@ impl LifecycleRules {
         }
         let spec: FileSpec =
             toml::from_str(text).map_err(|error| LifecycleError::Syntax(error.to_string()))?;
+        if spec.end.is_none() || !ends_with_end(text) {
+            return Err(LifecycleError::NoEnd);
+        }
         let entries = (spec.retention, "retention entries", RETENTION_ENTRIES_MAX);
         let rules = (spec.immutable, "immutable rules", IMMUTABLE_RULES_MAX);
         let retention: Vec<RetentionEntry> = all(entries, "retention entry", retention_entry)?;
@@ -200,6 +215,15 @@ impl LifecycleRules {
         let hex = self.hash.hex();
         hex.get(..12).and_then(|start| u64::from_str_radix(start, 16).ok()).unwrap_or_default()
     }
+}
+
+/// Whether `[end]` is the last line that is neither empty nor a comment.
+fn ends_with_end(text: &str) -> bool {
+    let mut lines = text.lines().rev().map(|line| match line.split_once('#') {
+        Some((before, _comment)) => before.trim(),
+        None => line.trim(),
+    });
+    lines.find(|line| !line.is_empty()) == Some("[end]")
 }
 
 /// Checks the number of rules of one kind, and each of them.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::join;
 use futures::{Stream, stream};
 use jreg_client::{BlobRequest, UpstreamError};
-use jreg_oci::{Digest, Hasher, Reference, RepositoryName};
+use jreg_oci::{Digest, Hasher, RepositoryName};
 use jreg_registry::{BlobReader, Error, FillClaim, TouchPolicy, UploadChunk};
 use jreg_storage::{ByteRange, error_chain};
 use jreg_telemetry::trace;
@@ -210,7 +211,12 @@ impl MirrorRepository {
         }
         self.check_blob(digest, may_fetch)?;
         let flight = self.join_flight(digest);
-        let (flight, size_bytes) = match flight.head().await {
+        // Beside the request: the first byte is to come no later for it.
+        let (head, is_blocked) = join(flight.head(), self.repository.is_blocked(digest)).await;
+        if is_blocked? {
+            return Err(MirrorError::Blocked { digest: digest.clone() });
+        }
+        let (flight, size_bytes) = match head {
             FlightHead::Begun { size_bytes } => (Some(flight), size_bytes),
             FlightHead::Busy => {
                 let size = self.registry.client.head_blob(&self.upstream, digest).await;
@@ -222,9 +228,6 @@ impl MirrorRepository {
                 return Err(self.refused_blob(digest, RequestedMethod::Get, &error));
             }
         };
-        if self.repository.is_blocked(digest).await? {
-            return Err(MirrorError::Blocked { digest: digest.clone() });
-        }
         metrics.count_bytes(self.namespace(), "upstream", size_bytes);
         let (digest, source) = (digest.clone(), self.source());
         Ok(MirroredBlob::Streamed(StreamedBlob { flight, source, digest, size_bytes }))
@@ -241,14 +244,14 @@ impl MirrorRepository {
 
     /// Whether the registry may be asked for a blob that is not stored.
     fn check_blob(&self, digest: &Digest, may_fetch: bool) -> Result<(), MirrorError> {
-        let (name, reference) = (self.name(), Reference::Digest(digest.clone()));
+        let name = self.name();
         if !self.is_allowed() {
             return Err(MirrorError::NameUnknown { name: name.clone() });
         }
         if !may_fetch {
             return Err(MirrorError::FetchRefused);
         }
-        match self.shared.remembered.absence(name, &reference) {
+        match self.shared.remembered.blob_absence(name, digest) {
             Some(crate::UpstreamOutcome::RepositoryRefused) => {
                 Err(MirrorError::NameUnknown { name: name.clone() })
             }
@@ -264,8 +267,7 @@ impl MirrorRepository {
         error: &UpstreamError,
     ) -> MirrorError {
         let (outcome, negative) = (outcome_of(error), self.registry.options.negative);
-        let reference = Reference::Digest(digest.clone());
-        self.shared.remembered.note_absence(self.name(), &reference, outcome, negative);
+        self.shared.remembered.note_blob_absence(self.name(), digest, outcome, negative);
         refused(self.name(), digest, method, error)
     }
 
@@ -414,8 +416,13 @@ impl MirrorRepository {
     async fn link_copy(&self, flight: &BlobFlight, size_bytes: u64) {
         let digest = &flight.digest;
         let linking = async {
-            let repositories = self.repository.mount_candidates(digest).await?;
-            if repositories.is_empty() || self.repository.is_blocked(digest).await? {
+            let mut repositories = self.repository.mount_candidates(digest).await?;
+            // A small blob may be stored by now.
+            repositories.retain(|repository| repository != self.name());
+            if repositories.is_empty()
+                || flight.is_linked()
+                || self.repository.is_blocked(digest).await?
+            {
                 return Ok(None);
             }
             self.repository.link_copy(digest, size_bytes, &repositories).await

@@ -14,7 +14,7 @@ impl Mirrors {
         let mut all = EvictionReport::default();
         for registry in self.registries() {
             let options = &registry.options;
-            if options.keep.is_none() && options.bytes_max.is_none() {
+            if !options.evicts() {
                 continue;
             }
             let prefix = options.name.prefix.clone();

@@ -18,7 +18,7 @@ use jreg_client::{UpstreamBlob, UpstreamError, UpstreamErrorKind};
 use jreg_oci::Digest;
 use jreg_registry::{BodyError, BodyStream, FillProgress};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// How much of the end of a blob is withheld until its digest is known to be right.
 pub const TAIL_BYTES: u64 = 64 * 1024;
@@ -276,6 +276,7 @@ impl BlobFlight {
 
     async fn push(&self, chunk: Bytes, stall_max: Duration) {
         let mut changes = self.subscribe();
+        let (mut until, mut fed) = (Instant::now() + stall_max, None);
         loop {
             changes.borrow_and_update();
             {
@@ -284,8 +285,12 @@ impl BlobFlight {
                     state.append(chunk);
                     break;
                 }
+                // Readers that come and go change nothing for the store.
+                if fed.replace(state.store) != Some(state.store) {
+                    until = Instant::now() + stall_max;
+                }
             }
-            if timeout(stall_max, changes.changed()).await.is_err() {
+            if timeout_at(until, changes.changed()).await.is_err() {
                 tracing::warn!(digest = %self.digest, "the store is too slow for a blob of a mirror: it is not stored");
                 self.set_unstored();
             }

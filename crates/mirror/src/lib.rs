@@ -41,9 +41,9 @@ pub use flight::TAIL_BYTES;
 pub use lists::{MirroredReferrers, MirroredTags};
 pub use manifests::MirroredManifest;
 pub use options::{MirrorLimits, MirrorOptions};
-pub use service::{MirrorRepository, MirrorSetupError, Mirrors};
+pub use service::{MirrorRepository, MirrorSetupError, MirrorStatus, Mirrors};
 pub use sync::{
-    InvalidSyncPlatform, InvalidSyncSelection, SyncItem, SyncObserver, SyncOutcome, SyncPlatform,
-    SyncReport, SyncRequest, SyncSelection,
+    InvalidSyncPlatform, InvalidSyncSelection, MirrorSchedule, SyncItem, SyncObserver, SyncOutcome,
+    SyncPlatform, SyncReport, SyncRequest, SyncSelection,
 };
 pub use version_range::{InvalidVersionRange, VERSION_RANGE_CHARS_MAX, VersionRange};

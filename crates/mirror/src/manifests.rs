@@ -130,9 +130,6 @@ impl MirrorRepository {
             Reference::Digest(digest) => self.local_digest(digest).await?,
         };
         let metrics = &self.shared.metrics.mirror;
-        if let Some(manifest) = &local.manifest {
-            self.note_use(&manifest.digest);
-        }
         if let (LocalState::Fresh, Some(manifest)) = (local.state, &local.manifest) {
             metrics.count_response(self.namespace(), "cache");
             return Ok(Arc::clone(manifest).into());
@@ -155,22 +152,6 @@ impl MirrorRepository {
         let action =
             decide(DecisionInput { local: state, upstream, reference: kind, method, on_gone });
         self.act(reference, action, stored, checked).await
-    }
-
-    /// Touches a manifest that is used, beside the request, where its age decides on its eviction.
-    fn note_use(&self, digest: &Digest) {
-        let options = &self.registry.options;
-        let is_evicted = options.keep.is_some() || options.bytes_max.is_some();
-        if is_evicted && self.shared.remembered.is_touch_due(self.name(), digest) {
-            let (repository, reference) =
-                (self.repository.clone(), Reference::Digest(digest.clone()));
-            tokio::spawn(async move {
-                let touched = repository.manifest_get(&reference, TouchPolicy::IfOld).await;
-                if let Err(error) = touched {
-                    tracing::debug!(error = error_chain(&error), "a manifest was not touched");
-                }
-            });
-        }
     }
 
     async fn act(

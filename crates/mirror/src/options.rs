@@ -7,7 +7,7 @@ use std::time::Duration;
 use jreg_client::{CredentialSource, UpstreamUrl};
 use jreg_oci::{MirrorName, RepositoryName, RepositoryPattern, Tag, TagPattern};
 
-use crate::OnGone;
+use crate::{OnGone, SyncRequest};
 
 /// A mirrored registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct MirrorOptions {
     pub keep: Option<Duration>,
     /// How many bytes of manifests and what they reference stay.
     pub bytes_max: Option<u64>,
+    /// What is fetched regularly, and how often.
+    pub sync: Option<(SyncRequest, Duration)>,
     /// Anonymous clients may pull what the credentials can read.
     pub is_public: bool,
 }
@@ -58,6 +60,11 @@ impl MirrorOptions {
             patterns.iter().any(|pattern| pattern.matches(upstream))
         };
         (self.allow.is_empty() || matches(&self.allow)) && !matches(&self.deny)
+    }
+
+    /// Whether content goes that is not pulled any more.
+    pub fn evicts(&self) -> bool {
+        self.keep.is_some() || self.bytes_max.is_some()
     }
 
     /// Whether a tag never changes.

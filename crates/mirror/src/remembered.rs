@@ -14,8 +14,6 @@ use crate::UpstreamOutcome;
 const ABSENT_MAX: usize = 10_000;
 const CHECKED_MAX: usize = 50_000;
 const SIZES_MAX: usize = 100_000;
-/// How often a manifest that is used is touched.
-const TOUCH_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 /// The largest manifest whose descriptors are remembered.
 const PARSED_BYTES_MAX: usize = 256 * 1024;
 /// How deep a manifest is searched for descriptors.
@@ -25,12 +23,12 @@ const NESTING_MAX: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Remembered {
     clock: Arc<dyn Clock>,
-    /// What is not there, until when.
+    /// Manifests that are not there, until when.
     absent: Cache<(RepositoryName, Reference), (UpstreamOutcome, Duration)>,
+    /// The same of blobs: a digest may be of a blob and of no manifest.
+    absent_blobs: Cache<(RepositoryName, Digest), (UpstreamOutcome, Duration)>,
     /// When the registry was last asked for a digest.
     checked: Cache<(RepositoryName, Digest), Duration>,
-    /// When manifests were last touched.
-    touched: Cache<(RepositoryName, Digest), Duration>,
     /// Sizes of content by the descriptors of manifests.
     sizes: Cache<(RepositoryName, Digest), u64>,
 }
@@ -40,21 +38,19 @@ impl Remembered {
         Self {
             clock,
             absent: Cache::new(ABSENT_MAX),
+            absent_blobs: Cache::new(ABSENT_MAX),
             checked: Cache::new(CHECKED_MAX),
-            touched: Cache::new(CHECKED_MAX),
             sizes: Cache::new(SIZES_MAX),
         }
     }
 
-    /// What the registry said a moment ago, if that was that it has no such content.
+    /// What the registry said a moment ago of a manifest, if that was that it has no such content.
     pub(crate) fn absence(
         &self,
         name: &RepositoryName,
         reference: &Reference,
     ) -> Option<UpstreamOutcome> {
-        let key = (name.clone(), reference.clone());
-        let (outcome, until) = self.absent.get(&key)?;
-        (self.clock.monotonic() < until).then_some(outcome)
+        self.if_still(self.absent.get(&(name.clone(), reference.clone()))?)
     }
 
     pub(crate) fn note_absence(
@@ -64,12 +60,46 @@ impl Remembered {
         outcome: UpstreamOutcome,
         negative: Duration,
     ) {
+        if let Some(absence) = self.absence_of(outcome, negative) {
+            self.absent.insert((name.clone(), reference.clone()), absence);
+        }
+    }
+
+    /// The same of a blob.
+    pub(crate) fn blob_absence(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<UpstreamOutcome> {
+        self.if_still(self.absent_blobs.get(&(name.clone(), digest.clone()))?)
+    }
+
+    pub(crate) fn note_blob_absence(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        outcome: UpstreamOutcome,
+        negative: Duration,
+    ) {
+        if let Some(absence) = self.absence_of(outcome, negative) {
+            self.absent_blobs.insert((name.clone(), digest.clone()), absence);
+        }
+    }
+
+    fn if_still(&self, (outcome, until): (UpstreamOutcome, Duration)) -> Option<UpstreamOutcome> {
+        (self.clock.monotonic() < until).then_some(outcome)
+    }
+
+    /// An outcome that is remembered, and until when.
+    fn absence_of(
+        &self,
+        outcome: UpstreamOutcome,
+        negative: Duration,
+    ) -> Option<(UpstreamOutcome, Duration)> {
         let is_absence =
             matches!(outcome, UpstreamOutcome::NotFound | UpstreamOutcome::RepositoryRefused);
-        if is_absence && !negative.is_zero() {
-            let until = self.clock.monotonic() + negative;
-            self.absent.insert((name.clone(), reference.clone()), (outcome, until));
-        }
+        let is_kept = is_absence && !negative.is_zero();
+        is_kept.then(|| (outcome, self.clock.monotonic() + negative))
     }
 
     /// Time since the registry last had a digest.
@@ -80,16 +110,6 @@ impl Remembered {
 
     pub(crate) fn note_checked(&self, name: &RepositoryName, digest: &Digest) {
         self.checked.insert((name.clone(), digest.clone()), self.clock.monotonic());
-    }
-
-    /// Whether a manifest that is used now was not for a while.
-    pub(crate) fn is_touch_due(&self, name: &RepositoryName, digest: &Digest) -> bool {
-        let (key, now) = ((name.clone(), digest.clone()), self.clock.monotonic());
-        if self.touched.get(&key).is_some_and(|touched| now < touched + TOUCH_INTERVAL) {
-            return false;
-        }
-        self.touched.insert(key, now);
-        true
     }
 
     /// The size of a blob, by a manifest that was served.

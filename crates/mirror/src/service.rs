@@ -5,8 +5,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_client::{
-    EnvironmentVariables, UpstreamClient, UpstreamOptions, UpstreamSetupError, UpstreamTracing,
+    EnvironmentVariables, RateLimit, UpstreamClient, UpstreamOptions, UpstreamOutcome,
+    UpstreamSetupError, UpstreamTracing,
 };
 use jreg_oci::{MirrorNames, MirrorNamesError, RepositoryName, UnknownNamespace};
 use jreg_registry::{LIST_KEYS_MAX, MirrorRoom, PageRequest, Registry, Repository};
@@ -22,6 +24,9 @@ use crate::{MirrorLimits, MirrorOptions};
 
 /// Maximum number of repositories below the prefixes of mirrors that are looked at for tags of clients.
 const LOCAL_NAMES_MAX: usize = 10_000;
+
+/// How many of them at the same time.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// How long a request retries and waits, in all: then the client has another mirror to ask, or the registry.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,6 +86,22 @@ const TRACING: UpstreamTracing = UpstreamTracing {
         trace::note("upstream", outcome, duration);
     },
 };
+
+/// What is known of a mirrored registry, since this process started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorStatus {
+    pub namespace: String,
+    /// The local repositories are below this.
+    pub prefix: RepositoryName,
+    /// Where it is, in the order in which they are tried.
+    pub upstream: Vec<String>,
+    pub requests: u64,
+    /// Those that found the registry not working, or allowing no more.
+    pub failed: u64,
+    pub limited: u64,
+    pub received_bytes: u64,
+    pub rate_limit: Option<RateLimit>,
+}
 
 /// One repository of a mirrored registry.
 #[derive(Clone, Debug)]
@@ -184,25 +205,22 @@ impl Mirrors {
         let mut local = HashSet::new();
         for mirror in self.names.all() {
             let below = format!("{}/", mirror.prefix);
-            let mut page = PageRequest { limit: LIST_KEYS_MAX, last: Some(below.clone()) };
-            page.last = Some(mirror.prefix.to_string());
+            let last = Some(mirror.prefix.to_string());
+            let mut page = PageRequest { limit: LIST_KEYS_MAX, last };
             let mut examined = 0;
-            'pages: loop {
+            loop {
                 let found = self.shared.registry.catalog(&page).await?;
-                for name in found.items {
-                    if !name.as_str().starts_with(&below) {
-                        break 'pages;
-                    }
-                    examined += 1;
-                    if examined > LOCAL_NAMES_MAX {
-                        break 'pages;
-                    }
-                    if self.shared.registry.repository(name.clone()).has_tags().await? {
-                        tracing::warn!(repository = %name, mirror = mirror.namespace, "a repository below the prefix of a mirror has tags that clients have pushed: these are served");
-                        local.insert(name);
-                    }
+                let count = found.items.len();
+                let names =
+                    found.items.into_iter().filter(|name| name.as_str().starts_with(&below));
+                let names: Vec<_> = names.take(LOCAL_NAMES_MAX - examined).collect();
+                examined += names.len();
+                let is_end = names.len() < count || examined == LOCAL_NAMES_MAX;
+                for name in self.with_tags(names).await? {
+                    tracing::warn!(repository = %name, mirror = mirror.namespace, "a repository below the prefix of a mirror has tags that clients have pushed: these are served");
+                    local.insert(name);
                 }
-                match found.next {
+                match found.next.filter(|_| !is_end) {
                     Some(next) => page.last = Some(next),
                     None => break,
                 }
@@ -210,6 +228,21 @@ impl Mirrors {
         }
         self.local = Arc::new(local);
         Ok(self)
+    }
+
+    /// Those repositories to which clients have pushed tags.
+    async fn with_tags(
+        &self,
+        names: Vec<RepositoryName>,
+    ) -> Result<Vec<RepositoryName>, jreg_registry::Error> {
+        let looks = names.into_iter().map(|name| {
+            let repository = self.shared.registry.repository(name.clone());
+            async move { repository.has_tags().await.map(|has| has.then_some(name)) }
+        });
+        // Made before the first is awaited: a borrowing closure kept across an await is not `Send`.
+        let looks: Vec<_> = looks.collect();
+        let found: Vec<_> = stream::iter(looks).buffered(LOOKS_AT_ONCE).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// The repository of a mirrored registry that a local name means; `None`: the name is local.
@@ -230,6 +263,33 @@ impl Mirrors {
 
     pub(crate) fn shared(&self) -> &MirrorShared {
         &self.shared
+    }
+
+    /// The namespace of the registry that a local name belongs to; `None`: the name is local.
+    pub fn namespace_of(&self, name: &RepositoryName) -> Option<&str> {
+        self.names.of_repository(name).map(|(_, mirror)| mirror.namespace.as_str())
+    }
+
+    /// What is known of each mirrored registry.
+    pub fn status(&self) -> Vec<MirrorStatus> {
+        let status = self.registries.iter().map(|MirroredRegistry { options, client }| {
+            let statistics = client.statistics();
+            let count = |outcomes: &[UpstreamOutcome]| {
+                let of = statistics.requests.iter().filter(|(_, of, _)| outcomes.contains(of));
+                of.map(|(_, _, count)| count).sum()
+            };
+            MirrorStatus {
+                namespace: options.name.namespace.clone(),
+                prefix: options.name.prefix.clone(),
+                upstream: options.upstream.iter().map(ToString::to_string).collect(),
+                requests: statistics.requests.iter().map(|(_, _, count)| count).sum(),
+                failed: count(&[UpstreamOutcome::Failed, UpstreamOutcome::Timeout]),
+                limited: count(&[UpstreamOutcome::TooManyRequests]),
+                received_bytes: statistics.bytes,
+                rate_limit: client.rate_limit(),
+            }
+        });
+        status.collect()
     }
 
     /// Reads the counts of the clients.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{
     Descriptor, Digest, Manifest, Reference, ReferenceKind, RepositoryName, Tag, TagPattern,
+    attached_tags,
 };
 use jreg_registry::{PageRequest, StoredManifest, TouchPolicy};
 use jreg_storage::ByteRange;
@@ -30,8 +31,7 @@ const DEPTH_MAX: usize = 4;
 /// How long a blob whose last byte was read may take until the store has it.
 const STORED_WAIT: Duration = Duration::from_secs(60);
 const STORED_LOOK: Duration = Duration::from_millis(20);
-/// What older tools append to the digest of what they sign (`sha256-<hex>.sig`).
-const ATTACHED: [&str; 3] = ["sig", "att", "sbom"];
+const STORED_LOOK_MAX: Duration = Duration::from_secs(2);
 /// The operating system of attestations in an index.
 const UNKNOWN: &str = "unknown";
 
@@ -49,6 +49,15 @@ pub struct SyncRequest {
     pub jobs: usize,
     /// Nothing is fetched; only the tags are asked for.
     pub is_dry_run: bool,
+}
+
+/// What is fetched of a mirror regularly.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorSchedule {
+    /// The namespace of the mirror.
+    pub namespace: String,
+    pub request: SyncRequest,
+    pub interval: Duration,
 }
 
 /// Tags of a repository of a mirror: `NAME`, `NAME:PATTERN`, `NAME@RANGE` or `NAME:PATTERN@RANGE`.
@@ -257,6 +266,16 @@ struct Fetched {
 }
 
 impl Mirrors {
+    /// The schedules of the mirrors that have one.
+    pub fn schedules(&self) -> Vec<MirrorSchedule> {
+        let schedule = |registry: &crate::service::MirroredRegistry| {
+            let (request, interval) = registry.options.sync.clone()?;
+            let namespace = registry.options.name.namespace.clone();
+            Some(MirrorSchedule { namespace, request, interval })
+        };
+        self.registries().iter().filter_map(schedule).collect()
+    }
+
     /// Fetches what is selected and is not stored.
     pub async fn sync(&self, request: &SyncRequest, observer: &dyn SyncObserver) -> SyncReport {
         let mut run = SyncRun { request, observer, report: SyncReport::default() };
@@ -350,7 +369,14 @@ impl SyncRun<'_> {
         let mut fetched = Fetched::default();
         let (mut seen, mut left) = (HashSet::new(), vec![(reference, 0)]);
         while let Some((reference, depth)) = left.pop() {
-            let (manifest, is_new) = self.manifest(repository, &reference).await?;
+            let (manifest, is_new) = match self.manifest(repository, &reference).await {
+                Err(MirrorError::ManifestUnknown { .. }) if depth > 0 => {
+                    let (count, bytes) = fetch_entry(repository, &reference).await?;
+                    (fetched.blobs, fetched.bytes) = (fetched.blobs + count, fetched.bytes + bytes);
+                    continue;
+                }
+                found => found?,
+            };
             if !seen.insert(manifest.digest.clone()) {
                 continue;
             }
@@ -367,10 +393,9 @@ impl SyncRun<'_> {
                 let found =
                     found.descriptors.iter().map(|found| Reference::Digest(found.digest.clone()));
                 left.extend(found.map(|found| (found, depth + 1)));
-                left.extend(
-                    attached_tags(&manifest.digest, attached)
-                        .map(|tag| (Reference::Tag(tag), DEPTH_MAX)),
-                );
+                let tags = attached_tags(&manifest.digest);
+                let tags = tags.filter(|tag| attached.contains(tag.as_str()));
+                left.extend(tags.map(|tag| (Reference::Tag(tag), DEPTH_MAX)));
             }
         }
         Ok(match fetched {
@@ -474,13 +499,6 @@ async fn stored(
     Ok(is_stored.then_some(digest))
 }
 
-/// The tags by which older tools attach signatures to a digest, of those there are.
-fn attached_tags(digest: &Digest, tags: &HashSet<&str>) -> impl Iterator<Item = Tag> {
-    let tag = |suffix: &str| format!("{}-{}.{suffix}", digest.algorithm(), digest.hex());
-    let found = ATTACHED.into_iter().map(tag).filter(|tag| tags.contains(tag.as_str()));
-    found.filter_map(|tag| tag.parse().ok()).collect::<Vec<_>>().into_iter()
-}
-
 async fn all_tags(repository: &MirrorRepository) -> Result<Vec<Tag>, MirrorError> {
     let mut page = PageRequest { limit: PAGE_TAGS, last: None };
     let mut tags = Vec::new();
@@ -510,6 +528,20 @@ async fn fetch_blobs(
     Ok(fetched.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size)))
 }
 
+/// Fetches an entry of an index that is no manifest: build caches list layers there, and some entries are not in the
+/// registry at all.
+async fn fetch_entry(
+    repository: &MirrorRepository,
+    reference: &Reference,
+) -> Result<(u64, u64), MirrorError> {
+    let Some(digest) = reference.digest() else { return Ok((0, 0)) };
+    match fetch_blob(repository, digest.clone()).await {
+        Ok(fetched) => Ok(fetched.map_or((0, 0), |bytes| (1, bytes))),
+        Err(MirrorError::BlobUnknown { .. }) => Ok((0, 0)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Fetches a blob; `None` if it was stored.
 async fn fetch_blob(
     repository: &MirrorRepository,
@@ -525,8 +557,10 @@ async fn fetch_blob(
         chunk?;
     }
     let stored = async {
+        let mut pause = STORED_LOOK;
         while repository.repository.blob_stat(&digest, TouchPolicy::Never).await.is_err() {
-            sleep(STORED_LOOK).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(STORED_LOOK_MAX);
         }
     };
     match tokio::time::timeout(STORED_WAIT, stored).await {

@@ -15,6 +15,7 @@
 //! - [`ErrorCode`], [`ErrorBody`]: error responses
 
 mod annotations;
+mod attached;
 mod descriptor;
 mod digest;
 mod endpoint;
@@ -37,6 +38,7 @@ mod tag;
 mod tag_pattern;
 
 pub use annotations::Annotations;
+pub use attached::attached_tags;
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, InvalidDigest};
 pub use endpoint::{

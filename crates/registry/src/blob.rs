@@ -209,7 +209,7 @@ impl Repository {
         {
             return Ok(Some(blob(location)));
         }
-        let Some(location) = core.touch_complete_link(window, source, digest).await? else {
+        let Some(location) = core.touch_shareable_link(window, source, digest).await? else {
             return Ok(None);
         };
         match core.create_link(window, &self.name, digest, &location, LinkOrigin::Fresh).await? {

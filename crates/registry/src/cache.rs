@@ -283,7 +283,7 @@ mod tests {
 
     fn add(cache: &ContentCache, ticket: InsertTicket) {
         let key = "blobs/_/AA/01".parse().expect("a key");
-        let value = Location { key, size_bytes: 1 };
+        let value = Location::new(key, 1);
         let link = CachedRecord::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
         cache.add_link(ticket, NOW, &name(), &digest(), link);
     }
@@ -322,7 +322,7 @@ mod tests {
         for n in 0..10_000_u32 {
             let digest = Digest::of(Algorithm::Sha256, &n.to_be_bytes());
             let key = "blobs/_/AA/01".parse().expect("a key");
-            let value = Location { key, size_bytes: 1 };
+            let value = Location::new(key, 1);
             let link = CachedRecord::new(value, Duration::ZERO, SystemTime::UNIX_EPOCH);
             cache.add_link(cache.take_ticket(&name(), &digest), NOW, &name(), &digest, link);
         }

@@ -39,7 +39,7 @@ struct ClosingRequest {
 
 /// Which request links the bytes of a closed upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CommitRole {
+pub(crate) enum CommitRole {
     /// The only request that has ever heard of the bytes: there is no session.
     Sessionless,
     /// The request that closed the session.
@@ -452,7 +452,7 @@ impl Repository {
     }
 
     /// Finishes what a closed session records: the bytes at their location, and a link to them.
-    async fn commit_closed(
+    pub(crate) async fn commit_closed(
         &self,
         id: &UploadId,
         closed: &ClosedUpload,

@@ -18,7 +18,7 @@ use crate::record::ManifestRecord;
 use crate::rules::Rule;
 use crate::tag::{KnownTag, TagChange, TagTransition, TagVersion};
 use crate::window::{HINT_IN_FLIGHT_MAX, WriteWindow};
-use crate::{ChangeId, Error, ReferencePrecondition, Repository, Result};
+use crate::{Error, ReferencePrecondition, Repository, Result};
 
 /// How many hints are listed at a time when the tags of a manifest are removed: also the most tags that its
 /// copy names.
@@ -298,8 +298,6 @@ impl Repository {
         keep: KeepCopy,
     ) -> Result<()> {
         let reference = Reference::Digest(digest.clone());
-        // Another one may be pushed meanwhile, which has its own event.
-        let mut announced: Option<Option<ChangeId>> = None;
         let key = keys::manifest(&self.name, digest);
         let mut attempts = SwapAttempts::new(MANIFEST_CONTENDED);
         loop {
@@ -326,15 +324,9 @@ impl Repository {
             // A copy of wrong bytes could not be restored.
             let found = self.core.damaged_if_wrong(&key, digest, found).await?;
             let header = found.valid().map(|seen| &seen.value.header);
-            let came_by = header.and_then(|header| header.change);
             let names = tags.pointing_to(digest);
-            let is_announced = announced.replace(came_by) == Some(came_by);
-            let queueing = async {
-                match is_announced {
-                    true => Ok(()),
-                    false => self.queue_manifest_delete(window, digest, header).await,
-                }
-            };
+            // At each attempt: the event of an earlier one may have been dropped, as if this delete would not come any more.
+            let queueing = self.queue_manifest_delete(window, digest, header);
             let copying = async {
                 match (keep, found.valid()) {
                     (KeepCopy::Yes, Some(manifest)) => {

@@ -1,9 +1,8 @@
 //! Eviction: which manifests of a mirror go, because they are not pulled any more or because there is no room.
 //!
-//! The unit is the manifest, as old as the last use of it, of a tag that points to it, or of an index that lists it.
-//! A manifest is touched when it is pulled and was not for hours, and a tag is written when it is checked: so the ages of
-//! their records are the times since these uses, and a pull costs no record of its own. Blobs that no manifest references
-//! any more go with GC.
+//! The unit is the manifest, as old as the last pull of it (`pulls.rs`), the last check of a tag that points to it, or
+//! the same of an index that lists it. What is not known of pulls counts as pulled: until these times have been tracked
+//! for `keep`, nothing goes for its age alone. Blobs that no manifest references any more go with GC.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, SystemTime};
@@ -15,6 +14,7 @@ use crate::core::Core;
 use crate::keys::{self, ParsedKey};
 use crate::manifest_read::verified;
 use crate::mirror::MirrorTagRecord;
+use crate::pulls::PullTimes;
 use crate::record::{Link, ManifestRecord};
 use crate::{Error, Registry, Result};
 
@@ -64,6 +64,7 @@ impl Registry {
         let core = self.core();
         core.check_required().await?;
         let (mut used, now) = core.used_manifests(&options.prefix).await?;
+        let known_since = core.add_pulls(&mut used).await?.unwrap_or(now);
         let mut report =
             EvictionReport { manifests: used.len() as u64, ..EvictionReport::default() };
         pass_uses_on(&mut used);
@@ -74,7 +75,7 @@ impl Registry {
                 None => 0,
                 Some(_) => core.own_bytes(&manifest, &mut counted).await?,
             };
-            let age = now.duration_since(manifest.last_used).unwrap_or_default();
+            let age = now.duration_since(manifest.last_used.max(known_since)).unwrap_or_default();
             let is_unused = options.keep.is_some_and(|keep| age > keep);
             let is_too_much =
                 options.bytes_max.is_some_and(|max| report.kept_bytes.saturating_add(bytes) > max);
@@ -147,6 +148,25 @@ impl Core {
             }
         }
         Ok((used, now))
+    }
+
+    /// Adds when each manifest was pulled last. Returns since when no pull was missed, if that is known.
+    async fn add_pulls(&self, used: &mut [UsedManifest]) -> Result<Option<SystemTime>> {
+        let times = PullTimes::open(self).await?;
+        let mut known_since = None;
+        // They were listed by repository.
+        for of_one in used.chunk_by_mut(|one, other| one.name == other.name) {
+            let Some(name) = of_one.first().map(|manifest| manifest.name.clone()) else { continue };
+            let digests: Vec<Digest> = of_one.iter().map(|it| it.digest.clone()).collect();
+            let last = times.of_digests(&name, &digests.iter().collect::<Vec<_>>()).await?;
+            for (manifest, pulled) in of_one.iter_mut().zip(last.times) {
+                manifest.last_used =
+                    pulled.map_or(manifest.last_used, |at| at.max(manifest.last_used));
+            }
+            // What was found to be damaged on the way stays so.
+            known_since = last.since;
+        }
+        Ok(known_since)
     }
 
     /// `None`: it is gone, a client has pushed it, or it cannot be read.

@@ -32,6 +32,7 @@ mod manifests;
 mod memo;
 mod observer;
 mod queue;
+mod summary;
 mod sweep;
 mod tidy;
 
@@ -46,6 +47,7 @@ use serde::{Deserialize, Serialize};
 pub use action::{GcAction, GcActionKind, GcOutcome};
 pub use history::HISTORY_ENTRIES_MAX;
 pub use observer::{GcObserver, GcPhase};
+pub use summary::{CompletedGcRun, FailedGcRun, GcSummary, StoredBlobs};
 
 use self::action::GcSink;
 use self::manifests::damaged;
@@ -120,6 +122,7 @@ impl Default for GcOptions {
 
 /// Counts of one kind of object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GcTally {
     /// Examined.
     pub scanned: u64,
@@ -162,6 +165,7 @@ impl GcTally {
 
 /// The result of a GC run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GcReport {
     /// The manifests; their bytes are those of their records.
     pub manifests: GcTally,
@@ -180,23 +184,18 @@ pub struct GcReport {
     /// Links that were moved to the same bytes at another location; a sweep removes the bytes left.
     pub deduplicated: GcTally,
     /// Locations of duplicates with wrong or missing bytes.
-    #[serde(default)]
     pub findings: u64,
     /// Hints and referrer entries, entries of the catalog, and records of deleted tags.
     pub orphans: GcTally,
     /// Replaced changes of tags.
-    #[serde(default)]
     pub history: GcTally,
     /// Copies of deleted manifests.
-    #[serde(default)]
     pub copies: GcTally,
     /// Tags and digests with a last pull.
-    #[serde(default)]
     pub pull_times: GcTally,
     /// The uploads that were removed.
     pub uploads: ReaperReport,
     /// What unfinished uploads hold after the run, if that was counted.
-    #[serde(default)]
     pub held: HeldUploads,
     /// Tombstones that were purged.
     pub tombstones: u64,

@@ -20,6 +20,8 @@ pub enum LeaseKind {
     Retention,
     /// Eviction from mirrors.
     Eviction,
+    /// Fetching what the schedules of mirrors name.
+    MirrorSync,
     /// Merging pull times.
     Pulls,
 }
@@ -31,6 +33,7 @@ impl LeaseKind {
             Self::Events => keys::events_lease(),
             Self::Retention => keys::note("retention-lease"),
             Self::Eviction => keys::note("eviction-lease"),
+            Self::MirrorSync => keys::note("mirror-sync-lease"),
             Self::Pulls => keys::pulls_lease(),
         }
     }

@@ -63,6 +63,7 @@ mod commit;
 mod compute;
 mod content;
 mod content_sizes;
+mod copied_blob;
 mod core;
 mod damaged;
 mod delete;
@@ -143,6 +144,7 @@ pub use browse::{
 pub use budget::{BudgetReservation, BudgetUsage, MemoryBudget, ReservationGauge};
 pub use change::{ACTOR_BYTES_MAX, ChangeId, ChangeOrigin};
 pub use content::{Blob, ReferencePrecondition, Referrer, StoredManifest, TouchPolicy};
+pub use copied_blob::SourceTrust;
 pub use delete::MayRemoveTag;
 pub use error::{BodyError, Error, PurgeObstacle, Result};
 pub use event::{Event, EventAction, EventDetail, EventInterest};
@@ -159,8 +161,9 @@ pub use fsck::{
     Severity,
 };
 pub use gc::{
-    BYTES_WAIT_MIN, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome,
-    GcPhase, GcReport, GcTally, HISTORY_ENTRIES_MAX, REMOVALS_FREE,
+    BYTES_WAIT_MIN, CompletedGcRun, FailedGcRun, GRACE_MIN, GcAction, GcActionKind, GcError,
+    GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, GcSummary, GcTally, HISTORY_ENTRIES_MAX,
+    REMOVALS_FREE, StoredBlobs,
 };
 pub use history::TagHistoryEntry;
 pub use keys::FREES_SPACE;

@@ -138,6 +138,17 @@ impl Core {
         }
     }
 
+    /// The same for a link whose bytes another repository is to get: not where they were never hashed.
+    pub(crate) async fn touch_shareable_link(
+        &self,
+        window: WriteWindow,
+        name: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Location>> {
+        let held = self.touch_complete_link(window, name, digest).await?;
+        Ok(held.filter(|location| !location.is_unverified))
+    }
+
     async fn touch_live_link(
         &self,
         window: WriteWindow,
@@ -261,7 +272,7 @@ impl Core {
         let Some(mut repositories) = found else { return Deduplication::NoRecord };
         repositories.sort_by_key(|repository| repository != name);
         for repository in repositories {
-            let held = self.touch_complete_link(window, &repository, digest).await;
+            let held = self.touch_shareable_link(window, &repository, digest).await;
             let Ok(Some(location)) = held else { continue };
             if repository == *name {
                 return Deduplication::Linked(location);

@@ -297,7 +297,7 @@ impl Repository {
         let core = &self.core;
         for repository in repositories {
             let window = core.open_window();
-            let held = core.touch_complete_link(window, repository, digest).await?;
+            let held = core.touch_shareable_link(window, repository, digest).await?;
             let Some(location) = held.filter(|held| held.size_bytes == size_bytes) else {
                 continue;
             };

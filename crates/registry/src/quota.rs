@@ -212,6 +212,24 @@ async fn wait_for(count: Option<JoinHandle<Result<()>>>, ledger: &PoolLedger) ->
     }
 }
 
+impl Registry {
+    /// Counts the pools of quotas that were not counted in the last minute, one after the other, and waits for it no
+    /// longer than a push does. What takes longer goes on.
+    pub async fn count_quotas(&self) {
+        let (core, rules) = (self.core(), self.core().lifecycle.get());
+        let count = async {
+            for (number, pool) in (1..).zip(rules.quotas().all()) {
+                let ledger = core.quotas.pool(pool_fingerprint(pool));
+                if let Some(count) = core.count_pool((number, pool), &ledger, COUNT_AGE_MAX) {
+                    // An older count is better than none.
+                    let _ = count.await;
+                }
+            }
+        };
+        let _ = timeout(COUNT_WAIT_MAX, count).await;
+    }
+}
+
 impl Core {
     /// Counts a pool, unless that was done so short a time ago.
     fn count_pool(

@@ -12,7 +12,7 @@ use crate::core::Core;
 use crate::fingerprint::{self, Fingerprint};
 use crate::quota_ledger::PoolLedger;
 use crate::record::{JsonRecord, StoredRecord};
-use crate::{Event, EventAction, EventDetail, Registry, Result, keys};
+use crate::{Event, EventAction, EventDetail, Registry, Repository, Result, keys};
 
 /// The use of one quota, as this instance counted it last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,12 +45,23 @@ impl Registry {
         let core = self.core();
         let rules = core.lifecycle.get();
         let pools = (1..).zip(rules.quotas().all());
-        let usage = pools.map(|(number, pool)| {
-            let used = core.quotas.pool(pool_fingerprint(pool)).used();
-            let is_warned = used.is_some_and(|used| used >= pool.warn_bytes());
-            PoolUsage { number, used, limit: pool.bytes, is_warned }
-        });
-        usage.collect()
+        pools.map(|(number, pool)| core.pool_usage(number, pool)).collect()
+    }
+}
+
+impl Repository {
+    /// The use of the quotas that it counts in, as this process counted them last.
+    pub fn quota_usage(&self) -> Vec<PoolUsage> {
+        let pools = self.rules.quotas().pools(&self.name);
+        pools.map(|(number, pool)| self.core.pool_usage(number, pool)).collect()
+    }
+}
+
+impl Core {
+    fn pool_usage(&self, number: usize, pool: &QuotaPool) -> PoolUsage {
+        let used = self.quotas.pool(pool_fingerprint(pool)).used();
+        let is_warned = used.is_some_and(|used| used >= pool.warn_bytes());
+        PoolUsage { number, used, limit: pool.bytes, is_warned }
     }
 }
 

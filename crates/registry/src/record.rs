@@ -283,6 +283,15 @@ pub(crate) struct Location {
     pub(crate) key: Key,
     #[serde(rename = "size")]
     pub(crate) size_bytes: u64,
+    /// An import that trusts its source has not hashed them: no other repository gets them until a deep fsck has.
+    #[serde(default, rename = "unverified", skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_unverified: bool,
+}
+
+impl Location {
+    pub(crate) fn new(key: Key, size_bytes: u64) -> Self {
+        Self { key, size_bytes, is_unverified: false }
+    }
 }
 
 impl JsonRecord for Link {
@@ -431,7 +440,7 @@ mod tests {
 
     fn link() -> Link {
         let key = "blobs/_/AA/01".parse().expect("a key");
-        Link::Live(Location { key, size_bytes: 7 })
+        Link::Live(Location::new(key, 7))
     }
 
     #[test]

@@ -174,7 +174,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, b"hello");
         let mut hasher = Hasher::new(Algorithm::Sha512);
         hasher.update(b"hello w");
-        let location = Location { key, size_bytes: 2 };
+        let location = Location::new(key, 2);
         let open = OpenUpload {
             claim: 2,
             part_bytes: 5,

@@ -1,15 +1,16 @@
 //! The unfinished uploads of all repositories, for operators: what they hold, and how they are cancelled.
 //!
-//! What uploads hold are parts, tails and, in a folder, files. A file that no session names is being
-//! written by a request whose digest is known, or was left by a crash.
+//! What uploads hold are parts, tails and, in a folder, files. A file, or a multipart upload of a bucket, that no session
+//! names is being written by a request whose digest is known, or was left by a crash.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
 use jreg_oci::RepositoryName;
-use jreg_storage::{Key, Multipart, StagedUpload};
+use jreg_storage::{ErrorKind, Key, Multipart, StagedUpload, error_chain};
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use crate::attempts::SwapAttempts;
 use crate::core::Core;
@@ -42,7 +43,8 @@ pub enum ListedUploadState {
     Cancelled,
     /// A request is sending it; no session names it yet.
     Sending,
-    /// No session names its file: a crash left it, or a session is about to.
+    /// No session names its file or multipart upload: a crash left it, or a session is about to. In a bucket also one that
+    /// a request is sending whose digest is known.
     Orphan,
     /// Its session cannot be read ([`Registry::fsck`]).
     Unreadable,
@@ -51,15 +53,18 @@ pub enum ListedUploadState {
 /// An unfinished upload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListedUpload {
-    /// The id of the session, or of the file that no session names.
+    /// The id of the session, or of the file or multipart upload that no session names.
     pub id: String,
     pub repository: Option<RepositoryName>,
     pub state: ListedUploadState,
-    /// When it began, in seconds of the Unix epoch; `None` for a file without a session.
+    /// When it began, in seconds of the Unix epoch; `None` without a session.
     pub started: Option<u64>,
     /// When bytes were last stored.
     pub last_byte: u64,
     pub bytes: u64,
+    /// What the store lists and no session names.
+    #[serde(skip)]
+    pub(crate) staged: Option<Multipart>,
 }
 
 /// The unfinished uploads of a registry.
@@ -104,6 +109,24 @@ impl Registry {
         self.core().list_uploads().await
     }
 
+    /// The unfinished uploads that have a session, at most [`UPLOADS_LISTED_MAX`], in the order in which they began.
+    /// Reads every session.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn list_sessions(&self) -> Result<Vec<ListedUpload>> {
+        let core = self.core();
+        // In a bucket a session knows what its upload holds, and each multipart upload would cost a request.
+        let staged = match core.store.capabilities().is_remote {
+            true => StagedFiles::new(),
+            false => core.staged_files().await?,
+        };
+        let mut list = UploadList::default();
+        core.visit_sessions(staged, &mut |upload: ListedUpload| list.add(upload)).await?;
+        Ok(list.uploads)
+    }
+
     /// The open uploads of every repository, as their sessions say.
     ///
     /// # Errors
@@ -134,9 +157,10 @@ impl Registry {
         let id = upload.id.parse::<UploadId>();
         match (upload.state, id) {
             (ListedUploadState::Orphan, id) if is_past_write(upload, core.clock.now()) => {
-                match id {
-                    Ok(id) => core.remove_tails(&id).await,
-                    Err(_) => core.remove_staged(&upload.id).await,
+                match (&upload.staged, id) {
+                    (Some(staged), _) => Ok(core.store.abort_multipart(staged).await?),
+                    (None, Ok(id)) => core.remove_tails(&id).await,
+                    (None, Err(_)) => Err(Error::Busy { what: "the upload is gone" }),
                 }
             }
             (ListedUploadState::Orphan | ListedUploadState::Sending, _) | (_, Err(_)) => {
@@ -188,10 +212,8 @@ impl UploadList {
 
 impl Core {
     async fn list_uploads(&self) -> Result<UploadList> {
-        // Before the sessions: a file that none of them names then is an orphan, or one will.
-        let staged = self.store.staged_uploads(keys::BLOBS).await?;
-        let staged: HashMap<_, _> =
-            staged.into_iter().map(|staged| (staged.upload.id.clone(), staged)).collect();
+        // Before the sessions: what none of them names then is an orphan, or one will.
+        let staged = self.staged_files().await?;
         let mut list = UploadList::default();
         let (staged, tails) =
             self.visit_sessions(staged, &mut |upload: ListedUpload| list.add(upload)).await?;
@@ -204,14 +226,32 @@ impl Core {
             }
             list.add(without_session(id, ListedUploadState::Orphan, bytes, last));
         }
-        for (id, staged) in staged {
-            let state = match staged.may_be_named {
+        let mut staged: Vec<_> = staged.into_values().collect();
+        staged.sort_by(|one, other| {
+            (one.last_modified, &one.upload.id).cmp(&(other.last_modified, &other.upload.id))
+        });
+        for StagedUpload { upload, size_bytes, last_modified, may_be_named } in staged {
+            let state = match may_be_named {
                 true => ListedUploadState::Orphan,
                 false => ListedUploadState::Sending,
             };
-            list.add(without_session(id, state, staged.size_bytes, staged.last_modified));
+            let listed = without_session(upload.id.clone(), state, size_bytes, last_modified);
+            list.add(ListedUpload { staged: Some(upload), ..listed });
         }
         Ok(list)
+    }
+
+    /// What the store lists of unfinished uploads.
+    async fn staged_files(&self) -> Result<StagedFiles> {
+        let staged = match self.store.staged_uploads(keys::BLOBS).await {
+            Err(error) if error.kind() == ErrorKind::Refused => {
+                let error = error_chain(&error);
+                warn!(error, "cannot list multipart uploads: those without a session are missing");
+                Vec::new()
+            }
+            staged => staged?,
+        };
+        Ok(staged.into_iter().map(|staged| (staged.upload.id.clone(), staged)).collect())
     }
 
     /// Reads the sessions of unfinished uploads, and returns the files and tails that none of them names.
@@ -275,7 +315,8 @@ impl Core {
             }
             let (id, started) = (id.to_string(), Some(seconds(id.begun())));
             let last_byte = seconds(last_byte);
-            add(ListedUpload { id, repository, state, started, last_byte, bytes });
+            let staged = None;
+            add(ListedUpload { id, repository, state, started, last_byte, bytes, staged });
         }
         Ok(())
     }
@@ -352,15 +393,6 @@ impl Core {
         }
         Ok(())
     }
-
-    /// Removes the file of an upload that no session names.
-    async fn remove_staged(&self, id: &str) -> Result<()> {
-        let staged = self.store.staged_uploads(keys::BLOBS).await?;
-        match staged.into_iter().find(|staged| staged.upload.id == id && staged.may_be_named) {
-            Some(staged) => Ok(self.store.abort_multipart(&staged.upload).await?),
-            None => Ok(()),
-        }
-    }
 }
 
 /// Whether an object is among the listed tails.
@@ -374,8 +406,8 @@ fn without_session(
     bytes: u64,
     last_byte: SystemTime,
 ) -> ListedUpload {
-    let (repository, started) = (None, None);
-    ListedUpload { id, repository, state, started, last_byte: seconds(last_byte), bytes }
+    let (repository, started, staged) = (None, None, None);
+    ListedUpload { id, repository, state, started, last_byte: seconds(last_byte), bytes, staged }
 }
 
 /// Whether no session that names such bytes can be on its way to the store.

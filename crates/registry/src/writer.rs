@@ -157,7 +157,7 @@ impl UploadWriter {
             Err(error) => error,
         };
         // A closing PUT with another algorithm may have put the parts together, and broken off.
-        let whole = Location { key: parts.key, size_bytes: self.record.saved().offset };
+        let whole = Location::new(parts.key, self.record.saved().offset);
         if error.is_not_found() && self.core.is_stored(&whole).await? {
             self.pipeline.set_stored(StoredBytes::Object(whole));
             return Ok(());
@@ -454,7 +454,7 @@ impl UploadWriter {
     async fn save_tail(&mut self, key: Key) -> Result<Option<Location>> {
         self.land_all().await?;
         let part = self.pipeline.memory.take();
-        let tail = Location { key: key.clone(), size_bytes: part.bytes.len() as u64 };
+        let tail = Location::new(key.clone(), part.bytes.len() as u64);
         let (parts, _) = self.pipeline.stored().clone().into_parts_and_tail();
         let object = Put { key, bytes: part.bytes, mode: NEW_KEY };
         let progress = self.progress(Some(tail.clone()));
@@ -479,7 +479,7 @@ impl UploadWriter {
             self.record.expect_reference();
         }
         self.core.store.put(&key, part.bytes, NEW_KEY).await?;
-        Ok(Location { key, size_bytes })
+        Ok(Location::new(key, size_bytes))
     }
 
     /// Saves a closing request that follows the read of a short session.

@@ -112,6 +112,21 @@ macro_rules! forward_store {
     (@method $inner:ident $through:tt abort_multipart) => {
         $crate::forward_store! { @one $inner $through abort_multipart(upload: &$crate::Multipart) -> () }
     };
+    (@method $inner:ident $through:tt copy_in) => {
+        fn copy_in<'life0, 'life1, 'life2, 'async_trait>(
+            &'life0 self,
+            key: &'life1 $crate::Key,
+            source: &'life2 $crate::CopySource,
+        ) -> $crate::StoreFuture<'async_trait, Option<$crate::CopiedObject>>
+        where
+            'life0: 'async_trait,
+            'life1: 'async_trait,
+            'life2: 'async_trait,
+            Self: 'async_trait,
+        {
+            $crate::forward_store!(@call self $inner $through copy_in (key, source))
+        }
+    };
     (@method $inner:ident $through:tt staged_uploads) => {
         $crate::forward_store! { @one $inner $through staged_uploads(prefix: &str) -> Vec<$crate::StagedUpload> }
     };

@@ -172,7 +172,7 @@ impl Store for HedgedStore {
         inner:
         capabilities, health, purge, read, put, put_after, delete, delete_many, list,
         create_multipart, resume_multipart, put_part, put_last_part, sync_parts, complete_multipart,
-        abort_multipart, staged_uploads, staged_file, file, presign,
+        abort_multipart, copy_in, staged_uploads, staged_file, file, presign,
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

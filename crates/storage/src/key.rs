@@ -45,6 +45,11 @@ impl Key {
     pub(crate) fn is_valid(key: &str) -> bool {
         check(key).is_ok()
     }
+
+    /// Whether any key has this prefix.
+    pub(crate) fn may_start_with(prefix: &str) -> bool {
+        prefix.is_empty() || Self::is_valid(prefix) || Self::is_valid(&format!("{prefix}0"))
+    }
 }
 
 /// Keys are checked by the thousand in listings, so each check is a pass over all bytes without an early
@@ -132,6 +137,17 @@ mod tests {
         assert_eq!(longest.len(), KEY_BYTES_MAX);
         for key in ["a", "!", "a.b/c..", "_/~", &component, longest.trim_end_matches('/')] {
             assert_eq!(key.parse::<Key>().map(String::from).as_deref(), Ok(key));
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_known_that_no_key_has() {
+        let component = "x".repeat(COMPONENT_BYTES_MAX);
+        for prefix in ["", "a", "a/", "a.", "a/b", &component] {
+            assert!(Key::may_start_with(prefix), "{prefix:?}");
+        }
+        for prefix in ["/", "/a", "a//", "a//b", "..", "a/../b", "./", "a/.", "é", "a\0", "a b"] {
+            assert!(!Key::may_start_with(prefix), "{prefix:?}");
         }
     }
 

@@ -57,10 +57,10 @@ pub use s3::{
 pub use send_window::{SendWindow, SendWindowClosed};
 pub use single_writer::SingleWriterStore;
 pub use store::{
-    ByteRange, ByteStream, ETag, ListPage, ListRequest, Listed, Multipart, OpenFile, Part,
-    PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX, Record, SequenceOutcome,
-    StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreFuture, StoreHealth, Written,
-    put_in_sequence,
+    ByteRange, ByteStream, CopiedObject, CopyMethod, CopySource, ETag, ListPage, ListRequest,
+    Listed, Multipart, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX,
+    Record, SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange,
+    StoreFuture, StoreHealth, Written, put_in_sequence,
 };
 pub use swap_retries::SwapRetries;
 pub use tombstones::{TOMBSTONE_BYTES, TombstoneStore};

@@ -61,7 +61,7 @@ impl Store for MeteredStore {
     forward_store! {
         inner through timed:
         purge, get, head, put, put_after, delete, delete_many, list, create_multipart,
-        resume_multipart, put_part, put_last_part, sync_parts, complete_multipart, abort_multipart, staged_uploads, staged_file, file,
+        resume_multipart, put_part, put_last_part, sync_parts, complete_multipart, abort_multipart, copy_in, staged_uploads, staged_file, file,
         presign,
     }
 

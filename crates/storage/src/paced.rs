@@ -81,7 +81,7 @@ impl Store for PacedStore {
     forward_store! {
         inner through paced:
         purge, get, head, read, put, delete, delete_many, create_multipart, resume_multipart,
-        put_part, put_last_part, sync_parts, complete_multipart, abort_multipart, staged_uploads, staged_file, file,
+        put_part, put_last_part, sync_parts, complete_multipart, abort_multipart, copy_in, staged_uploads, staged_file, file,
     }
 
     async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {

@@ -14,8 +14,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ETag, Error, ErrorKind, Key, ListRequest, Multipart, Part, Purged, Put, PutMode, Result,
-    SequenceOutcome, Store, StoreCapabilities, StoreChange, Written, forward_store,
+    CopiedObject, CopySource, ETag, Error, ErrorKind, Key, ListRequest, Multipart, Part, Purged,
+    Put, PutMode, Result, SequenceOutcome, Store, StoreCapabilities, StoreChange, Written,
+    forward_store,
 };
 
 /// A store that only reads.
@@ -90,5 +91,9 @@ impl Store for ReadOnlyStore {
 
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         refuse(&upload.key)
+    }
+
+    async fn copy_in(&self, key: &Key, _: &CopySource) -> Result<Option<CopiedObject>> {
+        refuse(key)
     }
 }

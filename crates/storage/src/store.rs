@@ -6,6 +6,7 @@
 //! again, by [`Store::put`] or as a [`Multipart`], and read as a stream.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -421,7 +422,7 @@ pub struct OpenFile {
     pub size_bytes: u64,
 }
 
-/// An upload that is not completed, in a store that keeps its bytes in a file.
+/// An upload that is not completed, as the store lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedUpload {
     /// Its id, and a key in its folder, which [`Store::abort_multipart`] takes.
@@ -432,6 +433,49 @@ pub struct StagedUpload {
     pub last_modified: SystemTime,
     /// Whether a record may name it. Others are being written, and do not outlive the process.
     pub may_be_named: bool,
+}
+
+/// Bytes outside of a store, of which [`Store::copy_in`] makes an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CopySource {
+    /// A file of this machine.
+    File {
+        /// Where it is.
+        path: PathBuf,
+        /// Whether the object may be another name of this file (hard link): nothing changes it any more.
+        may_link: bool,
+    },
+    /// An object of a bucket.
+    Object {
+        /// The service that has the bucket: [`S3Url::service`](crate::S3Url::service).
+        service: String,
+        /// The bucket.
+        bucket: String,
+        /// The key in the bucket.
+        key: String,
+        /// Its length.
+        size_bytes: u64,
+    },
+}
+
+/// How an object was made of bytes that were somewhere already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyMethod {
+    /// The file system shares the blocks of both files until one is changed.
+    Reflink,
+    /// Both names are of one file.
+    HardLink,
+    /// The service that has the bucket copied it.
+    Service,
+}
+
+/// An object that [`Store::copy_in`] made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopiedObject {
+    /// Its length.
+    pub size_bytes: u64,
+    /// How it was made.
+    pub method: CopyMethod,
 }
 
 /// Bytes under keys.
@@ -541,9 +585,16 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// became stays.
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()>;
 
-    /// The uploads below a prefix that ends in `/` and are not completed, as far as the store keeps them
-    /// in files: a store with multipart uploads of its own shows none. One that was made durable ([`Store::sync_parts`])
-    /// is among them until it is completed or aborted.
+    /// Makes an object at a key that was never used of bytes elsewhere, without these passing through this
+    /// process: whole, durable, and with the length that is returned. What the bytes are is for the caller to
+    /// read. `None`: this store cannot do so with this source, and nothing was written.
+    async fn copy_in(&self, _key: &Key, _source: &CopySource) -> Result<Option<CopiedObject>> {
+        Ok(None)
+    }
+
+    /// The uploads below a prefix that ends in `/` and are not completed, as far as the store knows them. One that was
+    /// made durable ([`Store::sync_parts`]) is among them until it is completed or aborted. Some services show none,
+    /// and one that does not let us list them is [`ErrorKind::Refused`](crate::ErrorKind).
     async fn staged_uploads(&self, _prefix: &str) -> Result<Vec<StagedUpload>> {
         Ok(Vec::new())
     }

@@ -1,18 +1,22 @@
-//! What is going on: uploads, and for administrators reports of GC and fsck, event sinks and quotas.
+//! What is going on: uploads and recent pushes, and for administrators GC and fsck, mirrors, event sinks and
+//! quotas.
 
 use std::time::SystemTime;
 
-use jreg_oci::RepositoryName;
+use jreg_oci::{RepositoryName, Tag};
 use maud::{Markup, html};
 
 use crate::context::PageContext;
 use crate::layout::{Layout, Section};
+use crate::service::{GcNote, QuotaRow, gc_card, quota_card};
 use crate::{parts, text};
 
 /// What is going on.
 #[derive(Clone, Debug, Default)]
 pub struct ActivityPage {
     pub uploads: Vec<UploadRow>,
+    /// What was pushed to this instance lately, the latest first.
+    pub pushes: Vec<PushRow>,
     /// `None`: the viewer may not see it.
     pub service: Option<ServiceActivity>,
 }
@@ -26,10 +30,21 @@ pub struct UploadRow {
     pub bytes: u64,
 }
 
+/// A push of a tag.
+#[derive(Clone, Debug)]
+pub struct PushRow {
+    pub repository: RepositoryName,
+    pub tag: Tag,
+    pub at: SystemTime,
+    pub by: Option<String>,
+}
+
 /// What concerns the registry as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceActivity {
+    pub gc: Option<GcNote>,
     pub sections: Vec<ActivitySection>,
+    pub quotas: Vec<QuotaRow>,
 }
 
 /// A heading, and rows of a name, a state and a text.
@@ -73,8 +88,11 @@ pub fn activity_page(context: &PageContext, page: &ActivityPage) -> String {
     let main = html! {
         div class="head" { h1 { "Activity" } }
         (uploads(context, page))
+        (pushes(context, page))
         @if let Some(service) = &page.service {
+            (gc_card(context, service.gc.as_ref()))
             @for section in &service.sections { (section_card(context, section)) }
+            (quota_card(&service.quotas))
         }
     };
     Layout::new(context, Section::Activity, "Activity").render(&main)
@@ -103,6 +121,35 @@ fn uploads(context: &PageContext, page: &ActivityPage) -> Markup {
                         td data-label="Started" { (parts::time_or_dash(upload.started, context)) }
                         td data-label="Last bytes" { (parts::time(upload.last_byte, context)) }
                         td class="number" data-label="Received" { (parts::size(upload.bytes)) }
+                    } } }
+                }
+            }
+        }
+    }
+}
+
+fn pushes(context: &PageContext, page: &ActivityPage) -> Markup {
+    html! {
+        section class="card flush" aria-labelledby="pushes" {
+            h2 id="pushes" { "Recent pushes " span class="count" { "to this instance since it started" } }
+            @if page.pushes.is_empty() {
+                p class="pad faint" { "None of tags that you may see." }
+            } @else {
+                table class="rows" {
+                    thead { tr {
+                        th scope="col" { "Tag" }
+                        th scope="col" { "Pushed" }
+                    } }
+                    tbody { @for push in &page.pushes { tr {
+                        th class="main name" scope="row" {
+                            a href=(context.paths.tag(&push.repository, &push.tag)) {
+                                (text::line(push.repository.as_str())) ":" (text::line(push.tag.as_str()))
+                            }
+                        }
+                        td data-label="Pushed" {
+                            (parts::time(push.at, context))
+                            @if let Some(by) = &push.by { span class="faint" { " by " (text::line(by)) } }
+                        }
                     } } }
                 }
             }

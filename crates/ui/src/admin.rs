@@ -198,10 +198,14 @@ pub fn policy_test_page(context: &PageContext, page: &PolicyTestPage) -> String 
         @if let Some(error) = &page.error {
             p class="notice failed" role="alert" { (text::block(error)) }
         }
-        @if !page.decisions.is_empty() { (decisions(page)) }
-        (question_form(context, page))
-        p class="faint small" {
-            "Rules of the policy alone are tested: an access token has permissions of its own besides."
+        div class="beside" {
+            (question_form(context, page))
+            div class="stack" {
+                @if !page.decisions.is_empty() { (decisions(page)) }
+                p class="faint small" {
+                    "Rules of the policy alone are tested: an access token has permissions of its own besides."
+                }
+            }
         }
     };
     render(context, "Policy test", "admin/policy", &content)

@@ -502,6 +502,8 @@ pub fn pretty(bytes: &[u8]) -> Option<String> {
     indent(std::str::from_utf8(bytes).ok()?)
 }
 
+/// Maximum bytes of an indented document.
+const INDENTED_BYTES_MAX: usize = 2 << 20;
 /// Maximum nesting that is indented.
 const INDENT_MAX: usize = 24;
 
@@ -516,6 +518,9 @@ fn indent(text: &str) -> Option<String> {
         pretty.extend(std::iter::repeat_n("  ", depth.min(INDENT_MAX)));
     };
     for c in text.chars() {
+        if pretty.len() > INDENTED_BYTES_MAX {
+            return None;
+        }
         if in_string {
             pretty.push(c);
             (in_string, is_escaped) = match c {

@@ -1,5 +1,6 @@
 //! The page of an image or another artifact.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use jreg_oci::{Digest, MediaType, Reference, RepositoryName, Tag};
@@ -15,7 +16,7 @@ use crate::format::{format_bytes, parse_time};
 use crate::layout::{Crumb, Layout, Section};
 use crate::parts::{self, Tab};
 use crate::repository::crumbs_of;
-use crate::{link, statement, text};
+use crate::{chart, link, statement, text};
 
 /// An image or another artifact.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct ImagePage {
     /// The config of the image, or of the entry.
     pub config: Option<ConfigDocument>,
     pub chart: Option<ChartDocument>,
+    /// The README of the chart.
+    pub readme: Option<String>,
     pub sbom: Option<SbomView>,
     pub statement: Option<StatementDocument>,
     /// Why a document is not shown.
@@ -62,6 +65,8 @@ pub struct TagFacts {
     pub by: Option<String>,
     /// The rule by which it is immutable.
     pub immutable: Option<String>,
+    /// When it was last pulled; `None`: pulls are not recorded. Within: no pull is known.
+    pub pulled: Option<Option<SystemTime>>,
 }
 
 /// The packages of an SBOM that match a filter.
@@ -268,6 +273,11 @@ fn summary(context: &PageContext, page: &ImagePage) -> Markup {
                 @if let Some(by) = by { " by " (text::line(by)) }
             },
         ));
+        match tag.pulled {
+            Some(Some(at)) => rows.push(("Last pulled", parts::time(at, context))),
+            Some(None) => rows.push(("Last pulled", html! { span class="faint" { "never seen" } })),
+            None => {}
+        }
     }
     if let Some(created) = page.config.as_ref().and_then(|config| parse_time(&config.created)) {
         rows.push(("Built", parts::time(created, context)));
@@ -341,6 +351,7 @@ fn platforms(context: &PageContext, page: &ImagePage) -> Markup {
     let shown = page.entry.as_ref().map(|entry| &entry.digest);
     let is_attached = |entry: &&DescriptorDocument| artifact::is_attached(entry);
     let platforms = entries.items.iter().filter(|entry| !is_attached(entry));
+    let attestations = attestations_by_platform(&page.manifest.document);
     let path = |digest: &Digest| {
         let path = context.paths.reference(&page.name, &page.reference);
         link::with_query(&path, &[("platform", &digest.to_string())])
@@ -375,7 +386,11 @@ fn platforms(context: &PageContext, page: &ImagePage) -> Markup {
                                     (parts::digest_link(digest, Some(&context.paths.manifest(&page.name, digest))))
                                 }
                             }
-                            td { (attestations_of(context, page, entry)) }
+                            td {
+                                @for digest in entry.digest.as_ref().and_then(|of| attestations.get(of)).into_iter().flatten() {
+                                    a class="badge" href=(context.paths.manifest(&page.name, digest)) title="present, not verified" { "attestation" }
+                                }
+                            }
                             td class="number" data-label="Manifest" { (format_bytes(entry.size)) }
                         }
                     }
@@ -386,23 +401,15 @@ fn platforms(context: &PageContext, page: &ImagePage) -> Markup {
     }
 }
 
-/// The attestations that buildx attached to a platform.
-fn attestations_of(
-    context: &PageContext,
-    page: &ImagePage,
-    platform: &DescriptorDocument,
-) -> Markup {
-    let entries = page.manifest.document.manifests.items.iter();
-    let attached = entries.filter(|entry| {
-        artifact::is_attached(entry)
-            && platform.digest.is_some()
-            && artifact::attached_to(entry) == platform.digest
-    });
-    html! {
-        @for digest in attached.filter_map(|entry| entry.digest.as_ref()) {
-            a class="badge" href=(context.paths.manifest(&page.name, digest)) title="present, not verified" { "attestation" }
+/// The attestations that buildx attached to each platform.
+fn attestations_by_platform(index: &ManifestDocument) -> BTreeMap<Digest, Vec<&Digest>> {
+    let mut found: BTreeMap<Digest, Vec<&Digest>> = BTreeMap::new();
+    for entry in index.manifests.items.iter().filter(|entry| artifact::is_attached(entry)) {
+        if let (Some(platform), Some(digest)) = (artifact::attached_to(entry), &entry.digest) {
+            found.entry(platform).or_default().push(digest);
         }
     }
+    found
 }
 
 fn content(context: &PageContext, page: &ImagePage) -> Markup {
@@ -411,7 +418,8 @@ fn content(context: &PageContext, page: &ImagePage) -> Markup {
         @if let Some(note) = &page.document_note { p class="notice info" { (text::line(note)) } }
         @if let Some(sbom) = &page.sbom { (packages(context, page, sbom)) }
         @if let Some(statement) = &page.statement { (statement::statement_card(statement)) }
-        @if let Some(chart) = &page.chart { (chart_card(chart)) }
+        @if let Some(chart) = &page.chart { (chart::chart_card(chart)) }
+        @if let Some(readme) = &page.readme { (chart::readme_card(readme)) }
         @match shown.kind {
             ArtifactKind::Index => "",
             ArtifactKind::Image => {
@@ -559,57 +567,6 @@ fn media_hint(media_type: &str) -> &'static str {
             "not stored here · "
         }
         _ => "",
-    }
-}
-
-fn chart_card(chart: &ChartDocument) -> Markup {
-    let mut rows = vec![("Name", text::line(&chart.name)), ("Version", text::line(&chart.version))];
-    let optional = [
-        ("App version", &chart.app_version),
-        ("Type", &chart.r#type),
-        ("Kubernetes", &chart.kube_version),
-    ];
-    for (name, value) in optional {
-        if !value.is_empty() {
-            rows.push((name, text::line(value)));
-        }
-    }
-    if !chart.home.is_empty() {
-        rows.push(("Home", link::external(&chart.home)));
-    }
-    if !chart.sources.items.is_empty() {
-        rows.push(("Sources", html! { ul class="plain" { @for source in &chart.sources.items { li { (link::external(source)) } } } }));
-    }
-    if !chart.maintainers.items.is_empty() {
-        rows.push(("Maintainers", html! {
-            ul class="plain" { @for person in &chart.maintainers.items { li {
-                (text::line(&person.name))
-                @if !person.email.is_empty() { span class="faint" { " " (text::line(&person.email)) } }
-            } } }
-        }));
-    }
-    if !chart.keywords.items.is_empty() {
-        rows.push(("Keywords", text::line(&chart.keywords.items.join(", "))));
-    }
-    html! {
-        section class="card" aria-labelledby="chart" {
-            h2 id="chart" { "Chart" @if chart.deprecated { " " (parts::badge("warn", "deprecated", "")) } }
-            @if !chart.description.is_empty() { p { (text::block(&chart.description)) } }
-            (parts::facts(&rows))
-            @if !chart.dependencies.items.is_empty() {
-                h3 { "Dependencies" }
-                div class="scroll" tabindex="0" role="region" aria-label="Dependencies" {
-                    table {
-                        thead { tr { th scope="col" { "Name" } th scope="col" { "Version" } th scope="col" { "Repository" } } }
-                        tbody { @for dependency in &chart.dependencies.items { tr {
-                            th scope="row" { (text::line(&dependency.name)) }
-                            td { (text::line(&dependency.version)) }
-                            td { (link::external(&dependency.repository)) }
-                        } } }
-                    }
-                }
-            }
-        }
     }
 }
 

@@ -16,6 +16,8 @@ mod activity;
 mod admin;
 pub mod artifact;
 mod assets;
+mod chart;
+pub mod chart_archive;
 mod context;
 mod deleted;
 pub mod document;
@@ -32,13 +34,14 @@ mod parts;
 mod referrers;
 mod repositories;
 mod repository;
+mod service;
 mod statement;
 pub mod text;
 mod usage;
 
 pub use account::{AccountPage, account_page};
 pub use activity::{
-    ActivityPage, ActivityRow, ActivitySection, ActivityState, ServiceActivity, UploadRow,
+    ActivityPage, ActivityRow, ActivitySection, ActivityState, PushRow, ServiceActivity, UploadRow,
     activity_page,
 };
 pub use admin::{
@@ -64,4 +67,5 @@ pub use repositories::{
     RepositoriesPage, RepositoryRow, RepositorySummary, SearchPage, repositories_page, search_page,
 };
 pub use repository::{RepositoryHead, TagKind, TagOrder, TagRow, TagsPage, tags_page};
+pub use service::{GcNote, QuotaRow, ServiceUsage};
 pub use usage::{RepositoryUsagePage, UsageFigures, UsagePage, repository_usage_page, usage_page};

@@ -25,17 +25,22 @@ pub struct LoginPage {
 
 pub fn login_page(context: &PageContext, page: &LoginPage) -> String {
     let main = html! {
-        div class="head" { h1 { "Log in" } }
-        @if let Some(error) = &page.error {
-            p class="notice failed" role="alert" { (text::block(error)) }
-        }
-        @if let Some(why) = &page.unavailable {
-            p class="notice warn" role="status" { (text::block(why)) }
-        } @else {
-            (ways(context, page))
-        }
-        @if context.viewer.identity.is_some() {
-            p class="faint" { "You are logged in already. Another login replaces this one in this browser." }
+        div class="narrow stack" {
+            div class="head" {
+                h1 { "Log in" }
+                p class="lead" { "To " (context.host) }
+            }
+            @if let Some(error) = &page.error {
+                p class="notice failed" role="alert" { (text::block(error)) }
+            }
+            @if let Some(why) = &page.unavailable {
+                p class="notice warn" role="status" { (text::block(why)) }
+            } @else {
+                (ways(context, page))
+            }
+            @if context.viewer.identity.is_some() {
+                p class="faint" { "You are logged in already. Another login replaces this one in this browser." }
+            }
         }
     };
     Layout::new(context, Section::Account, "Log in").render(&main)

@@ -72,6 +72,25 @@ pub(crate) fn size_or_dash(bytes: Option<u64>) -> Markup {
     }
 }
 
+/// A size that was counted some time ago.
+pub(crate) fn counted_size(counted: Option<(u64, SystemTime)>, context: &PageContext) -> Markup {
+    match counted {
+        Some((bytes, at)) => html! {
+            span title={ "counted " (format_relative(at, context.now)) } { (format_bytes(bytes)) }
+        },
+        None => dash(),
+    }
+}
+
+/// That a repository is one of another registry.
+pub(crate) fn mirror_badge(origin: &str) -> Markup {
+    html! {
+        span class="badges" {
+            span class="badge" title="Content comes from there when it is pulled" { "mirror of " (text::line(origin)) }
+        }
+    }
+}
+
 pub(crate) fn dash() -> Markup {
     html! { span class="faint" title="not known" { "–" } }
 }

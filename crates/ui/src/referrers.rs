@@ -88,7 +88,7 @@ pub fn referrers_page(context: &PageContext, page: &ReferrersPage) -> String {
 fn referrer_row(context: &PageContext, page: &ReferrersPage, row: &ReferrerRow) -> Markup {
     html! {
         tr {
-            th class="main name" scope="row" {
+            th class="main" scope="row" {
                 a href=(context.paths.manifest(&page.name, &row.digest)) { (row.kind.name()) }
                 " " (parts::badge("", "present", "not verified"))
                 div class="faint small" {

@@ -31,6 +31,13 @@ pub enum RepositoryRow {
     Repository { name: RepositoryName, summary: Option<RepositorySummary> },
 }
 
+impl RepositoryRow {
+    fn has_size(&self) -> bool {
+        let Self::Repository { summary: Some(summary), .. } = self else { return false };
+        summary.size.is_some()
+    }
+}
+
 /// What is known of a repository without a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RepositorySummary {
@@ -40,6 +47,8 @@ pub struct RepositorySummary {
     pub pushed: Option<SystemTime>,
     /// The registry that it mirrors.
     pub mirror_of: Option<String>,
+    /// Bytes of its content, as they were counted last, and when.
+    pub size: Option<(u64, SystemTime)>,
 }
 
 pub fn repositories_page(context: &PageContext, page: &RepositoriesPage) -> String {
@@ -54,6 +63,7 @@ pub fn repositories_page(context: &PageContext, page: &RepositoriesPage) -> Stri
         "" => "Repositories",
         folder => folder,
     };
+    let has_sizes = page.rows.iter().any(RepositoryRow::has_size);
     let main = html! {
         div class="head" {
             h1 { (text::line(title)) }
@@ -73,10 +83,11 @@ pub fn repositories_page(context: &PageContext, page: &RepositoriesPage) -> Stri
                                 th class="number" scope="col" { "Tags" }
                                 th scope="col" { "Last push" }
                             }
+                            @if has_sizes { th class="number" scope="col" { "Size" } }
                         }
                     }
                     tbody {
-                        @for row in &page.rows { (repository_row(context, page, row)) }
+                        @for row in &page.rows { (repository_row(context, page, row, has_sizes)) }
                     }
                 }
                 (parts::pager(first.as_deref(), next.as_deref()))
@@ -123,7 +134,12 @@ fn nothing(context: &PageContext, page: &RepositoriesPage) -> Markup {
     }
 }
 
-fn repository_row(context: &PageContext, page: &RepositoriesPage, row: &RepositoryRow) -> Markup {
+fn repository_row(
+    context: &PageContext,
+    page: &RepositoriesPage,
+    row: &RepositoryRow,
+    has_sizes: bool,
+) -> Markup {
     let (paths, folder) = (&context.paths, page.folder.as_str());
     let within = |name: &str| {
         let inner = name.strip_prefix(folder).unwrap_or(name);
@@ -142,6 +158,7 @@ fn repository_row(context: &PageContext, page: &RepositoriesPage, row: &Reposito
                     }
                 }
                 @if page.has_details { td {} td {} }
+                @if has_sizes { td {} }
             }
         },
         RepositoryRow::Repository { name, summary } => {
@@ -151,7 +168,7 @@ fn repository_row(context: &PageContext, page: &RepositoriesPage, row: &Reposito
                     th class="main name" scope="row" {
                         a href=(paths.repository(name)) { (text::line(&within(name.as_str()))) }
                         @if let Some(origin) = &summary.mirror_of {
-                            " " (parts::badge("", "mirror", &text::plain(origin)))
+                            " " (parts::mirror_badge(origin))
                         }
                     }
                     @if page.has_details {
@@ -162,6 +179,9 @@ fn repository_row(context: &PageContext, page: &RepositoriesPage, row: &Reposito
                             }
                         }
                         td data-label="Last push" { (parts::time_or_dash(summary.pushed, context)) }
+                    }
+                    @if has_sizes {
+                        td class="number" data-label="Size" { (parts::counted_size(summary.size, context)) }
                     }
                 }
             }

@@ -27,6 +27,8 @@ pub struct RepositoryHead {
     /// Whether the viewer may delete from it, and so may see what was deleted.
     pub may_delete: bool,
     pub may_push: bool,
+    /// The registry that it mirrors.
+    pub mirror_of: Option<String>,
 }
 
 /// The breadcrumb of a name: its folders, then itself.
@@ -75,6 +77,7 @@ impl RepositoryHead {
         let main = html! {
             div class="head" {
                 h1 { (text::line(self.name.as_str())) }
+                @if let Some(origin) = &self.mirror_of { (parts::mirror_badge(origin)) }
                 div class="lead" {
                     code { (context.host) "/" (self.name) }
                     (parts::copy_button(&format!("{}/{}", context.host, self.name), "Copy name"))
@@ -141,6 +144,9 @@ pub struct TagsPage {
     pub next: Option<(&'static str, String)>,
     /// The address of this page with sizes and platforms, if not all are known.
     pub details: Option<String>,
+    /// Whether last pulls were looked up; and the address of this page with them, if they are recorded.
+    pub has_pulls: bool,
+    pub pulls: Option<String>,
     /// Tags that are similar to the filter, if it found none.
     pub suggestions: Vec<Tag>,
 }
@@ -154,11 +160,16 @@ pub struct TagRow {
     pub by: Option<String>,
     /// `linux/amd64`, if it is known without a request.
     pub platforms: Vec<String>,
-    /// Bytes of its content, if known.
+    /// Bytes of its content, if known; of an index those of one platform.
     pub size: Option<u64>,
     /// The rule by which it is immutable.
     pub immutable: Option<String>,
-    pub badges: Vec<&'static str>,
+    /// What it is, if that is no image.
+    pub kind_name: Option<&'static str>,
+    /// What is attached to it.
+    pub attached: Vec<&'static str>,
+    /// When it was last pulled, if that was looked up.
+    pub pulled: Option<SystemTime>,
 }
 
 /// What the media type of a tag says.
@@ -257,6 +268,7 @@ fn table(context: &PageContext, page: &TagsPage) -> Markup {
                 @if let Some(details) = &page.details {
                     a class="small" href=(details) { "Show sizes and platforms" }
                 }
+                @if let Some(pulls) = &page.pulls { a class="small" href=(pulls) { "Show last pulls" } }
                 @if may_delete {
                     label class="faint small" hidden { input type="checkbox" data-all; " all on this page" }
                     button class="danger" type="submit" data-count { "Delete…" }
@@ -271,10 +283,11 @@ fn table(context: &PageContext, page: &TagsPage) -> Markup {
                         th scope="col" { "Platforms" }
                         th class="number" scope="col" { "Size" }
                         th scope="col" { "Pushed" }
+                        @if page.has_pulls { th scope="col" { "Last pulled" } }
                     }
                 }
                 tbody {
-                    @for row in &page.rows { (tag_row(context, name, row, may_delete)) }
+                    @for row in &page.rows { (tag_row(context, page, row, may_delete)) }
                 }
             }
             (parts::pager(first.as_deref(), more.as_deref()))
@@ -289,8 +302,8 @@ fn order_of(page: &TagsPage) -> &'static str {
     }
 }
 
-fn tag_row(context: &PageContext, name: &RepositoryName, row: &TagRow, may_delete: bool) -> Markup {
-    let paths = &context.paths;
+fn tag_row(context: &PageContext, page: &TagsPage, row: &TagRow, may_delete: bool) -> Markup {
+    let (paths, name) = (&context.paths, &page.head.name);
     let reference = format!("{}/{name}:{}", context.host, row.tag);
     html! {
         tr {
@@ -309,7 +322,8 @@ fn tag_row(context: &PageContext, name: &RepositoryName, row: &TagRow, may_delet
                 " "
                 span class="badges" {
                     @if let Some(rule) = &row.immutable { (parts::badge("accent", "immutable", rule)) }
-                    @for badge in &row.badges { (parts::badge("", badge, "present, not verified")) }
+                    @if let Some(kind) = row.kind_name { (parts::badge("", kind, "")) }
+                    @for kind in &row.attached { (parts::badge("good", kind, "present, not verified")) }
                 }
             }
             td { (parts::digest_link(&row.digest, Some(&paths.manifest(name, &row.digest)))) }
@@ -330,10 +344,23 @@ fn tag_row(context: &PageContext, name: &RepositoryName, row: &TagRow, may_delet
                     }
                 }
             }
-            td class="number" data-label="Size" { (parts::size_or_dash(row.size)) }
+            td class="number" data-label="Size" {
+                @match row.kind {
+                    TagKind::Index => span title="of one platform" { (parts::size_or_dash(row.size)) },
+                    TagKind::Manifest => (parts::size_or_dash(row.size)),
+                }
+            }
             td data-label="Pushed" {
                 (parts::time(row.pushed, context))
                 @if let Some(by) = &row.by { span class="faint" { " by " (text::line(by)) } }
+            }
+            @if page.has_pulls {
+                td data-label="Last pulled" {
+                    @match row.pulled {
+                        Some(at) => (parts::time(at, context)),
+                        None => span class="faint" { "never seen" },
+                    }
+                }
             }
         }
     }

@@ -95,7 +95,11 @@ fn code_point(c: char) -> String {
 /// and the fourth combining mark in a row. `marks` counts those before it.
 fn is_hidden(c: char, marks: &mut usize) -> bool {
     let is_mark = matches!(c,
-        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{1ab0}'..='\u{1aff}'
+        '\u{300}'..='\u{36f}' | '\u{483}'..='\u{489}' | '\u{591}'..='\u{5bd}'
+        | '\u{610}'..='\u{61a}' | '\u{64b}'..='\u{65f}' | '\u{6d6}'..='\u{6ed}'
+        | '\u{730}'..='\u{74a}' | '\u{93a}'..='\u{94d}' | '\u{e31}' | '\u{e34}'..='\u{e3a}'
+        | '\u{e47}'..='\u{e4e}' | '\u{eb1}' | '\u{eb4}'..='\u{ebc}' | '\u{ec8}'..='\u{ece}' | '\u{f71}'..='\u{f84}'
+        | '\u{1ab0}'..='\u{1aff}' | '\u{302a}'..='\u{302d}'
         | '\u{1dc0}'..='\u{1dff}' | '\u{20d0}'..='\u{20ff}' | '\u{fe20}'..='\u{fe2f}');
     *marks = if is_mark { *marks + 1 } else { 0 };
     *marks > MARKS_MAX || is_invisible(c)

@@ -7,6 +7,7 @@ use crate::context::PageContext;
 use crate::format::{format_bytes, format_count};
 use crate::layout::{Layout, Section};
 use crate::repository::{RepositoryHead, RepositoryTab};
+use crate::service::{QuotaRow, ServiceUsage, gc_card, quota_card};
 use crate::{link, parts, text};
 
 /// What a repository holds.
@@ -29,11 +30,13 @@ pub struct RepositoryUsagePage {
     pub head: RepositoryHead,
     /// `None`: it is asked for by a button, as counting reads every manifest.
     pub figures: Option<UsageFigures>,
+    /// The quotas that it counts in, for those who may push to it.
+    pub quotas: Vec<QuotaRow>,
 }
 
 pub fn repository_usage_page(context: &PageContext, page: &RepositoryUsagePage) -> String {
     let here = context.paths.repository_page(&page.head.name, "usage");
-    let content = match &page.figures {
+    let figures = match &page.figures {
         Some(figures) => html! {
             dl class="stats" {
                 (figure("Content, each blob once", &format_bytes(figures.bytes)))
@@ -57,6 +60,7 @@ pub fn repository_usage_page(context: &PageContext, page: &RepositoryUsagePage) 
             } }
         },
     };
+    let content = html! { (figures) (quota_card(&page.quotas)) };
     page.head.render(context, RepositoryTab::Usage, "Usage", &content)
 }
 
@@ -72,6 +76,8 @@ pub struct UsagePage {
     pub is_counted: bool,
     pub is_first: bool,
     pub next: Option<String>,
+    /// `None`: the viewer may not see it.
+    pub service: Option<ServiceUsage>,
 }
 
 pub fn usage_page(context: &PageContext, page: &UsagePage) -> String {
@@ -84,6 +90,10 @@ pub fn usage_page(context: &PageContext, page: &UsagePage) -> String {
         div class="head" {
             h1 { "Usage" }
             p class="lead" { "What each repository holds. A blob that several hold counts in each; the store has it once." }
+        }
+        @if let Some(service) = &page.service {
+            (gc_card(context, service.gc.as_ref()))
+            (quota_card(&service.quotas))
         }
         @if !page.is_counted {
             div class="card" { div class="empty" {
@@ -106,7 +116,7 @@ pub fn usage_page(context: &PageContext, page: &UsagePage) -> String {
                         th class="main name" scope="row" {
                             a href=(context.paths.repository_page(name, "usage")) { (text::line(name.as_str())) }
                         }
-                        td { (parts::bar(figures.bytes, largest)) }
+                        td class="share" { (parts::bar(figures.bytes, largest)) }
                         td class="number" data-label="Content" { (parts::size(figures.bytes)) }
                         td class="number" data-label="Manifests" { (format_count(figures.manifests)) }
                         td class="number" data-label="Blobs" { (format_count(figures.blobs)) }

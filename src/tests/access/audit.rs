@@ -350,3 +350,30 @@ async fn fixed_the_client_of_a_proxy_has_no_port_and_the_proxy_is_named() {
         assert_eq!((&line["client"], &line["proxy"]), (&client.into(), &proxy));
     }
 }
+
+/// Logins on pages, with the statuses that the browser got.
+#[tokio::test]
+async fn logins_in_a_browser_have_the_status_of_their_response() {
+    let audited = Audited::new(false).await;
+    let mut browser = super::browser::Browser::new(&audited.registry);
+    for (password, status, allowed) in [("wrong", 403, false), ("secret", 303, true)] {
+        let response = browser.log_in("alice", password).await;
+        assert_eq!(response.status, status);
+        let fields = [
+            ("operation", "ui_login".into()),
+            ("claimed", "alice".into()),
+            ("status", status.into()),
+            ("allowed", allowed.into()),
+        ];
+        assert_line(&audited.take(), &fields);
+    }
+    browser.get("/ui/-/account").await;
+    audited.take();
+    for (target, operation, status) in
+        [("/ui/-/account", "ui_login_token", 200), ("/ui/-/logout", "ui_logout", 303)]
+    {
+        assert_eq!(browser.post(target, &[]).await.status, status);
+        let fields = [("operation", operation.into()), ("status", status.into())];
+        assert_line(&audited.take(), &fields);
+    }
+}

@@ -409,6 +409,10 @@ async fn a_token_for_docker_login_acts_as_the_identity_until_the_logout() {
     planted.cookies.insert("__Host-jreg".to_owned(), token.to_owned());
     assert_eq!(planted.identity().await, None, "it is no cookie");
     browser.post("/ui/-/logout", &[]).await;
+    for header in [&login, &exchanged] {
+        let status = registry.send("GET", MANIFEST, Some(header)).await.status;
+        assert_eq!(status, 401, "at once, where it was done");
+    }
     registry.clock.advance(TRUST_MAX);
     for header in [&login, &exchanged] {
         for instance in 0..3 {
@@ -497,6 +501,8 @@ async fn an_administrator_creates_lists_and_revokes_access_tokens() {
     let response = bob.post("/ui/-/admin/revoke", &[("id", &id)]).await;
     assert_eq!(location(&response), "/ui/-/admin");
     assert!(bob.get("/ui/-/admin").await.text().contains("revoked"));
+    let status = registry.send("GET", MANIFEST, Some(&header)).await.status;
+    assert_eq!(status, 401, "at once, where it was done");
     registry.clock.advance(TRUST_MAX);
     assert_eq!(registry.send_to(1, "GET", MANIFEST, Some(&header)).await.status, 401);
     for (name, allow, error) in [

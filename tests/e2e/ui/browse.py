@@ -1,10 +1,10 @@
-"""Drives Debian's chromium through the web UI of a registry that seed.py has filled.
+"""Drives Debian's chromium through the web UI of two registries that seed.py has filled.
 
-    browse.py BASE [--axe axe.min.js] [--screenshots DIR]
+    browse.py BASE LOGIN [--axe axe.min.js] [--screenshots DIR]
 
-Speaks WebDriver over plain HTTP with the standard library. Each flow runs with JavaScript on and off; axe-core
-looks at every page in light, dark and 320 px; no page may report a violation of its Content-Security-Policy.
-Prints a line for each flow, and exits with 1 if one failed.
+In the second one people log in. Speaks WebDriver over plain HTTP with the standard library. Each flow runs with
+JavaScript on and off; axe-core looks at every page in light, dark and 320 px; no page may report a violation of its
+Content-Security-Policy. Prints a line for each flow, and exits with 1 if one failed.
 """
 
 import argparse
@@ -244,11 +244,138 @@ def copy_and_select(browser, base):
     expect(browser.text("form[data-select] button.danger"), f"({count})")
 
 
+PASSWORD = "correct horse"
+
+
+def log_in(browser, base, user, path="/ui/-/login"):
+    browser.open(base + path)
+    browser.type(browser.find("#user"), user)
+    browser.type(browser.find("#password"), PASSWORD)
+    browser.click(browser.find("main form button[type=submit]"))
+    until(lambda: browser.text(".identity").startswith(user))
+
+
+def log_out(browser):
+    browser.click(browser.find(".identity form button"))
+    until(lambda: browser.text(".identity") == "Log in")
+
+
+def see_more_after_a_login(browser, base):
+    """What may not be seen is not there; a login with a password leads back to the page, and a logout ends it."""
+    browser.open(base + "/ui/library/nginx")
+    expect(browser.text(), "v1")
+    browser.open(base + "/ui/")
+    assert "secret" not in browser.text(), browser.text()
+    browser.open(base + "/ui/team/secret")
+    expect(browser.text("h1"), "Log in to continue")
+    browser.click(browser.find("main a.button"))
+    until(lambda: browser.all("#password"))
+    browser.type(browser.find("#user"), "writer")
+    browser.type(browser.find("#password"), "wrong")
+    browser.click(browser.find("main form button[type=submit]"))
+    until(lambda: "user name or the password is wrong" in browser.text())
+    assert browser.attribute(browser.find("#user"), "value") == "writer"
+    browser.type(browser.find("#password"), PASSWORD)
+    browser.click(browser.find("main form button[type=submit]"))
+    until(lambda: browser.url() == base + "/ui/team/secret")
+    expect(browser.text(), "v1")
+    log_out(browser)
+    browser.open(base + "/ui/team/secret")
+    expect(browser.text("h1"), "Log in to continue")
+
+
+def log_in_at_a_provider(browser, base):
+    """The provider knows the person already: there and back by links alone."""
+    browser.open(base + "/ui/-/login?next=/ui/team/secret:v1")
+    browser.click(browser.link("Log in with Company account"))
+    until(lambda: browser.url() == base + "/ui/team/secret:v1")
+    expect(browser.text(".identity"), "company:carol")
+    expect(browser.text(), "Pull")
+    browser.open(base + "/ui/-/account")
+    expect(browser.text(), "company:developers")
+    log_out(browser)
+
+
+def expect_status(base, password, wanted):
+    """What the API answers to a client with this password."""
+    request = urllib.request.Request(base + "/v2/team/secret/manifests/v1", headers={
+        "Authorization": "Basic " + base64.b64encode(f"login:{password}".encode()).decode()})
+    try:
+        with urllib.request.urlopen(request) as response:
+            found, body = response.status, ""
+    except urllib.error.HTTPError as error:
+        found, body = error.code, error.read()[:300]
+    assert found == wanted, f"{found}, not {wanted}: {body}"
+
+
+def make_a_token(browser, base):
+    """A token for docker login acts as the person until the logout."""
+    log_in(browser, base, "writer")
+    browser.open(base + "/ui/-/account")
+    browser.click(browser.find("main form.form button"))
+    until(lambda: "It is shown once" in browser.text())
+    token = browser.text(".command code")
+    expect_status(base, token, 200)
+    expect_status(base, token + "x", 401)
+    log_out(browser)
+    expect_status(base, token, 401)
+
+
+def administer(browser, base):
+    """Access tokens are made and revoked, and the policy is tested; the pages are for administrators alone."""
+    log_in(browser, base, "writer")
+    browser.open(base + "/ui/-/admin")
+    expect(browser.text("h1"), "Not allowed")
+    log_out(browser)
+    log_in(browser, base, "root")
+    browser.click(browser.link("Admin"))
+    until(lambda: browser.all("#allow"))
+    browser.type(browser.find("#name"), "build")
+    browser.type(browser.find("#allow"), "pull:team/**")
+    browser.click(browser.find("main form.form button"))
+    until(lambda: "It is shown once" in browser.text())
+    token = browser.text(".command code")
+    expect_status(base, token, 200)
+    browser.click(browser.find("tbody summary"))
+    browser.click(browser.find("tbody details[open] button.danger"))
+    until(lambda: not browser.all("tbody summary"))
+    expect(browser.text("tbody"), "revoked")
+    expect_status(base, token, 401)
+    browser.click(browser.link("Policy test"))
+    until(lambda: browser.all("#identity"))
+    browser.type(browser.find("#identity"), "writer")
+    browser.type(browser.find("#repository"), "team/secret")
+    browser.click(browser.find("main form.form button"))
+    until(lambda: "writers and developers" in browser.text())
+    expect(browser.text("tbody"), "allowed")
+    log_out(browser)
+
+
+LOGIN_FLOWS = [see_more_after_a_login, log_in_at_a_provider, make_a_token, administer]
+
+
+def pages_after_a_login():
+    """Pages of people who log in, for whom, by name."""
+    return [
+        ("login", None, "/ui/-/login"), ("not-allowed", None, "/ui/team/secret"), ("account", "root", "/ui/-/account"),
+        ("access-tokens", "root", "/ui/-/admin"), ("policy-test", "root", "/ui/-/admin/policy?test=1&identity=writer&repository=team/secret"),
+        ("admin-usage", "root", "/ui/-/usage?count=yes"), ("admin-activity", "root", "/ui/-/activity"),
+        ("refused", "writer", "/ui/-/admin"),
+    ]
+
+
 def pages_of(base):
     """Every page, by name."""
     with urllib.request.urlopen(base + "/ui/library/nginx:1.27.2") as response:
         digest = response.read().decode().split("referrers/")[1].split("?")[0].split('"')[0]
+    with urllib.request.urlopen(f"{base}/ui/library/nginx/-/referrers/{digest}") as response:
+        sbom = response.read().decode().split('">SBOM</a>')[0].split('href="')[-1]
+    with urllib.request.urlopen(f"{base}/ui/library/nginx@{digest}") as response:
+        links = [part.split('"')[0] for part in response.read().decode().split('href="')]
+        platforms = [link for link in links if link.startswith("/ui/library/nginx@")]
     return {
+        "sbom": sbom, "attestation": platforms[2], "last-pulls": "/ui/library/nginx?pulls=yes&order=newest",
+        "versions": "/ui/library/nginx?order=version",
         "repositories": "/ui/", "folder": "/ui/?in=team", "search": "/ui/-/search?q=ngnix", "usage": "/ui/-/usage?count=yes",
         "activity": "/ui/-/activity", "tags": "/ui/library/nginx", "image": "/ui/library/nginx:1.27.2",
         "chart": "/ui/charts/shop:2.4.1", "files": "/ui/data/models:v3", "manifests": "/ui/library/nginx/-/manifests",
@@ -260,7 +387,20 @@ def pages_of(base):
     }
 
 
-def check_accessibility(driver, base, axe):
+def look_for_violations(browser, source):
+    """What axe-core finds on the page, whether it is wider than the screen, and violations of its policy."""
+    # Closed details are part of the page.
+    browser.run("for (const one of document.querySelectorAll('details')) one.open = true;")
+    browser.run(source)
+    found = browser.run_later("axe.run().then((found) => arguments[0](found.violations.map((one) => one.id + ': ' + "
+                              "one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(' | '))))")
+    wide = browser.run("return document.documentElement.scrollWidth - innerWidth")
+    if wide > 0:
+        found.append(f"the page is {wide} px wider than the screen")
+    return found + [line for line in browser.console() if "Content Security Policy" in line and "axe" not in line]
+
+
+def check_accessibility(driver, base, login, axe):
     """axe-core finds nothing on any page: light, dark, and on a narrow screen; nothing is wider than the screen."""
     with open(axe, encoding="utf-8") as file:
         source = file.read()
@@ -272,45 +412,62 @@ def check_accessibility(driver, base, axe):
             browser.open(base + path)
             is_dark, width = browser.run("return [matchMedia('(prefers-color-scheme: dark)').matches, innerWidth]")
             assert is_dark == (look == "dark") and (width == 320) == (look == "320px"), (look, is_dark, width)
-            # Closed details are part of the page.
-            browser.run("for (const one of document.querySelectorAll('details')) one.open = true;")
-            browser.run(source)
-            found = browser.run_later("axe.run().then((found) => arguments[0](found.violations.map((one) => one.id + ': ' + "
-                                      "one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160)).join(' | '))))")
-            wide = browser.run("return document.documentElement.scrollWidth - innerWidth")
-            if wide > 0:
-                found.append(f"the page is {wide} px wider than the screen")
-            reports = [line for line in browser.console() if "Content Security Policy" in line and "axe" not in line]
-            for line in found + reports:
+            for line in look_for_violations(browser, source):
+                print(f"FAILED  {look} {name}: {line}")
+                failed += 1
+        person = None
+        for name, who, path in pages_after_a_login():
+            if who != person:
+                if person:
+                    log_out(browser)
+                if who:
+                    log_in(browser, login, who)
+                person = who
+            browser.open(login + path)
+            for line in look_for_violations(browser, source):
                 print(f"FAILED  {look} {name}: {line}")
                 failed += 1
         browser.close()
     return failed
 
 
-SCREENSHOTS = [("repositories", "ui-repositories", {}), ("tags", "ui-tags", {}), ("image", "ui-image", {"size": (1280, 1500)}),
-               ("history", "ui-history-dark", {"dark": True}), ("attached", "ui-attached", {}),
-               ("image", "ui-image-phone", {"size": (360, 780)}), ("chart", "ui-chart-dark", {"dark": True})]
+TALL = {"size": (1280, 1500)}
+SCREENSHOTS = [("repositories", "ui-repositories", {}), ("tags", "ui-tags", {}), ("image", "ui-image", TALL),
+               ("history", "ui-history-dark", {"dark": True}), ("attached", "ui-attached", {}), ("kept", "ui-kept", {}),
+               ("sbom", "ui-sbom", {}), ("activity", "ui-activity", {}), ("usage", "ui-usage", {}),
+               ("image", "ui-image-phone", {"size": (360, 780)}), ("chart", "ui-chart-dark", {"dark": True, "size": (1280, 1500)})]
+LOGIN_SCREENSHOTS = [("login", "ui-login", {}), ("policy-test", "ui-policy-test", {})]
 
 
-def take_screenshots(driver, base, folder):
+def take_screenshots(driver, base, login, folder):
     os.makedirs(folder, exist_ok=True)
+    urllib.request.urlopen(base + "/ui/-/usage?count=yes").close()
     pages = pages_of(base)
     for page, name, options in SCREENSHOTS:
         browser = Browser(driver, **options)
         browser.open(base + pages[page])
         browser.screenshot(os.path.join(folder, f"{name}.png"))
         browser.close()
+    people = {name: (who, path) for name, who, path in pages_after_a_login()}
+    for page, name, options in LOGIN_SCREENSHOTS:
+        who, path = people[page]
+        browser = Browser(driver, **options)
+        if who:
+            log_in(browser, login, who)
+        browser.open(login + path)
+        browser.screenshot(os.path.join(folder, f"{name}.png"))
+        browser.close()
 
 
-def run_flows(driver, base):
+def run_flows(driver, base, login):
     failed = 0
     for javascript in (True, False):
         browser = Browser(driver, javascript=javascript)
-        for flow in FLOWS + ([copy_and_select] if javascript else []):
+        flows = [(flow, base) for flow in FLOWS + ([copy_and_select] if javascript else [])]
+        for flow, base_of_flow in flows + [(flow, login) for flow in LOGIN_FLOWS]:
             name = f"{flow.__name__.replace('_', ' ')}, JavaScript {'on' if javascript else 'off'}"
             try:
-                flow(browser, base)
+                flow(browser, base_of_flow)
                 reports = [line for line in browser.console() if "Content Security Policy" in line]
                 assert not reports, reports
                 print(f"ok      {name}")
@@ -337,21 +494,22 @@ def start_driver(port):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("base")
+    parser.add_argument("login")
     parser.add_argument("--axe")
     parser.add_argument("--screenshots")
     parser.add_argument("--port", type=int, default=9515)
     arguments = parser.parse_args()
-    base = arguments.base.rstrip("/")
+    base, login = arguments.base.rstrip("/"), arguments.login.rstrip("/")
     process = start_driver(arguments.port)
     driver = f"http://127.0.0.1:{arguments.port}"
     failed = 0
     try:
         if arguments.screenshots:
-            take_screenshots(driver, base, arguments.screenshots)
+            take_screenshots(driver, base, login, arguments.screenshots)
         else:
             if arguments.axe:
-                failed += check_accessibility(driver, base, arguments.axe)
-            failed += run_flows(driver, base)
+                failed += check_accessibility(driver, base, login, arguments.axe)
+            failed += run_flows(driver, base, login)
     finally:
         process.terminate()
         process.wait()

@@ -1,14 +1,18 @@
 """Fills a registry with content to look at: images, a chart, files, what is attached to them, a history.
 
-    seed.py http://localhost:5000 [plain]     plain: nothing hostile
+    seed.py http://localhost:5000 [plain | login]     plain: nothing hostile; login: for those who log in
 
 Plain HTTP and the standard library only. The content is the same each time.
 """
 
+import base64
+import gzip
 import hashlib
+import io
 import json
 import random
 import sys
+import tarfile
 import urllib.request
 
 OCI = "application/vnd.oci.image."
@@ -21,12 +25,15 @@ EMPTY = {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2,
 class Registry:
     """A client of one registry."""
 
-    def __init__(self, base):
+    def __init__(self, base, credentials=None):
         self.base = base.rstrip("/")
         self.random = random.Random(7)
+        self.headers = {}
+        if credentials:
+            self.headers["Authorization"] = "Basic " + base64.b64encode(credentials.encode()).decode()
 
     def send(self, method, path, body=None, headers=None):
-        request = urllib.request.Request(self.base + path, data=body, method=method, headers=headers or {})
+        request = urllib.request.Request(self.base + path, data=body, method=method, headers={**self.headers, **(headers or {})})
         with urllib.request.urlopen(request) as response:
             return response.read(), response.headers
 
@@ -126,6 +133,42 @@ def sbom(packages):
         for name, version, licence in packages]}).encode()
 
 
+README = """# Shop
+
+The web shop with its workers and a cache.
+
+## Install
+
+    helm install shop oci://registry.example.com/charts/shop --version %s
+
+## Values
+
+| Key          | Default | What it is                     |
+|--------------|---------|--------------------------------|
+| replicas     | 2       | Number of instances of the web |
+| redis.enable | true    | Whether a cache is installed   |
+
+<b>This is plain text</b>, whatever it contains.
+"""
+
+
+def chart_archive(version, templates):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in (("Chart.yaml", b"name: shop\n"), ("templates/all.yaml", templates), ("README.md", (README % version).encode())):
+            member = tarfile.TarInfo("shop/" + name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return gzip.compress(packed.getvalue(), mtime=0)
+
+
+def fill_for_logins(base):
+    """What everyone may see, and what only some may."""
+    registry = Registry(base, "writer:correct horse")
+    for name in ("library/nginx", "team/secret"):
+        registry.image(name, "v1", [registry.layer(name, 120_000), registry.layer(name, 44_000), registry.layer(name, 900)], "linux/amd64", "4.2")
+
+
 def fill(base, is_plain):
     registry = Registry(base)
     nginx = "library/nginx"
@@ -151,7 +194,7 @@ def fill(base, is_plain):
         "dependencies": [{"name": "redis", "version": "19.x", "repository": "oci://registry.example.com/charts"}],
     }).encode(), "application/vnd.cncf.helm.config.v1+json")
     for version in ("2.4.0", "2.4.1"):
-        layer = registry.blob(chart, registry.random.randbytes(24_000), "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
+        layer = registry.blob(chart, chart_archive(version, registry.random.randbytes(24_000)), "application/vnd.cncf.helm.chart.content.v1.tar+gzip")
         registry.manifest(chart, version, {"config": config, "layers": [layer]})
     files = "data/models"
     registry.blob(files, b"{}", EMPTY["mediaType"])
@@ -182,4 +225,7 @@ def hostile(registry):
 
 
 if __name__ == "__main__":
-    fill(sys.argv[1], "plain" in sys.argv)
+    if "login" in sys.argv:
+        fill_for_logins(sys.argv[1])
+    else:
+        fill(sys.argv[1], "plain" in sys.argv)

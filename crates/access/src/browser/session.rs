@@ -278,6 +278,7 @@ impl AccessGuard {
     pub async fn log_out(&self, session: &VerifiedSession) -> Result<(), AuthError> {
         let BrowserSession { identity, auth_time_ms, .. } = &session.session;
         let ended = self.browser.sessions.end(&identity.name, *auth_time_ms).await;
+        self.note_revocation();
         ended.map(|_| ()).map_err(|error| AuthError::unavailable(&error))
     }
 

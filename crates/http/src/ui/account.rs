@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use jreg_access::LoginError;
 use jreg_auth::Identity;
 use jreg_ui::{AccountPage, account_page, link};
@@ -42,7 +43,7 @@ pub(crate) async fn make_token(request: &UiRequest<'_>, form: &UiQuery) -> PageR
     let guard = request.context.guard.as_ref().ok_or_else(ApiError::not_found)?;
     let session = request.browser.session().ok_or_else(ApiError::session_over)?;
     let hours = form.get("hours").parse().unwrap_or(LIFETIME_H).clamp(1, LIFETIME_H_MAX);
-    let record = record(request, "ui_login_token");
+    let record = record(request, "ui_login_token", StatusCode::OK);
     let made = guard.login_token(session, Duration::from_secs(hours * 3600)).await;
     let made = made.map_err(|error| match error {
         LoginError::Auth(error) => ApiError::from(error),

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::StatusCode;
 use jreg_access::{AccessTokenStoreError, Administration, Authorized, Right};
 use jreg_auth::{AccessAction, AccessToken, AccessTokenId, PolicyTest, parse_permissions};
 use jreg_storage::error_chain;
@@ -13,7 +14,7 @@ use jreg_ui::{
 
 use super::PageResponse;
 use super::query::UiQuery;
-use super::request::{PageResult, UiRequest};
+use super::request::{AdminOperation, PageResult, UiRequest};
 use crate::error::ApiError;
 
 /// Access tokens on a page.
@@ -32,13 +33,12 @@ impl<'a> Admin<'a> {
     /// Admits a request, with its audit record. `None`: authentication is off.
     async fn of(
         request: &'a UiRequest<'a>,
-        operation: &'static str,
-        about: Option<&str>,
+        operation: AdminOperation<'_>,
     ) -> Result<Option<Self>, ApiError> {
         if request.context.guard.is_none() {
             return Ok(None);
         }
-        let access = request.admit_to(Right::Admin, operation, about).await?;
+        let access = request.admit_to(Right::Admin, operation).await?;
         Ok(Some(Self { access, request }))
     }
 
@@ -54,7 +54,7 @@ fn off(request: &UiRequest<'_>) -> PageResponse {
 
 /// Lists access tokens.
 pub(crate) async fn list(request: &UiRequest<'_>, query: &UiQuery) -> PageResult {
-    let Some(admin) = Admin::of(request, "ui_access_tokens", None).await? else {
+    let Some(admin) = Admin::of(request, AdminOperation::page("ui_access_tokens")).await? else {
         return Ok(off(request));
     };
     let view = tokens(&admin, query.nonempty("after")).await?;
@@ -92,7 +92,9 @@ fn unavailable(error: AccessTokenStoreError) -> ApiError {
 /// Creates an access token.
 pub(crate) async fn create(request: &UiRequest<'_>, form: &UiQuery) -> PageResult {
     let (name, allow) = (form.get("name"), form.get("allow"));
-    let Some(admin) = Admin::of(request, "ui_access_token_create", Some(name)).await? else {
+    let operation =
+        AdminOperation { about: Some(name), ..AdminOperation::page("ui_access_token_create") };
+    let Some(admin) = Admin::of(request, operation).await? else {
         return Ok(off(request));
     };
     let days = form.get("days").parse::<u32>().unwrap_or(1).min(LIFETIME_D_MAX);
@@ -122,7 +124,12 @@ pub(crate) async fn create(request: &UiRequest<'_>, form: &UiQuery) -> PageResul
 pub(crate) async fn revoke(request: &UiRequest<'_>, form: &UiQuery) -> PageResult {
     let id = form.get("id").parse::<AccessTokenId>().map_err(|_| ApiError::not_found())?;
     let about = id.to_string();
-    let Some(admin) = Admin::of(request, "ui_access_token_revoke", Some(&about)).await? else {
+    let operation = AdminOperation {
+        id: "ui_access_token_revoke",
+        about: Some(&about),
+        status: StatusCode::SEE_OTHER,
+    };
+    let Some(admin) = Admin::of(request, operation).await? else {
         return Ok(off(request));
     };
     match admin.administration()?.revoke_access_token(&id).await {
@@ -134,7 +141,7 @@ pub(crate) async fn revoke(request: &UiRequest<'_>, form: &UiQuery) -> PageResul
 
 /// Tests the policy with a made-up request.
 pub(crate) async fn policy(request: &UiRequest<'_>, query: &UiQuery) -> PageResult {
-    let Some(admin) = Admin::of(request, "ui_policy_test", None).await? else {
+    let Some(admin) = Admin::of(request, AdminOperation::page("ui_policy_test")).await? else {
         return Ok(off(request));
     };
     let text = |name: &str| query.get(name).trim().to_owned();

@@ -9,12 +9,13 @@ use jreg_oci::{Digest, Endpoint, Reference, RepositoryName, Tag};
 use jreg_registry::{PageRequest, StoredManifest};
 use jreg_storage::ByteRange;
 use jreg_ui::document::{
-    DOCUMENT_BYTES_MAX, DescriptorDocument, ManifestDocument, Pairs, SBOM_BYTES_MAX,
-    decode_envelope, parse, parse_sbom, pretty,
+    DOCUMENT_BYTES_MAX, DescriptorDocument, ManifestDocument, Pairs, SBOM_BYTES_MAX, Sbom,
+    StatementDocument, decode_envelope, parse, parse_sbom, pretty,
 };
 use jreg_ui::{ArtifactKind, ImagePage, ManifestFacts, SbomView, TagFacts, artifact, image_page};
 
 use super::PageResponse;
+use super::chart::{self, off_runtime};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
 use super::tags::remember;
@@ -41,13 +42,14 @@ pub(crate) async fn show(
 ) -> PageResult {
     let endpoint = Endpoint::ManifestGet { name: name.clone(), reference: reference.clone() };
     let access = request.admit(&endpoint).await?;
-    let (manifest, tag) = read_reference(&access, reference).await?;
+    let (manifest, tag) = read_reference(request, &access, reference).await?;
     let manifest = facts(&manifest);
     remember(request, &manifest);
     let entry = match manifest.kind {
         ArtifactKind::Index => read_entry(request, name, &manifest, query).await?,
         _ => None,
     };
+    entry.iter().for_each(|entry| drop(remember(request, entry)));
     let (tags, has_more_tags) = tags_here(request, &access, name, &manifest.digest).await?;
     let mut view = ImagePage {
         attached: attached(&access, &manifest.digest).await?,
@@ -59,6 +61,7 @@ pub(crate) async fn show(
         entry,
         config: None,
         chart: None,
+        readme: None,
         sbom: None,
         statement: None,
         document_note: None,
@@ -76,13 +79,22 @@ fn may_delete(request: &UiRequest<'_>, name: &RepositoryName, reference: &Refere
 
 /// The manifest, and what the record of a tag says.
 async fn read_reference(
+    request: &UiRequest<'_>,
     access: &Authorized,
     reference: &Reference,
 ) -> Result<(std::sync::Arc<StoredManifest>, Option<TagFacts>), ApiError> {
     let manifest = access.manifest_get(reference).await?;
     let Some(tag) = reference.tag() else { return Ok((manifest, None)) };
     let details = access.tag_details(vec![tag.clone()]).await?;
+    let pulled = match request.context.gate.tracks_pulls() {
+        true => {
+            let pointed = [(tag.clone(), manifest.digest.clone())];
+            Some(access.last_pulls(&pointed).await?.into_iter().next().flatten())
+        }
+        false => None,
+    };
     let tag = details.into_iter().next().map(|details| TagFacts {
+        pulled,
         tag: details.tag,
         pushed: details.pushed,
         by: details.origin.actor().map(str::to_owned),
@@ -222,6 +234,7 @@ async fn read_documents(
             if let Some(bytes) = read_document(request, &name, config, view).await? {
                 view.chart = parse(&bytes);
             }
+            view.readme = chart::readme(request, &name, &shown).await?;
         }
         ArtifactKind::Sbom
         | ArtifactKind::Attestation
@@ -252,7 +265,7 @@ async fn read_statements(
         let is_sbom = shown.kind == ArtifactKind::Sbom
             || ArtifactKind::of_type(predicate) == Some(ArtifactKind::Sbom);
         let _turn = match is_sbom {
-            true => request.context.ui.documents.acquire().await.ok(),
+            true => Some(request.context.ui.document_turn().await?),
             false => None,
         };
         let bytes_max = if is_sbom { SBOM_BYTES_MAX } else { DOCUMENT_BYTES_MAX };
@@ -265,17 +278,26 @@ async fn read_statements(
             }
             BlobRead::Absent => continue,
         };
-        let bytes = decode_envelope(&bytes).map_or(bytes, Bytes::from);
+        let (sbom, statement) = off_runtime(bytes, false, parse_statement).await?;
         if view.sbom.is_none()
-            && let Some(sbom) = parse_sbom(&bytes)
+            && let Some(sbom) = sbom
         {
             view.sbom = Some(SbomView { sbom, filter: query.get("package").trim().to_owned() });
         } else if view.statement.is_none() {
-            let statement: Option<jreg_ui::document::StatementDocument> = parse(&bytes);
             view.statement = statement.filter(|found| !found.predicate_type.is_empty());
         }
     }
     Ok(())
+}
+
+/// An SBOM, or else a statement, in itself or in an envelope.
+fn parse_statement(bytes: &[u8]) -> (Option<Sbom>, Option<StatementDocument>) {
+    let content = decode_envelope(bytes);
+    let bytes = content.as_deref().unwrap_or(bytes);
+    match parse_sbom(bytes) {
+        Some(sbom) => (Some(sbom), None),
+        None => (None, parse(bytes)),
+    }
 }
 
 fn too_large(size: u64) -> String {
@@ -302,13 +324,13 @@ async fn read_document(
     }
 }
 
-enum BlobRead {
+pub(crate) enum BlobRead {
     Bytes(Bytes),
     TooLarge(u64),
     Absent,
 }
 
-async fn read_blob(
+pub(crate) async fn read_blob(
     request: &UiRequest<'_>,
     name: &RepositoryName,
     descriptor: Option<&DescriptorDocument>,

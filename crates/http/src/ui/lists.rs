@@ -1,11 +1,12 @@
 //! Pages of a repository beside its tags: manifests, deleted manifests, history, what is attached, why content is
 //! kept, retention, usage.
 
+use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt};
 use jreg_access::Authorized;
-use jreg_oci::{Digest, Endpoint, PageParams, Reference, RepositoryName, Tag};
+use jreg_oci::{Digest, Endpoint, MountSource, PageParams, Reference, RepositoryName, Tag};
 use jreg_registry::{
     EXPLAINED_MANIFESTS_MAX, ExplainReport, PREVIEWED_TAGS_MAX, PageRequest, RepositoryUsage,
     RetentionReason, RetentionVerdict, TagHistoryEntry, VerdictStatus,
@@ -13,7 +14,7 @@ use jreg_registry::{
 use jreg_ui::document::DescriptorDocument;
 use jreg_ui::{
     ArtifactKind, ChangeRow, ContentDifference, DeletedPage, DeletedRow, HistoryPage, KeptPage,
-    KeptReason, LifecyclePage, ManifestFacts, ManifestRow, ManifestsPage, ReferrerRow,
+    KeptReason, LifecyclePage, ManifestFacts, ManifestRow, ManifestsPage, QuotaRow, ReferrerRow,
     ReferrersPage, RepositoryUsagePage, UsageFigures, VerdictKind, VerdictRow, artifact,
     deleted_page, history_page, kept_page, lifecycle_page, manifests_page, referrers_page,
     repository_usage_page,
@@ -52,6 +53,7 @@ pub(crate) async fn manifests(
 ) -> PageResult {
     let (wanted, page) = page_of(MANIFESTS_MAX, query);
     let access = request.admit(&Endpoint::TagList { name: name.clone(), page }).await?;
+    let _turn = request.context.ui.document_turn().await?;
     let found = access.manifests(&wanted, TAGS_OF_ROW_MAX).await?;
     let rows = found.items.into_iter().map(|details| {
         let facts = listed_facts(&details.manifest);
@@ -193,12 +195,13 @@ fn difference(now: &ManifestFacts, before: &ManifestFacts) -> Option<ContentDiff
     if now.is_empty() || before.is_empty() {
         return None;
     }
-    let has = |layers: &[DescriptorDocument], layer: &DescriptorDocument| {
-        layers.iter().any(|other| other.digest == layer.digest)
+    let digests = |layers: &[DescriptorDocument]| -> HashSet<Option<Digest>> {
+        layers.iter().map(|layer| layer.digest.clone()).collect()
     };
+    let (now_has, before_had) = (digests(&now), digests(&before));
     let mut found = ContentDifference::default();
     for layer in &now {
-        match has(&before, layer) {
+        match before_had.contains(&layer.digest) {
             true => found.kept += 1,
             false => {
                 found.added += 1;
@@ -206,7 +209,7 @@ fn difference(now: &ManifestFacts, before: &ManifestFacts) -> Option<ContentDiff
             }
         }
     }
-    for layer in before.iter().filter(|layer| !has(&now, layer)) {
+    for layer in before.iter().filter(|layer| !now_has.contains(&layer.digest)) {
         found.removed += 1;
         found.removed_bytes = found.removed_bytes.saturating_add(layer.size);
     }
@@ -418,8 +421,33 @@ pub(crate) async fn usage(
         Some(_) => Some(figures(&access.repository_usage().await?)),
         None => None,
     };
-    let view = RepositoryUsagePage { head: head_of(request, name), figures };
+    if let Some(figures) = &figures {
+        request.context.ui.note_size(name.clone(), figures.bytes);
+    }
+    let quotas = quotas(request, name);
+    let view = RepositoryUsagePage { head: head_of(request, name), figures, quotas };
     Ok(PageResponse::Html(repository_usage_page(&request.page, &view)))
+}
+
+/// The quotas that a repository counts in, for those whose pushes they limit.
+fn quotas(request: &UiRequest<'_>, name: &RepositoryName) -> Vec<QuotaRow> {
+    let endpoint = Endpoint::UploadStart {
+        name: name.clone(),
+        digest: None,
+        algorithm: None,
+        mount: None,
+        from: MountSource::Unknown,
+    };
+    let access = request.try_admit(&endpoint);
+    let usage = access.and_then(|access| access.quota_usage().ok()).unwrap_or_default();
+    let rows = usage.into_iter().map(|pool| QuotaRow {
+        number: pool.number,
+        sentence: String::new(),
+        used: pool.used,
+        limit: pool.limit,
+        is_warned: pool.is_warned,
+    });
+    rows.collect()
 }
 
 pub(crate) fn figures(usage: &RepositoryUsage) -> UsageFigures {

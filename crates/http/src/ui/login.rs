@@ -76,7 +76,8 @@ fn login_parts<'r>(
 pub(crate) async fn password(request: &UiRequest<'_>, form: &UiQuery) -> PageResult {
     let (guard, _) = login_parts(request)?;
     let (user, next) = (form.get("user"), return_path(form));
-    let record = record(request, "ui_login").map(|record| record.claimed_by(Some(user)));
+    let record = record(request, "ui_login", StatusCode::SEE_OTHER);
+    let record = record.map(|record| record.claimed_by(Some(user)));
     let network = request.observed.network();
     match guard.log_in(user, form.get("password"), network).await {
         Ok(begun) => {
@@ -139,7 +140,7 @@ pub(crate) async fn complete(request: &UiRequest<'_>, issuer: &str) -> PageResul
         // Whatever becomes of it, it is over.
         request.browser.forget(name);
     }
-    let record = record(request, "ui_provider_login");
+    let record = record(request, "ui_provider_login", StatusCode::SEE_OTHER);
     let network = request.observed.network();
     match guard.complete_login(issuer, pending, &response, network).await {
         Ok((begun, return_to)) => {
@@ -182,7 +183,7 @@ fn refused(error: LoginError) -> ApiError {
 /// Ends all sessions of the identity.
 pub(crate) async fn log_out(request: &UiRequest<'_>) -> PageResult {
     if let (Some(guard), Some(session)) = (&request.context.guard, request.browser.session()) {
-        let record = record(request, "ui_logout");
+        let record = record(request, "ui_logout", StatusCode::SEE_OTHER);
         let ended = guard.log_out(session).await.map_err(ApiError::from);
         settle(record, Some(session.identity()), ended.as_ref().err()).await;
         ended?;
@@ -191,13 +192,15 @@ pub(crate) async fn log_out(request: &UiRequest<'_>) -> PageResult {
     Ok(PageResponse::SeeOther(request.page.paths.home()))
 }
 
-/// The audit record of a login, a logout or a token.
+/// The audit record of a login, a logout or a token; `status` is that of the response, unless it is refused.
 pub(crate) fn record(
     request: &UiRequest<'_>,
     operation: &'static str,
+    status: StatusCode,
 ) -> Option<PendingAuditRecord> {
-    let sink = request.context.audit_sink();
-    PendingAuditRecord::of_page_login(sink, request.observed, &request.parts.headers, operation)
+    let (sink, headers) = (request.context.audit_sink(), &request.parts.headers);
+    let record = PendingAuditRecord::of_page_login(sink, request.observed, headers, operation);
+    record.map(|record| record.responding(status))
 }
 
 pub(crate) async fn settle(

@@ -45,6 +45,7 @@ pub(crate) async fn list(request: &UiRequest<'_>, query: &UiQuery) -> PageResult
     let (rows, next) = rows_of(&names, &within, more);
     let has_details = request.shows_details(query);
     let rows = if has_details { with_summaries(request, rows).await? } else { rows };
+    let rows = rows.into_iter().map(|row| with_what_is_known(request, row)).collect();
     let is_first = after.is_none();
     let after = after.unwrap_or_default();
     let view = RepositoriesPage { folder, rows, is_first, next, has_details, after };
@@ -68,12 +69,23 @@ async fn with_summaries(
             tags: Some(found.tags as u64),
             has_more_tags: found.has_more,
             pushed: found.pushed,
-            mirror_of: None,
+            ..RepositorySummary::default()
         });
         Ok(RepositoryRow::Repository { name, summary })
     });
     let rows: Vec<_> = rows.collect();
     stream::iter(rows).buffered(LISTINGS_AT_ONCE).try_collect().await
+}
+
+/// Adds what is known without a request.
+fn with_what_is_known(request: &UiRequest<'_>, row: RepositoryRow) -> RepositoryRow {
+    let RepositoryRow::Repository { name, summary } = row else { return row };
+    let summary = RepositorySummary {
+        mirror_of: request.context.gate.mirror_of(&name).map(str::to_owned),
+        size: request.context.ui.size_of(&name),
+        ..summary.unwrap_or_default()
+    };
+    RepositoryRow::Repository { name, summary: Some(summary) }
 }
 
 /// A row for each repository, and for each folder of several; and where the next page begins.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use http::StatusCode;
 use http::request::Parts;
 use jreg_access::{
     AuthContext, Authorized, RefusedRequest, RequestCredentials, RequestInfo, Right,
@@ -23,6 +24,23 @@ use crate::observed::ObservedRequest;
 use crate::record::PendingAuditRecord;
 
 pub(crate) type PageResult = Result<PageResponse, ApiError>;
+
+/// What an administrator does, for its audit record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AdminOperation<'a> {
+    pub(crate) id: &'static str,
+    /// What the request changes.
+    pub(crate) about: Option<&'a str>,
+    /// Of the response.
+    pub(crate) status: StatusCode,
+}
+
+impl AdminOperation<'_> {
+    /// A page that changes nothing.
+    pub(crate) fn page(id: &'static str) -> Self {
+        Self { id, about: None, status: StatusCode::OK }
+    }
+}
 
 /// An authenticated request for a page.
 pub(crate) struct UiRequest<'a> {
@@ -79,8 +97,7 @@ impl<'a> UiRequest<'a> {
         Some(with_query(&choice.url, &[("next", &self.page.viewer.here)]))
     }
 
-    /// Grants a right that no endpoint of the API needs, with its audit record. `about` is what the request
-    /// changes.
+    /// Grants a right that no endpoint of the API needs, with its audit record.
     ///
     /// # Errors
     ///
@@ -88,12 +105,14 @@ impl<'a> UiRequest<'a> {
     pub(crate) async fn admit_to(
         &self,
         right: Right,
-        operation: &'static str,
-        about: Option<&str>,
+        operation: AdminOperation<'_>,
     ) -> Result<Authorized, ApiError> {
+        let AdminOperation { id, about, status } = operation;
         let (sink, headers) = (self.context.audit_sink(), &self.parts.headers);
-        let record = PendingAuditRecord::of_right(sink, self.observed, headers, &right, operation);
-        let record = record.map(|record| record.by(&self.auth.principal.identity).changing(about));
+        let record = PendingAuditRecord::of_right(sink, self.observed, headers, &right, id);
+        let record = record.map(|record| {
+            record.by(&self.auth.principal.identity).changing(about).responding(status)
+        });
         self.settled(record, self.context.gate.admit_right(&self.auth, right)).await
     }
 

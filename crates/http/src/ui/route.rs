@@ -100,13 +100,13 @@ pub(crate) enum UiPage {
     },
 }
 
-/// A page, for tests that look at each of them.
+/// A row of the table of pages.
 #[derive(Clone, Copy, Debug)]
 pub struct UiRouteInfo {
     /// Its name in logs and metrics.
     pub id: &'static str,
     pub methods: &'static [&'static str],
-    /// With `{name}`, `{tag}` and `{digest}`.
+    /// With `{name}`, `{tag}`, `{digest}`, `{issuer}` and `{asset}`.
     pub template: &'static str,
 }
 
@@ -118,12 +118,21 @@ const fn route(
     UiRouteInfo { id, methods, template }
 }
 
-/// Every page that shows content of repositories.
+/// Every page. A path of a page that is not here serves no method.
 pub const UI_ROUTES: &[UiRouteInfo] = &[
+    route("ui-asset", READ, "/ui/-/assets/{asset}"),
     route("ui-repositories", READ, "/ui/"),
     route("ui-search", READ, "/ui/-/search?q={name}:{tag}"),
     route("ui-usage", READ, "/ui/-/usage?count=yes"),
     route("ui-activity", READ, "/ui/-/activity"),
+    route("ui-login", QUESTION, "/ui/-/login"),
+    route("ui-login-begin", VISIT, "/ui/-/login/oidc/{issuer}"),
+    route("ui-login-callback", VISIT, "/ui/-/login/oidc/{issuer}/callback"),
+    route("ui-logout", FORM, "/ui/-/logout"),
+    route("ui-account", QUESTION, "/ui/-/account"),
+    route("ui-access-tokens", QUESTION, "/ui/-/admin"),
+    route("ui-access-token-revoke", FORM, "/ui/-/admin/revoke"),
+    route("ui-policy-test", READ, "/ui/-/admin/policy"),
     route("ui-repository", READ, "/ui/{name}"),
     route("ui-image", READ, "/ui/{name}:{tag}"),
     route("ui-image", READ, "/ui/{name}@{digest}"),
@@ -250,31 +259,10 @@ impl UiPage {
         }
     }
 
+    /// The methods that it is served with, by the table.
     fn methods(&self) -> &'static [&'static str] {
-        match self {
-            Self::Asset { .. }
-            | Self::Repositories
-            | Self::Search
-            | Self::Usage
-            | Self::Activity
-            | Self::PolicyTest
-            | Self::Repository { .. }
-            | Self::Image { .. }
-            | Self::Manifests { .. }
-            | Self::Deleted { .. }
-            | Self::Lifecycle { .. }
-            | Self::RepositoryUsage { .. }
-            | Self::History { .. }
-            | Self::Referrers { .. }
-            | Self::Kept { .. }
-            | Self::Blob { .. } => READ,
-            Self::Delete { .. } | Self::Login | Self::Account | Self::AccessTokens => QUESTION,
-            Self::LoginBegin { .. } | Self::LoginCallback { .. } => VISIT,
-            Self::RestoreTag { .. }
-            | Self::RestoreManifest { .. }
-            | Self::Logout
-            | Self::AccessTokenRevoke => FORM,
-        }
+        let row = UI_ROUTES.iter().find(|row| row.id == self.id());
+        row.map_or(&[], |row| row.methods)
     }
 
     /// Its name in logs and metrics.
@@ -426,6 +414,7 @@ mod tests {
         for info in UI_ROUTES {
             let target = info.template.replace("{name}", "a/b").replace("{tag}", "v1");
             let target = target.replace("{digest}", &digest);
+            let target = target.replace("{issuer}", "company").replace("{asset}", "style.css");
             let (path, query) = target.split_once('?').unwrap_or((&target, ""));
             let route = UiRoute::parse(info.methods[0], path, Some(query)).unwrap();
             assert_eq!((route.page.id(), route.page.methods()), (info.id, info.methods));

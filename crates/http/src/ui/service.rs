@@ -5,13 +5,17 @@ use std::time::{Duration, SystemTime};
 use jreg_access::USAGE_REPOSITORIES_MAX;
 use jreg_oci::{Endpoint, PageParams};
 use jreg_registry::{ListedUpload, ListedUploadState, PageRequest};
-use jreg_ui::{ActivityPage, UploadRow, UsagePage, activity_page, usage_page};
+use jreg_ui::{ActivityPage, PushRow, UploadRow, UsagePage, activity_page, usage_page};
 
 use super::PageResponse;
+use super::images::may_see_tag;
 use super::lists::figures;
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
+use crate::ui_state::RecentPush;
 
+/// Pushes that are shown.
+const PUSHES_MAX: usize = 25;
 /// Repositories on a page of usage.
 const REPOSITORIES_MAX: usize = 50;
 
@@ -24,8 +28,15 @@ pub(crate) async fn usage(request: &UiRequest<'_>, query: &UiQuery) -> PageResul
     let mut view = UsagePage { is_counted, is_first: last.is_none(), ..UsagePage::default() };
     if is_counted {
         let found = access.usage(&PageRequest { limit, last }).await?;
-        view.rows = found.items.iter().map(|of| (of.repository.clone(), figures(of))).collect();
+        for of in &found.items {
+            let figures = figures(of);
+            request.context.ui.note_size(of.repository.clone(), figures.bytes);
+            view.rows.push((of.repository.clone(), figures));
+        }
         view.next = found.next;
+    }
+    if request.page.viewer.is_admin {
+        view.service = Some(request.context.ui.activity.usage(is_counted).await);
     }
     Ok(PageResponse::Html(usage_page(&request.page, &view)))
 }
@@ -38,8 +49,19 @@ pub(crate) async fn activity(request: &UiRequest<'_>) -> PageResult {
         true => Some(request.context.ui.activity.activity().await),
         false => None,
     };
-    let view = ActivityPage { uploads, service };
+    let view = ActivityPage { uploads, pushes: pushes(request), service };
     Ok(PageResponse::Html(activity_page(&request.page, &view)))
+}
+
+/// Recent pushes of tags that the viewer may pull.
+fn pushes(request: &UiRequest<'_>) -> Vec<PushRow> {
+    let pushes = request.context.ui.pushes().into_iter();
+    let seen = pushes.filter(|push| may_see_tag(request, &push.name, &push.tag)).take(PUSHES_MAX);
+    let row = |push: RecentPush| {
+        let RecentPush { name, tag, at, by } = push;
+        PushRow { repository: name, tag, at, by }
+    };
+    seen.map(row).collect()
 }
 
 fn upload_row(upload: ListedUpload) -> Option<UploadRow> {

@@ -13,10 +13,10 @@ use jreg_ui::{
     tags_page,
 };
 
-use super::PageResponse;
-use super::images::listed_facts;
+use super::images::{choose, listed_facts};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
+use super::{PageResponse, attached};
 use crate::error::ApiError;
 use crate::ui_state::ManifestSummary;
 
@@ -33,6 +33,7 @@ pub(crate) fn head_of(request: &UiRequest<'_>, name: &RepositoryName) -> Reposit
     RepositoryHead {
         may_delete: request.may(&Endpoint::DeletedManifests { name: name.clone(), page }),
         may_push: request.may(&Endpoint::ManifestRestore { name: name.clone(), digest }),
+        mirror_of: request.context.gate.mirror_of(name).map(str::to_owned),
         name: name.clone(),
     }
 }
@@ -64,14 +65,24 @@ pub(crate) async fn list(
         _ => in_memory(&access, order, filter, from, after.as_deref()).await?,
     };
     let details = access.tag_details(page.tags).await?;
-    let rows = rows(request, &access, details, request.shows_details(query)).await;
-    let is_unknown = |row: &TagRow| row.size.is_none() && row.platforms.is_empty();
+    let mut rows = rows(request, &access, details, request.shows_details(query)).await;
+    if request.shows_details(query) {
+        attached::add_to_rows(&access, &mut rows).await?;
+    }
+    let has_pulls = query.nonempty("pulls").is_some() && request.context.gate.tracks_pulls();
+    if has_pulls {
+        add_last_pulls(&access, &mut rows).await?;
+    }
+    let is_unknown = |row: &TagRow| row.size.is_none();
     let has_unknown = !request.shows_details(query) && rows.iter().any(is_unknown);
-    let details = has_unknown.then(|| {
-        let all = ["q", "order", "after", "from"].map(|key| (key, query.get(key)));
-        let all: Vec<_> = all.into_iter().chain([("details", "yes")]).collect();
-        with_query(&request.page.paths.repository(name), &all)
-    });
+    let here_with = |more: &str| {
+        let all = ["q", "order", "after", "from", "details", "pulls"].into_iter();
+        let all = all.map(|key| (key, if key == more { "yes" } else { query.get(key) }));
+        with_query(&request.page.paths.repository(name), &all.collect::<Vec<_>>())
+    };
+    let details = has_unknown.then(|| here_with("details"));
+    let offers_pulls = request.context.gate.tracks_pulls() && !has_pulls && !rows.is_empty();
+    let pulls = offers_pulls.then(|| here_with("pulls"));
     let view = TagsPage {
         head: head_of(request, name),
         rows,
@@ -83,6 +94,8 @@ pub(crate) async fn list(
         is_first: after.is_none() && from == 0,
         next: page.next,
         details,
+        has_pulls,
+        pulls,
         suggestions: page.suggestions,
     };
     Ok(PageResponse::Html(tags_page(&request.page, &view)))
@@ -235,6 +248,14 @@ fn runs(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+async fn add_last_pulls(access: &Authorized, rows: &mut [TagRow]) -> Result<(), ApiError> {
+    let tags: Vec<_> = rows.iter().map(|row| (row.tag.clone(), row.digest.clone())).collect();
+    for (row, pulled) in rows.iter_mut().zip(access.last_pulls(&tags).await?) {
+        row.pulled = pulled;
+    }
+    Ok(())
+}
+
 async fn rows(
     request: &UiRequest<'_>,
     access: &Authorized,
@@ -246,7 +267,11 @@ async fn rows(
             Some(summary) => Some(summary),
             None => read_summary(request, access, &details, reads_manifests).await,
         };
-        row(details, summary.as_deref())
+        let size = match &summary {
+            Some(summary) => size_of(request, access, summary, reads_manifests).await,
+            None => None,
+        };
+        TagRow { size, ..row(details, summary.as_deref()) }
     });
     let rows: Vec<_> = rows.collect();
     stream::iter(rows).buffered(READS_AT_ONCE).collect().await
@@ -258,14 +283,37 @@ fn row(details: TagDetails, summary: Option<&ManifestSummary>) -> TagRow {
     TagRow {
         kind: if is_index { TagKind::Index } else { TagKind::Manifest },
         platforms: summary.map(|summary| summary.platforms.clone()).unwrap_or_default(),
-        size: summary.and_then(|summary| summary.bytes),
-        badges: summary.and_then(|summary| summary.kind).into_iter().collect(),
+        size: None,
+        kind_name: summary.and_then(|summary| summary.kind),
+        attached: Vec::new(),
+        pulled: None,
         by: details.origin.actor().map(str::to_owned),
         immutable: details.immutable.map(|rule| rule.to_string()),
         tag: details.tag,
         digest: details.digest,
         pushed: details.pushed,
     }
+}
+
+/// The size of a manifest; of an index that of the entry that pages show first.
+async fn size_of(
+    request: &UiRequest<'_>,
+    access: &Authorized,
+    summary: &ManifestSummary,
+    reads_manifests: bool,
+) -> Option<u64> {
+    let Some(entry) = summary.entry.as_ref() else { return summary.bytes };
+    if let Some(known) = request.context.ui.summary(entry) {
+        return known.bytes;
+    }
+    let manifest = match access.cached_manifest(entry) {
+        Some(manifest) => manifest,
+        None if reads_manifests => {
+            access.manifest_get(&Reference::Digest(entry.clone())).await.ok()?
+        }
+        None => return None,
+    };
+    remember(request, &listed_facts(&manifest)).bytes
 }
 
 /// The summary of a manifest that is in memory; of another one only if asked for.
@@ -290,7 +338,12 @@ async fn read_summary(
 pub(crate) fn remember(request: &UiRequest<'_>, facts: &ManifestFacts) -> Arc<ManifestSummary> {
     let entries = facts.document.manifests.items.iter();
     let platforms = entries.filter(|entry| !artifact::is_attached(entry));
+    let entry = match facts.kind {
+        ArtifactKind::Index => choose(&facts.document, &UiQuery::default()),
+        _ => None,
+    };
     let summary = Arc::new(ManifestSummary {
+        entry: entry.and_then(|entry| entry.digest.clone()),
         platforms: platforms.take(PLATFORMS_MAX).map(artifact::platform_name).collect(),
         bytes: (facts.kind != ArtifactKind::Index).then(|| facts.total_bytes()),
         kind: match facts.kind {

@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use jreg_lifecycle::{
-    LifecycleRules, ManifestState, RepositoryState, RetentionJudgement, RetentionRun, TagState,
-    TagVerdict,
+    LifecycleError, LifecycleRules, ManifestState, RepositoryState, RetentionJudgement,
+    RetentionRun, TagState, TagVerdict,
 };
 use jreg_oci::{Algorithm, Digest};
 
@@ -83,7 +83,7 @@ impl Repository {
     }
 
     pub(crate) fn judge_at(&self, rules: &str, run: &RetentionRun) -> RetentionJudgement {
-        LifecycleRules::parse(rules).unwrap().judge(&self.0, run)
+        parse(rules).unwrap().judge(&self.0, run)
     }
 
     /// The names of the tags that stay and of those that go, in the order of the tags.
@@ -94,6 +94,11 @@ impl Repository {
         let all = self.0.tags.iter().map(|tag| tag.tag.to_string());
         (all.filter(|tag| !gone.contains(tag)).collect(), gone)
     }
+}
+
+/// The rules of a file without its last line.
+pub(crate) fn parse(rules: &str) -> Result<LifecycleRules, LifecycleError> {
+    LifecycleRules::parse(&format!("{rules}\n[end]\n"))
 }
 
 /// The verdict on one tag.

@@ -7,7 +7,7 @@ use jreg_lifecycle::{
     TagStatus, UnevaluatedReason,
 };
 
-use crate::fixture::{DAY, HOUR, Repository, digest, now, of, run};
+use crate::fixture::{DAY, HOUR, Repository, digest, now, of, parse, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -388,7 +388,7 @@ fn a_verdict_is_explained_with_rule_and_values() {
         .tag("child", "g", 9 * DAY)
         .manifest("a", &["g"], None);
     let judgement = repository.judge_at(rules, &delayed);
-    let parsed = LifecycleRules::parse(rules).unwrap();
+    let parsed = parse(rules).unwrap();
     let explained = |tag: &str| parsed.explain(judgement.entry, of(&judgement, tag));
     for (tag, wanted) in [
         (

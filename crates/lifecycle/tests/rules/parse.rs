@@ -1,9 +1,11 @@
 //! Which files are rules, what is wrong with the others, and how rules read as sentences.
 
 use jreg_lifecycle::{
-    IMMUTABLE_RULES_MAX, KEEPS_MAX, LIFECYCLE_BYTES_MAX, LifecycleRules, PATTERNS_MAX, QUOTAS_MAX,
-    RETENTION_ENTRIES_MAX,
+    IMMUTABLE_RULES_MAX, KEEPS_MAX, LIFECYCLE_BYTES_MAX, LifecycleError, LifecycleRules,
+    PATTERNS_MAX, QUOTAS_MAX, RETENTION_ENTRIES_MAX,
 };
+
+use crate::fixture::parse;
 
 const EXAMPLE: &str = r#"
 [[retention]]
@@ -31,12 +33,12 @@ warn = "80%"
 "#;
 
 fn sentences(text: &str) -> Vec<String> {
-    let rules = LifecycleRules::parse(text).unwrap().sentences();
+    let rules = parse(text).unwrap().sentences();
     rules.into_iter().map(|(name, sentence)| format!("{name}: {sentence}")).collect()
 }
 
 fn error(text: &str) -> String {
-    LifecycleRules::parse(text).unwrap_err().to_string()
+    parse(text).unwrap_err().to_string()
 }
 
 fn retention(rest: &str) -> String {
@@ -117,7 +119,7 @@ fn an_entry_that_is_never_used_is_remarked() {
     };
     let remarks = |patterns: &[&str]| {
         let text: String = patterns.iter().map(|pattern| entry(pattern)).collect();
-        LifecycleRules::parse(&text).unwrap().remarks()
+        parse(&text).unwrap().remarks()
     };
     assert_eq!(remarks(&["['a/**']", "['**']"]), [""; 0]);
     assert_eq!(remarks(&["['a/**', 'b']", "['a/**', 'c']"]), [""; 0]);
@@ -132,13 +134,56 @@ fn an_entry_that_is_never_used_is_remarked() {
 
 #[test]
 fn a_file_without_rules_is_valid_and_has_another_hash_than_one_with_rules() {
-    let none = LifecycleRules::parse("").unwrap();
+    let none = parse("").unwrap();
     assert_eq!(none.sentences(), []);
-    assert_eq!(none.hash(), LifecycleRules::default().hash());
-    let some = LifecycleRules::parse(EXAMPLE).unwrap();
+    let some = parse(EXAMPLE).unwrap();
     assert_ne!(none.hash(), some.hash());
-    assert_eq!(none.hash_number(), 0xe3b0_c442_98fc);
+    assert_eq!(LifecycleRules::default().hash_number(), 0xe3b0_c442_98fc);
     assert!(some.need_pull_times() && !none.need_pull_times());
+}
+
+/// TOML that is cut off at the end of a line is TOML again, with fewer rules.
+#[test]
+fn a_file_that_is_cut_off_anywhere_is_refused() {
+    let text = format!("{EXAMPLE}\n[end]");
+    let whole = LifecycleRules::parse(&text).unwrap();
+    for end in 0..text.len() {
+        let error = LifecycleRules::parse(&text[..end]).expect_err(&text[..end]);
+        let is_syntax = error.to_string().starts_with("TOML parse error");
+        assert!(error == LifecycleError::NoEnd || is_syntax || end < 120, "{end}: {error}");
+    }
+    for rest in ["\n", "\r\n", " # and no more\n", "\n\n# and no more", "\n#"] {
+        let more = LifecycleRules::parse(&format!("{text}{rest}")).unwrap();
+        assert_eq!(more.sentences(), whole.sentences(), "{rest:?}");
+    }
+    assert!(LifecycleRules::parse(&text.replace('\n', "\r\n")).is_ok());
+}
+
+#[test]
+fn only_the_last_line_ends_a_file() {
+    let quota = "[[quota]]\nrepositories = ['**']\nbytes = 1\n";
+    for text in [
+        String::new(),
+        quota.to_owned(),
+        format!("{quota}# [end]"),
+        format!("[end]\n{quota}"),
+        format!("end = {{}}\n{quota}"),
+    ] {
+        assert_eq!(LifecycleRules::parse(&text).unwrap_err(), LifecycleError::NoEnd, "{text}");
+    }
+    for text in [
+        format!("{quota}[[end]]"),
+        format!("{quota}[end.of]"),
+        format!("{quota}[end]\nrules = 1\n"),
+        format!("{quota}warn = \"\"\"80%\n[end]"),
+        format!("{quota}[end]\n[end]"),
+        format!("end = true\n{quota}[end]"),
+    ] {
+        let error = LifecycleRules::parse(&text).unwrap_err();
+        assert!(matches!(error, LifecycleError::Syntax(_)), "{text}: {error}");
+    }
+    let refused = LifecycleRules::parse(quota).unwrap_err().to_string();
+    assert!(refused.ends_with("so add [end] as the last line"), "{refused}");
 }
 
 #[test]
@@ -241,10 +286,10 @@ fn numbers_and_lengths_have_limits() {
         (immutable, IMMUTABLE_RULES_MAX, "immutable rules"),
         (quota, QUOTAS_MAX, "quotas"),
     ] {
-        assert!(LifecycleRules::parse(&text.repeat(max)).is_ok(), "{what}");
+        assert!(parse(&text.repeat(max)).is_ok(), "{what}");
         assert_eq!(error(&text.repeat(max + 1)), format!("it has more than {max} {what}"));
     }
-    assert!(LifecycleRules::parse(&retention(&keep.repeat(KEEPS_MAX))).is_ok());
+    assert!(parse(&retention(&keep.repeat(KEEPS_MAX))).is_ok());
     assert_eq!(
         error(&retention(&keep.repeat(KEEPS_MAX + 1))),
         format!("retention entry 1: it has more than {KEEPS_MAX} [[retention.keep]]")
@@ -253,12 +298,13 @@ fn numbers_and_lengths_have_limits() {
         let list = vec!["'v*'"; number].join(", ");
         retention(&format!("[[retention.keep]]\ntags = [{list}]"))
     };
-    assert!(LifecycleRules::parse(&patterns(PATTERNS_MAX)).is_ok());
+    assert!(parse(&patterns(PATTERNS_MAX)).is_ok());
     assert_eq!(
         error(&patterns(PATTERNS_MAX + 1)),
         format!("retention entry 1: keep 1: tags has more than {PATTERNS_MAX} patterns")
     );
-    let padding = |bytes: usize| format!("#{}", " ".repeat(bytes - 1));
+    let padding = |bytes: usize| format!("#{}\n[end]", " ".repeat(bytes - 7));
     assert!(LifecycleRules::parse(&padding(LIFECYCLE_BYTES_MAX)).is_ok());
-    assert_eq!(error(&padding(LIFECYCLE_BYTES_MAX + 1)), "it is larger than 1048576 bytes");
+    let error = LifecycleRules::parse(&padding(LIFECYCLE_BYTES_MAX + 1)).unwrap_err();
+    assert_eq!(error.to_string(), "it is larger than 1048576 bytes");
 }

@@ -1,9 +1,9 @@
 //! The documented examples of other registries, translated: what stays and goes here, and where that
 //! differs.
 
-use jreg_lifecycle::{ImmutableRules, LifecycleRules, RetentionRun, TagStatus};
+use jreg_lifecycle::{ImmutableRules, RetentionRun, TagStatus};
 
-use crate::fixture::{DAY, HOUR, Repository, run};
+use crate::fixture::{DAY, HOUR, Repository, parse, run};
 
 fn keeps(keeps: &[&str]) -> String {
     let keeps: String = keeps.iter().map(|keep| format!("[[retention.keep]]\n{keep}\n")).collect();
@@ -184,7 +184,7 @@ fn zot_default_policy() {
 /// There a policy without `keepTags` keeps all tags; here an entry without a keep is refused.
 #[test]
 fn zot_policy_without_keep_tags() {
-    let error = LifecycleRules::parse("[[retention]]\nrepositories = ['**']").unwrap_err();
+    let error = parse("[[retention]]\nrepositories = ['**']").unwrap_err();
     assert!(error.to_string().contains("it has no [[retention.keep]]"), "{error}");
 }
 
@@ -271,7 +271,7 @@ fn is_immutable(rules: &ImmutableRules, tag: &str) -> bool {
 #[test]
 fn harbor_immutable_tag_beside_another() {
     let text = "[[immutable]]\nrepositories = ['project/hello-world']\ntags = ['v1']\n";
-    let rules = LifecycleRules::parse(text).unwrap();
+    let rules = parse(text).unwrap();
     assert!(is_immutable(rules.immutable(), "v1"));
     assert!(!is_immutable(rules.immutable(), "v2"));
     let repository = Repository::new("project/hello-world").tag("v1", "hello", 9 * DAY).tag(
@@ -286,13 +286,13 @@ fn harbor_immutable_tag_beside_another() {
 fn harbor_immutable_by_any_rule_and_with_exclusions() {
     let text = "[[immutable]]\nrepositories = ['**']\ntags = ['*']\n\
                 except = ['rc', 'test', 'nightly']\n";
-    let rules = LifecycleRules::parse(text).unwrap();
+    let rules = parse(text).unwrap();
     for (tag, immutable) in [("rc", false), ("test", false), ("nightly", false), ("rc1", true)] {
         assert_eq!(is_immutable(rules.immutable(), tag), immutable, "{tag}");
     }
     // Another rule is an alternative, also to the exclusions of the first.
     let more = format!("{text}[[immutable]]\nrepositories = ['project/*']\ntags = ['rc']");
-    assert!(is_immutable(LifecycleRules::parse(&more).unwrap().immutable(), "rc"));
+    assert!(is_immutable(parse(&more).unwrap().immutable(), "rc"));
 }
 
 // Quay:

@@ -6,10 +6,12 @@ use std::fmt::{self, Write as _};
 use std::time::{Duration, SystemTime};
 
 use jreg_lifecycle::{
-    LifecycleRules, ManifestState, ProtectionReason, RepositoryState, RetentionJudgement,
-    RetentionRun, TagDecision, TagState,
+    ManifestState, ProtectionReason, RepositoryState, RetentionJudgement, RetentionRun,
+    TagDecision, TagState,
 };
 use jreg_oci::{Algorithm, Digest};
+
+use crate::fixture::parse;
 
 /// Number of histories.
 const HISTORIES: u64 = 10_000;
@@ -330,7 +332,7 @@ impl History {
     }
 
     fn judge(&self, rules: &Rules) -> RetentionJudgement {
-        LifecycleRules::parse(&rules.file()).unwrap().judge(&self.state(), &self.run())
+        parse(&rules.file()).unwrap().judge(&self.state(), &self.run())
     }
 }
 

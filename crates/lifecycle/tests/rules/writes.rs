@@ -2,7 +2,7 @@
 
 use jreg_lifecycle::{CurrentRules, ImmutableRefusal, LifecycleRules, QuotaVerdict};
 
-use crate::fixture::digest;
+use crate::fixture::{digest, parse};
 
 const RULES: &str = r#"
 [[immutable]]
@@ -24,7 +24,7 @@ bytes = "2KiB"
 "#;
 
 fn rules() -> LifecycleRules {
-    LifecycleRules::parse(RULES).unwrap()
+    parse(RULES).unwrap()
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_rule_of_many_patterns_has_a_short_name() {
     let patterns: Vec<_> = (0..100).map(|number| format!("'v{number}'")).collect();
     let patterns = patterns.join(",");
     let text = format!("[[immutable]]\nrepositories = ['**']\ntags = [{patterns}]");
-    let rules = LifecycleRules::parse(&text).unwrap();
+    let rules = parse(&text).unwrap();
     let rule = rules.immutable().judge(&"a".parse().unwrap(), &"v7".parse().unwrap()).unwrap();
     assert_eq!(rule.to_string(), "immutable rule 1: v0, v1, v2, v3, ... in **");
 }

@@ -37,6 +37,9 @@ pub(super) struct QueueListing {
     pub(super) more: bool,
 }
 
+/// The events at a key of the queue: `None` if they are gone, `Err` in it if they cannot be decoded.
+pub(super) type ReadQueued = Option<Result<Vec<Event>, Bytes>>;
+
 impl Registry {
     /// The same registry, which writes the events that `interest` wants.
     #[must_use]
@@ -135,8 +138,8 @@ impl Core {
         Ok(listing)
     }
 
-    /// Reads the events at a key of the queue; `None` if they are gone, `Err` in it if they cannot be decoded.
-    pub(super) async fn read_queued(&self, key: &Key) -> Result<Option<Result<Vec<Event>, Bytes>>> {
+    /// Reads the events at a key of the queue.
+    pub(super) async fn read_queued(&self, key: &Key) -> Result<ReadQueued> {
         let record = match self.store.get(key).await {
             Ok(record) => record,
             Err(error) if error.is_not_found() => return Ok(None),

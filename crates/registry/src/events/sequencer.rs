@@ -5,6 +5,11 @@
 //! first listing may have passed its key before that. A cursor over the queue would miss events whose
 //! write arrives late.
 //!
+//! The changes of a manifest are not ordered by their ids: the push of one may choose its id, another may
+//! delete the manifest, and only then the first writes it. But a delete is queued before it takes effect. So if
+//! a pass confirms pushes, it lists the queue a third time, and leaves what came after a delete that it does not
+//! append. Among those that it appends, the store's clock tells which delete came first.
+//!
 //! Two passes at the same time append the same events once: each appends the segment with the next
 //! number by Create, and the one that comes second reads what the other has appended.
 
@@ -13,9 +18,10 @@ use std::time::{Duration, SystemTime};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, RepositoryName, Tag};
-use jreg_storage::Key;
+use jreg_storage::{Key, Listed};
 
 use super::log::{EVENTS_PER_SEGMENT_MAX, LogSegment, SEGMENT_BYTES_MAX};
+use super::queue::ReadQueued;
 use super::{ChangeEvidence, ChangeState, SinkCursor};
 use crate::attempts::SwapAttempts;
 use crate::core::Core;
@@ -64,7 +70,7 @@ pub struct SequencerReport {
 }
 
 /// What one change is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum ChangeSubject {
     Tag(RepositoryName, Tag),
     Manifest(RepositoryName, Digest),
@@ -80,6 +86,24 @@ struct PassEntry {
     is_eligible: bool,
 }
 
+/// The delete of a manifest in the queue.
+#[derive(Debug)]
+struct QueuedDelete {
+    key: Key,
+    subject: ChangeSubject,
+    /// The change by which the manifest had come into being.
+    change: ChangeId,
+    /// When it was queued, by the store's clock.
+    written: SystemTime,
+}
+
+impl QueuedDelete {
+    fn of(key: &Key, event: &Event, written: SystemTime) -> Option<Self> {
+        let subject = subject(event).filter(|_| event.action == EventAction::ManifestDelete)?;
+        Some(Self { key: key.clone(), subject, change: event.change, written })
+    }
+}
+
 /// What becomes of the events of a pass.
 #[derive(Debug, Default)]
 struct PassPlan {
@@ -88,6 +112,10 @@ struct PassPlan {
     settled: Vec<Key>,
     /// Pushes of manifests of which nothing was found.
     doubtful: Vec<PassEntry>,
+    /// The deletes of manifests that were queued.
+    deletes: Vec<QueuedDelete>,
+    /// The keys of the second listing.
+    known: HashSet<Key>,
     report: SequencerReport,
 }
 
@@ -200,10 +228,12 @@ impl Registry {
                 first.entries.iter().map(|entry| entry.key.clone()).collect();
             let entries = core.read_queue(&last.key, &eligible, &mut plan).await?;
             plan.judge(entries, evidence).await?;
-            if !plan.doubtful.is_empty() {
-                let deleted = core.queued_deletes().await?;
-                plan.settle_doubtful(&deleted);
+            if plan.depends_on_deletes() {
+                core.read_later_deletes(&mut plan).await?;
+                plan.settle_doubtful();
+                plan.hold_back();
             }
+            plan.sort();
             if !plan.confirmed.is_empty() {
                 sequencer.append(core, &mut plan).await?;
             }
@@ -220,17 +250,23 @@ impl Registry {
 }
 
 impl Core {
-    /// The changes of the manifests whose deletes are queued.
-    async fn queued_deletes(&self) -> Result<HashSet<ChangeId>> {
+    /// The third listing: the deletes of manifests that were queued after the second.
+    async fn read_later_deletes(&self, plan: &mut PassPlan) -> Result<()> {
         let third = self.list_queue(2 * PASS_EVENTS_MAX, None).await?;
-        let mut changes = HashSet::new();
-        for listed in third.entries {
-            let read = self.read_queued(&listed.key).await?;
-            let deletes = |event: &Event| event.action == EventAction::ManifestDelete;
+        let later = third.entries.into_iter().filter(|listed| !plan.known.contains(&listed.key));
+        let reads: Vec<_> = later.map(|listed| self.read_listed(listed)).collect();
+        let mut reads = stream::iter(reads).buffered(self.reads_in_flight_max());
+        while let Some((listed, read)) = reads.try_next().await? {
             let events = read.and_then(std::result::Result::ok).unwrap_or_default();
-            changes.extend(events.iter().filter(|event| deletes(event)).map(|event| event.change));
+            let of = |event| QueuedDelete::of(&listed.key, event, listed.last_modified);
+            plan.deletes.extend(events.iter().filter_map(of));
         }
-        Ok(changes)
+        Ok(())
+    }
+
+    async fn read_listed(&self, listed: Listed) -> Result<(Listed, ReadQueued)> {
+        let read = self.read_queued(&listed.key).await?;
+        Ok((listed, read))
     }
 
     /// The second listing, with the events.
@@ -241,11 +277,9 @@ impl Core {
         plan: &mut PassPlan,
     ) -> Result<Vec<PassEntry>> {
         let second = self.list_queue(2 * PASS_EVENTS_MAX, Some(last)).await?;
-        let reads = second.entries.into_iter().map(|listed| async move {
-            let read = self.read_queued(&listed.key).await?;
-            Ok::<_, crate::Error>((listed, read))
-        });
-        let reads: Vec<_> = reads.collect();
+        plan.known = second.entries.iter().map(|listed| listed.key.clone()).collect();
+        let reads: Vec<_> =
+            second.entries.into_iter().map(|listed| self.read_listed(listed)).collect();
         let mut reads = stream::iter(reads).buffered(self.reads_in_flight_max());
         let mut entries = Vec::new();
         while let Some((listed, read)) = reads.try_next().await? {
@@ -254,13 +288,17 @@ impl Core {
                 plan.report.more = true;
                 break;
             }
-            let age = age(second.date, listed.last_modified);
+            let written = listed.last_modified;
+            let age = age(second.date, written);
             let key = listed.key;
             match read {
                 // Another pass has settled it.
                 None => {}
                 Some(Ok(events)) => {
                     let is_eligible = eligible.contains(&key);
+                    let deletes = events.iter();
+                    plan.deletes
+                        .extend(deletes.filter_map(|event| QueuedDelete::of(&key, event, written)));
                     entries.extend(events.into_iter().map(|event| {
                         let key = key.clone();
                         PassEntry { key, event, age, is_eligible }
@@ -309,7 +347,6 @@ impl PassPlan {
                 self.settle(entry, state, is_repeated);
             }
         }
-        self.confirmed.sort_by_key(order_of);
         Ok(())
     }
 
@@ -335,15 +372,86 @@ impl PassPlan {
         }
     }
 
-    /// `deleted`: the changes of manifests whose deletes are queued, by a listing that began after nothing was
-    /// found. A purge leaves no copy, but queues its event before it removes the manifest.
-    fn settle_doubtful(&mut self, deleted: &HashSet<ChangeId>) {
+    /// Whether a delete that is queued by now decides about an event of this pass.
+    fn depends_on_deletes(&self) -> bool {
+        let is_push = |entry: &PassEntry| entry.event.action == EventAction::ManifestPush;
+        !self.doubtful.is_empty() || self.confirmed.iter().any(is_push)
+    }
+
+    /// Buries pushes of which nothing was found before the third listing began, and whose manifests no queued event
+    /// deletes. A purge leaves no copy, but queues its event before it removes the manifest.
+    fn settle_doubtful(&mut self) {
+        let deleted: HashSet<_> = self.deletes.iter().map(|delete| delete.change).collect();
         for entry in std::mem::take(&mut self.doubtful) {
             match deleted.contains(&entry.event.change) {
                 true => self.report.waiting += 1,
                 false => self.bury(entry),
             }
         }
+    }
+
+    /// Leaves in the queue what came after the delete of the same manifest that this pass does not append.
+    fn hold_back(&mut self) {
+        let appended: HashSet<&Key> =
+            self.confirmed.iter().map(|entry| &entry.key).chain(&self.settled).collect();
+        let mut first_left: HashMap<&ChangeSubject, (SystemTime, ChangeId)> = HashMap::new();
+        for delete in self.deletes.iter().filter(|delete| !appended.contains(&delete.key)) {
+            let this = (delete.written, delete.change);
+            let first = first_left.entry(&delete.subject).or_insert(this);
+            *first = this.min(*first);
+        }
+        if first_left.is_empty() {
+            return;
+        }
+        let deleted_at = self.deletion_times();
+        let comes_after = |entry: &mut PassEntry| {
+            let Some(subject) = subject(&entry.event) else { return false };
+            let change = entry.event.change;
+            first_left.get(&subject).is_some_and(|(written, left)| {
+                let deleted = deleted_at.get(&(subject, change));
+                change != *left && deleted.is_none_or(|deleted| deleted > written)
+            })
+        };
+        let left = self.confirmed.extract_if(.., comes_after).count();
+        self.report.waiting += left;
+    }
+
+    /// When the first delete of each was queued.
+    fn deletion_times(&self) -> HashMap<(ChangeSubject, ChangeId), SystemTime> {
+        let mut times = HashMap::new();
+        for delete in &self.deletes {
+            let of = (delete.subject.clone(), delete.change);
+            let first = times.entry(of).or_insert(delete.written);
+            *first = delete.written.min(*first);
+        }
+        times
+    }
+
+    /// The order in the log: that of the changes. A manifest's are in the order of its deletes; what was not deleted
+    /// is the last.
+    fn sort(&mut self) {
+        self.confirmed.sort_by_key(order_of);
+        let deleted_at = self.deletion_times();
+        let mut places: BTreeMap<ChangeSubject, Vec<usize>> = BTreeMap::new();
+        for (place, entry) in self.confirmed.iter().enumerate() {
+            if let Some(subject @ ChangeSubject::Manifest(..)) = subject(&entry.event) {
+                places.entry(subject).or_default().push(place);
+            }
+        }
+        let mut ranks: Vec<usize> = (0..self.confirmed.len()).collect();
+        for (subject, places) in places {
+            let mut ordered = places.clone();
+            ordered.sort_by_key(|place| {
+                let (change, action) = order_of(&self.confirmed[*place]);
+                let deleted = deleted_at.get(&(subject.clone(), change)).copied();
+                (deleted.is_none(), deleted, change, action)
+            });
+            ordered.into_iter().zip(places).for_each(|(from, to)| ranks[from] = to);
+        }
+        let confirmed = std::mem::take(&mut self.confirmed);
+        let mut ranked: Vec<_> = ranks.into_iter().zip(confirmed).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        self.confirmed = ranked.into_iter().map(|(_, entry)| entry).collect();
     }
 
     fn bury(&mut self, entry: PassEntry) {
@@ -358,7 +466,7 @@ fn repetitions(events: &[&Event]) -> Vec<bool> {
     events.iter().map(|event| seen.insert(event.id(), ()).is_some()).collect()
 }
 
-/// The order in the log: that of the changes, and what is made before it is deleted.
+/// That of the changes, and what is made before it is deleted.
 fn order_of(entry: &PassEntry) -> (ChangeId, EventAction) {
     (entry.event.change, entry.event.action)
 }

@@ -145,8 +145,12 @@ impl FsckRun<'_> {
         drop(reads);
         let verdicts = self.hash_distinct(pass, &live).await?;
         for (link, verdict) in live.iter().zip(verdicts) {
-            if let BlobVerdict::Damaged(damage) = verdict {
-                self.report_hashed(pass, link, damage).await?;
+            match verdict {
+                BlobVerdict::Damaged(damage) => self.report_hashed(pass, link, damage).await?,
+                BlobVerdict::Intact if link.location.is_unverified => {
+                    note_verified(&core, link).await?;
+                }
+                BlobVerdict::Intact | BlobVerdict::Missing => {}
             }
         }
         Ok(())
@@ -224,6 +228,19 @@ async fn read_link(core: &Core, key: &Key) -> Result<Option<LiveLink>> {
         }
         _ => None,
     })
+}
+
+/// The bytes of a link that were not hashed when they were imported are right. If another changes the link
+/// meanwhile, a later run finds it.
+async fn note_verified(core: &Core, link: &LiveLink) -> Result<()> {
+    if core.store.capabilities().is_read_only {
+        return Ok(());
+    }
+    let location = Location { is_unverified: false, ..link.location.clone() };
+    let key = keys::link(&link.digest, &link.name);
+    core.swap(&key, Some(&link.etag), Link::Live(location).encode()).await?;
+    core.cache.forget(&link.name, &link.digest);
+    Ok(())
 }
 
 impl DeepPass {

@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::damaged::FoundRecord;
 use crate::fingerprint::Fingerprint;
 use crate::keys;
-use crate::{Error, Registry, Result};
+use crate::{Error, Registry, Repository, Result};
 
 /// Maximum tags and digests of shards in memory, of 12 bytes and as much again; more are read again.
 const ENTRIES_MAX: usize = 4_000_000;
@@ -78,6 +78,24 @@ impl Registry {
     }
 }
 
+impl Repository {
+    /// The last known pulls of tags, or of the digests that they point to, in their order: a listing, what is not
+    /// merged yet, and a read for each of at most 256 shards.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn last_pulls(&self, tags: &[(Tag, Digest)]) -> Result<Vec<Option<SystemTime>>> {
+        self.core.check_required().await?;
+        if !self.core.required.has_pulls() {
+            return Ok(vec![None; tags.len()]);
+        }
+        let tags: Vec<_> = tags.iter().map(|(tag, digest)| (tag, digest)).collect();
+        let times = PullTimes::open(&self.core).await?;
+        Ok(times.of(&self.name, &tags).await?.times)
+    }
+}
+
 impl PullTimes {
     /// Reads what is in no shard yet.
     pub(crate) async fn open(core: &Core) -> Result<Self> {
@@ -122,10 +140,28 @@ impl PullTimes {
         name: &RepositoryName,
         tags: &[(&Tag, &Digest)],
     ) -> Result<LastPulls> {
+        let references = tags.iter().map(|(tag, digest)| vec![tag.to_string(), digest.to_string()]);
+        self.latest(name, references.collect()).await
+    }
+
+    /// The last pulls of exactly these manifests.
+    pub(crate) async fn of_digests(
+        &self,
+        name: &RepositoryName,
+        digests: &[&Digest],
+    ) -> Result<LastPulls> {
+        let references = digests.iter().map(|digest| vec![digest.to_string()]);
+        self.latest(name, references.collect()).await
+    }
+
+    /// The last pull of each group of references.
+    async fn latest(
+        &self,
+        name: &RepositoryName,
+        references: Vec<Vec<String>>,
+    ) -> Result<LastPulls> {
         let name = name.as_str();
         let mut shards = self.shards.lock().await;
-        let references: Vec<[String; 2]> =
-            tags.iter().map(|(tag, digest)| [tag.to_string(), digest.to_string()]).collect();
         let mut needed = [false; SHARDS];
         for reference in references.iter().flatten() {
             if let Some(needed) = needed.get_mut(usize::from(shard_of(name, reference))) {
@@ -134,7 +170,7 @@ impl PullTimes {
         }
         let needed = (0..=u8::MAX).zip(needed).filter_map(|(shard, is)| is.then_some(shard));
         shards.load(&self.core, needed.collect()).await?;
-        let last = |references: &[String; 2]| {
+        let last = |references: &Vec<String>| {
             let known = references.iter().filter_map(|reference| {
                 let fingerprint = fingerprint_of(name, reference);
                 let shard = shards.minutes.get(&shard_of(name, reference));

@@ -121,7 +121,7 @@ impl UploadWriter {
     ) -> Result<(ClosedUpload, Vec<StoreChange>, Option<BudgetReservation>)> {
         if !self.is_recorded() && !self.has_parts() {
             let (key, part) = (self.new_key(), self.pipeline.memory.take());
-            let location = Location { key: key.clone(), size_bytes: part.bytes.len() as u64 };
+            let location = Location::new(key.clone(), part.bytes.len() as u64);
             let put = Put { key, bytes: part.bytes, mode: NEW_KEY };
             let closed = ClosedUpload::new(digest.clone(), location, None);
             return Ok((closed, vec![StoreChange::Put(put)], part.reservation));
@@ -211,7 +211,7 @@ impl UploadWriter {
             false => self.land_parts().await?,
         }
         let parts = self.pipeline.parts().cloned().ok_or(Error::Stopped)?;
-        let location = Location { key: parts.key.clone(), size_bytes: self.offset() };
+        let location = Location::new(parts.key.clone(), self.offset());
         Ok((location, Some(parts)))
     }
 

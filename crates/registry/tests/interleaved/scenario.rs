@@ -303,7 +303,8 @@ impl SharedStore {
             let registry = scenario.rules.map_or_else(
                 || registry.clone(),
                 |rules| {
-                    let rules = Arc::new(LifecycleRules::parse(rules).unwrap());
+                    let rules =
+                        Arc::new(LifecycleRules::parse(&format!("{rules}[end]\n")).unwrap());
                     registry.with_rules(CurrentRules::new(rules))
                 },
             );

@@ -9,11 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::{Digest, Manifest, Reference};
 use jreg_registry::{
     BackupError, BackupObserver, BackupOptions, BackupReport, FsckOptions, NoObserver, OpenError,
-    PageRequest, Registry, RegistryOptions, TouchPolicy, UploadChunk, back_up, list_backups,
-    prune_backups, purge_from_backups, restore_backup,
+    PageRequest, Registry, RegistryOptions, RetentionOptions, TouchPolicy, UploadChunk, back_up,
+    list_backups, prune_backups, purge_from_backups, restore_backup,
 };
 use jreg_storage::testing::{Call, Fault, FaultyStore, InterceptedStore, Interceptor};
 use jreg_storage::{
@@ -602,4 +603,46 @@ async fn uploads_and_notes_are_left_out() {
     for prefix in ["uploads/", "gc/", "probe/", "events/"] {
         assert_eq!(target.list(&ListRequest::below(prefix)).await.unwrap().entries, []);
     }
+}
+
+/// What was pulled since the backup is not known: no tag expires by pulls from before it until they have been tracked for
+/// as long again.
+#[tokio::test]
+async fn a_restored_store_knows_nothing_of_pulls_before() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let text = "[[retention]]\nrepositories = ['**']\n[[retention.keep]]\npulled_within = '30d'\n";
+    let rules = LifecycleRules::parse(&format!("{text}[end]\n")).unwrap();
+    let rules = CurrentRules::new(Arc::new(rules));
+    let bench = Bench::new().await;
+    fill(&bench).await;
+    let registry = bench.registry.with_rules(rules.clone());
+    registry.update_pulls_since().await.unwrap();
+    let (name, tag) = ("team/app".parse().unwrap(), Reference::Tag("v1".parse().unwrap()));
+    let repository = registry.repository(name);
+    let found = repository.manifest_get(&tag, TouchPolicy::Never).await.unwrap();
+    repository.record_pull(&tag, &found);
+    registry.flush_pulls().await.unwrap();
+    registry.merge_pulls().await.unwrap();
+    bench.clock.advance(60 * DAY);
+    let removed = async |registry: &Registry| {
+        let options = RetentionOptions::default();
+        let preview = registry.preview_retention(&options, false, &NoObserver).await.unwrap();
+        (preview.removed, preview.unevaluated)
+    };
+    assert_eq!(removed(&registry).await, (5, 0), "tracked for two months");
+
+    let (backups, store) = (memory(), MemoryStore::builder().clock(bench.clock.clone()).build());
+    backed_up(&registry, &backups).await;
+    let store: Arc<dyn Store> = Arc::new(store);
+    restore_backup(&backups, None, &store, &Quiet).await.unwrap();
+    let pulls = store.list(&ListRequest::below("pulls/")).await.unwrap();
+    assert!(pulls.entries.is_empty(), "{pulls:?}");
+    let restored = Registry::open_existing(store, bench.clock.clone(), RegistryOptions::default());
+    let restored = restored.await.unwrap().with_rules(rules);
+    assert_eq!(removed(&restored).await, (0, 5), "before an instance tracks");
+    restored.update_pulls_since().await.unwrap();
+    bench.clock.advance(29 * DAY);
+    assert_eq!(removed(&restored).await, (0, 5), "tracked for 29 days");
+    bench.clock.advance(2 * DAY);
+    assert_eq!(removed(&restored).await, (5, 0));
 }

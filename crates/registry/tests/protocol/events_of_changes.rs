@@ -8,7 +8,7 @@ use jreg_registry::{
     Event, EventAction, EventInterest, PageRequest, ReferencePolicy, Registry, RegistryOptions,
     Repository, Result, Sequencer,
 };
-use jreg_storage::testing::Fault;
+use jreg_storage::testing::{Fault, GateStore};
 use jreg_storage::{ErrorKind, Store};
 use serde_json::Value;
 
@@ -69,6 +69,14 @@ impl ChangeBench {
         let (store, clock) = (self.bench.gate.clone(), self.bench.clock.clone());
         let registry = Registry::open(store, clock, options()).await.unwrap();
         self.registry = registry.with_events(Arc::new(Everything));
+    }
+
+    /// A further process on the same store, with a gate of its own.
+    async fn other(&self) -> (Registry, Arc<GateStore>) {
+        let gate = Arc::new(GateStore::new(self.bench.calls.clone()));
+        let clock = self.bench.clock.clone();
+        let registry = Registry::open(gate.clone(), clock, options()).await.unwrap();
+        (registry.with_events(Arc::new(Everything)), gate)
     }
 
     fn repository(&self) -> Repository {
@@ -372,4 +380,77 @@ async fn restores_have_events_of_their_own() {
     let last = restored.iter().rfind(|event| event.tag.is_some()).unwrap();
     assert_eq!(last.digest.as_ref(), Some(&of));
     assert_eq!(last.previous_digest, Some(digest(manifest(2).as_bytes())));
+}
+
+/// A delete whose process is suspended between two attempts: another process touches the manifest before the
+/// first, and the sequencer drops the event before the second.
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_is_suspended_between_two_attempts_has_its_event() {
+    let mut bench = ChangeBench::new(BenchStoreKind::Remote).await;
+    bench.push("v1", 1).await.unwrap();
+    let pushed = bench.sequence().await;
+    bench.bench.clock.advance(90 * MINUTE);
+    let of = digest(manifest(1).as_bytes());
+    let key = format!("/{}", of.to_string().replace(':', "/"));
+    let is_of_manifest = move |call: &jreg_storage::testing::Call| {
+        call.operation == "delete"
+            && call.key.contains("manifests/")
+            && call.key.contains(&key[8..])
+    };
+    let mut before = bench.bench.gate.hold(is_of_manifest.clone());
+    let mut after = bench.bench.gate.hold_response(is_of_manifest);
+    let repository = bench.repository();
+    let reference = of.to_string().parse().unwrap();
+    let deleting = tokio::spawn(async move { repository.manifest_delete(&reference, None).await });
+    before.reached(1).await;
+    let (other, _) = bench.other().await;
+    let other = other.repository("app".parse().unwrap());
+    other.manifest_put(push_of("v2", &manifest(1))).await.unwrap();
+    before.release();
+    after.reached(1).await;
+    bench.bench.clock.advance(40 * MINUTE);
+    bench.sequence().await;
+    after.release();
+    deleting.await.unwrap().unwrap();
+    let events = bench.sequence().await;
+    let is_delete = |event: &&Event| event.action == EventAction::ManifestDelete;
+    assert_eq!(events.iter().filter(is_delete).count(), 1, "{pushed:?} {events:?}");
+    ChangeBench::compare(&events, bench.committed().await, "a suspended delete");
+}
+
+/// A push that chose its change before another process deleted the manifest, and wrote it after that, while a pass
+/// of the sequencer had listed the queue in between.
+#[tokio::test(start_paused = true)]
+async fn a_push_that_comes_after_a_delete_is_after_it_in_the_log() {
+    let mut bench = ChangeBench::new(BenchStoreKind::Remote).await;
+    bench.push("v1", 1).await.unwrap();
+    bench.sequence().await;
+    let of = digest(manifest(1).as_bytes());
+    let ((pusher, pushing_gate), (sequencing, sequencing_gate)) =
+        (bench.other().await, bench.other().await);
+    let is_look = |call: &jreg_storage::testing::Call| {
+        call.operation == "get" && call.key.contains("_manifests/")
+    };
+    let mut held_push = pushing_gate.hold(is_look);
+    let pushing = tokio::spawn(async move {
+        let repository = pusher.repository("app".parse().unwrap());
+        repository.manifest_put(push_of("v1", &manifest(1))).await.map(drop)
+    });
+    held_push.reached(1).await;
+    bench.bench.clock.advance(std::time::Duration::from_secs(1));
+    let mut held_pass = sequencing_gate.hold(is_look);
+    let passing = tokio::spawn(async move {
+        sequencing.sequence_events(&mut Sequencer::default(), &sequencing).await
+    });
+    held_pass.reached(1).await;
+    bench.repository().manifest_delete(&of.to_string().parse().unwrap(), None).await.unwrap();
+    held_push.release();
+    pushing.await.unwrap().unwrap();
+    held_pass.release();
+    passing.await.unwrap().unwrap();
+    let events = bench.sequence().await;
+    let of_manifest = events.iter().filter(|event| event.tag.is_none());
+    let actions: Vec<_> = of_manifest.map(|event| event.action.name()).collect();
+    assert_eq!(actions, ["manifest.push", "manifest.delete", "manifest.push"]);
+    ChangeBench::compare(&events, bench.committed().await, "a push after a delete");
 }

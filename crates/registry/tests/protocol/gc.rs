@@ -638,3 +638,37 @@ async fn a_duplicate_that_misses_its_window_does_not_end_the_run() {
     bench.clock.advance(2 * DAY);
     assert_eq!(collect(&bench).await.deduplicated.removed, 1);
 }
+
+#[tokio::test]
+async fn what_runs_did_is_noted_for_those_who_look() {
+    let bench = Bench::new().await;
+    let registry = &bench.registry;
+    assert_eq!(registry.gc_summary().await.unwrap(), None);
+    bench.push("a", &bytes(5)).await;
+    bench.put_manifest("a", "v1", &image(&bytes(5))).await.unwrap();
+    let done = collect(&bench).await;
+    assert!(done.swept);
+    registry.note_gc_run(Ok(&done), 3 * MINUTE).await.unwrap();
+    let noted = registry.gc_summary().await.unwrap().unwrap();
+    let run = noted.completed.unwrap();
+    assert_eq!((run.took_s, run.report, noted.failed), (180, done, None));
+    let stored = noted.stored.unwrap();
+    assert_eq!((stored.locations, stored.bytes), (done.blobs.scanned, done.blobs.scanned_bytes));
+    // A failure keeps what is known, and a run without a sweep what was counted.
+    bench.clock.advance(HOUR);
+    registry.note_gc_run(Err("x".repeat(10_000)), MINUTE).await.unwrap();
+    let noted = registry.gc_summary().await.unwrap().unwrap();
+    assert_eq!(noted.completed.unwrap().at, run.at);
+    assert_eq!(noted.failed.unwrap().reason.len(), 500);
+    let next = collect(&bench).await;
+    assert!(!next.swept);
+    registry.note_gc_run(Ok(&next), MINUTE).await.unwrap();
+    let noted = registry.gc_summary().await.unwrap().unwrap();
+    assert_eq!((noted.failed, noted.stored), (None, Some(stored)));
+    // A damaged note is none, and the next run replaces it.
+    let key = "gc/summary".parse().unwrap();
+    bench.faults.put(&key, "{}".into(), PutMode::Overwrite).await.unwrap();
+    assert_eq!(registry.gc_summary().await.unwrap(), None);
+    registry.note_gc_run(Ok(&next), MINUTE).await.unwrap();
+    assert!(registry.gc_summary().await.unwrap().is_some());
+}

@@ -74,9 +74,10 @@ async fn what_was_not_fetched_is_neither_missing_nor_in_the_way() {
 }
 
 #[tokio::test]
-async fn what_is_not_used_is_evicted_and_its_blobs_go_with_gc() {
+async fn what_is_not_pulled_is_evicted_and_its_blobs_go_with_gc() {
     let bench = Bench::new().await;
-    let registry = mirrors(&bench);
+    let registry = mirrors(&bench).with_pull_tracking(true);
+    registry.update_pulls_since().await.unwrap();
     let own = repository(&registry);
     let (old, used, tagged) = (image(&bytes(5)), image(&bytes(6)), image(&bytes(7)));
     let (old, used, tagged) =
@@ -85,7 +86,9 @@ async fn what_is_not_used_is_evicted_and_its_blobs_go_with_gc() {
     bench.clock.advance(40 * DAY);
     // Pulls: by digest, and of a tag that is checked.
     let reference = Reference::Digest(used.clone());
-    own.manifest_get(&reference, TouchPolicy::IfOld).await.unwrap();
+    let pulled = own.manifest_get(&reference, TouchPolicy::Never).await.unwrap();
+    own.record_pull(&reference, &pulled);
+    registry.flush_pulls().await.unwrap();
     let seen = own.mirror_tag(&tag).await.unwrap();
     own.set_mirror_tag(&tag, &tagged, &seen).await.unwrap();
     bench.clock.advance(HOUR);
@@ -101,6 +104,25 @@ async fn what_is_not_used_is_evicted_and_its_blobs_go_with_gc() {
     let options = EvictionOptions { keep: None, bytes_max: Some(600), ..options };
     let evicted = registry.evict(&options).await.unwrap();
     assert_eq!((evicted.manifests, evicted.evicted), (2, 1));
+}
+
+/// A pull that was missed must not look like a manifest that nobody pulls.
+#[tokio::test]
+async fn nothing_goes_for_its_age_until_pulls_have_been_tracked_for_as_long() {
+    let bench = Bench::new().await;
+    let registry = mirrors(&bench);
+    let own = repository(&registry);
+    store(&own, &image(&bytes(5))).await;
+    let prefix = "docker.io".parse().unwrap();
+    let options = EvictionOptions { prefix, keep: Some(30 * DAY), bytes_max: None };
+    bench.clock.advance(40 * DAY);
+    assert_eq!(registry.evict(&options).await.unwrap().evicted, 0, "pulls are not tracked");
+    let registry = registry.with_pull_tracking(true);
+    registry.update_pulls_since().await.unwrap();
+    bench.clock.advance(29 * DAY);
+    assert_eq!(registry.evict(&options).await.unwrap().evicted, 0);
+    bench.clock.advance(2 * DAY);
+    assert_eq!(registry.evict(&options).await.unwrap().evicted, 1);
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ const RULES: &str =
     "[[retention]]\nrepositories = ['a']\n[[retention.keep]]\npulled_within = '30d'\n";
 
 fn rules(text: &str) -> CurrentRules {
-    CurrentRules::new(Arc::new(LifecycleRules::parse(text).unwrap()))
+    CurrentRules::new(Arc::new(LifecycleRules::parse(&format!("{text}[end]\n")).unwrap()))
 }
 
 /// Instances on one store, each with a clock of its own.

@@ -69,7 +69,8 @@ async fn a_purge_that_an_immutable_tag_stops_leaves_no_mark() {
     let image = push(&bench).await;
     bench.repository("a").manifest_delete(&"v1".parse().unwrap(), None).await.unwrap();
     let rules = "[[immutable]]\nrepositories = ['a']\ntags = ['v*']\n";
-    let rules = CurrentRules::new(Arc::new(LifecycleRules::parse(rules).unwrap()));
+    let rules =
+        CurrentRules::new(Arc::new(LifecycleRules::parse(&format!("{rules}[end]\n")).unwrap()));
     let purging = bench.registry.with_rules(rules).repository("a".parse().unwrap());
     let mut held = bench.gate.hold(|call| call.operation == "put" && call.key.ends_with("/purged"));
     let of = image.clone();

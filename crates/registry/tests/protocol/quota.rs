@@ -20,7 +20,7 @@ fn rules(limit: usize) -> CurrentRules {
 }
 
 fn parse(rules: &str) -> CurrentRules {
-    CurrentRules::new(Arc::new(LifecycleRules::parse(rules).unwrap()))
+    CurrentRules::new(Arc::new(LifecycleRules::parse(&format!("{rules}[end]\n")).unwrap()))
 }
 
 fn repository(registry: &Registry, name: &str) -> Repository {

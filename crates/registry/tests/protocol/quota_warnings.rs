@@ -28,7 +28,7 @@ impl EventInterest for Warnings {
 
 fn rules(limit: u64) -> CurrentRules {
     let text = format!("[[quota]]\nrepositories = ['team/**']\nbytes = {limit}\nwarn = '50%'\n");
-    CurrentRules::new(Arc::new(LifecycleRules::parse(&text).unwrap()))
+    CurrentRules::new(Arc::new(LifecycleRules::parse(&format!("{text}[end]\n")).unwrap()))
 }
 
 /// Another instance, which remembers nothing.

@@ -79,7 +79,7 @@ fn digest_of(number: usize) -> Digest {
 }
 
 fn rules(text: &str) -> CurrentRules {
-    CurrentRules::new(Arc::new(LifecycleRules::parse(text).unwrap()))
+    CurrentRules::new(Arc::new(LifecycleRules::parse(&format!("{text}\n[end]\n")).unwrap()))
 }
 
 fn options() -> RetentionOptions {

@@ -276,7 +276,7 @@ pub async fn growing_file_shows_every_stored_part(store: Arc<dyn Store>) {
 }
 
 /// An upload that is not completed, and was made durable, is listed below the folder of its key as far as the store
-/// keeps such files, with at least the bytes that were written; what was completed or aborted is not, and nothing
+/// knows of it, with at least the bytes that were written; what was completed or aborted is not, and nothing
 /// outside of the prefix. A listed upload can be aborted by what the listing says.
 pub async fn staged_uploads_are_those_that_are_not_completed(store: Arc<dyn Store>) {
     let mut uploads = Vec::new();
@@ -302,7 +302,7 @@ pub async fn staged_uploads_are_those_that_are_not_completed(store: Arc<dyn Stor
     let all = listed("bulk/").await;
     assert!(listed("none/").await.is_empty());
     if all.is_empty() {
-        // The store has multipart uploads of its own, or drops what is not completed.
+        // The store does not list them, or drops what is not completed.
         return;
     }
     assert_eq!(ids(&all), sorted(&uploads[..3]));

@@ -37,6 +37,10 @@ pub enum Syscall {
     Unlink,
     /// Renames a file.
     Rename,
+    /// Gives a file another name (hard link).
+    Link,
+    /// Shares the blocks of another file (reflink).
+    Reflink,
     /// Reads the metadata of a file or folder.
     Stat,
     /// Reads bytes.
@@ -171,6 +175,39 @@ impl Disk {
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.before(Syscall::Rename, SyscallTarget::Path(from))?;
         fs::rename(from, to)
+    }
+
+    pub(super) fn hard_link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.before(Syscall::Link, SyscallTarget::Path(to))?;
+        fs::hard_link(from, to)
+    }
+
+    /// Makes an empty file the same as another one, whose blocks both share from then on. `false`: the file
+    /// systems cannot.
+    pub(super) fn reflink(&self, from: &File, to: &File) -> io::Result<bool> {
+        self.before(Syscall::Reflink, SyscallTarget::File(to))?;
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::io::Errno;
+            match rustix::fs::ioctl_ficlone(to, from) {
+                Ok(()) => Ok(true),
+                Err(
+                    Errno::OPNOTSUPP
+                    | Errno::XDEV
+                    | Errno::INVAL
+                    | Errno::NOTTY
+                    | Errno::NOSYS
+                    | Errno::PERM
+                    | Errno::ACCESS,
+                ) => Ok(false),
+                Err(error) => Err(error.into()),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = from;
+            Ok(false)
+        }
     }
 
     pub(super) fn metadata(&self, path: &Path) -> io::Result<Metadata> {

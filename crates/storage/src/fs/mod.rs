@@ -22,6 +22,7 @@
 //! records and open files are served without it, once the file at the path is verified to be the
 //! same, so the root is not checked. So is absence, if the root is still ours.
 
+mod copying;
 mod disk;
 mod disk_waits;
 mod failure;
@@ -66,10 +67,10 @@ use self::threads::{BlockingThreads, WorkFailure};
 use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
-    ByteRange, ByteStream, Clock, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart,
-    OpenFile, Part, PartRules, Presign, Put, PutMode, ReadOnlyStore, Record, Result,
-    SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange, StoreHealth,
-    SystemClock, Written,
+    ByteRange, ByteStream, Clock, CopiedObject, CopySource, ETag, Error, ErrorKind, Key, ListPage,
+    ListRequest, Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, ReadOnlyStore,
+    Record, Result, SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange,
+    StoreHealth, SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -572,6 +573,11 @@ impl Store for FsStore {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let upload = upload.clone();
         self.write_in(upload.key.clone(), move |inner| inner.abort_multipart(&upload)).await
+    }
+
+    async fn copy_in(&self, key: &Key, source: &CopySource) -> Result<Option<CopiedObject>> {
+        let (key, source) = (key.clone(), source.clone());
+        self.write_in(key.clone(), move |inner| inner.copy_in(&key, &source)).await
     }
 
     async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {

@@ -13,7 +13,7 @@
 //! hundred KiB does. [`OPEN_MAX`] bounds the descriptors.
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 #[cfg(test)]
 use std::os::unix::fs::FileExt;
@@ -323,6 +323,56 @@ impl FsInner {
         Ok(kept)
     }
 
+    /// Makes the file of an upload that has none share the blocks of another one. `false`: the file systems
+    /// cannot, and it has none.
+    pub(super) fn reflink_staging(&self, upload: &Multipart, source: &File) -> Result<bool> {
+        let claims = self.claims(upload)?;
+        let _held = claims.enter(upload)?;
+        let open = self.open_staging(upload, &claims)?;
+        let made = self.disk.reflink(source, &open.file);
+        claims.changed();
+        if made.map_err(|error| failure::write(&upload.key, error))? {
+            return Ok(true);
+        }
+        let mut staging = claims.file();
+        staging.open = None;
+        let removed = self.disk.unlink(&self.root.path().join(&staging.name));
+        removed.map_err(|error| failure::write(&upload.key, error))?;
+        staging.kind = StagingName::Absent;
+        Ok(false)
+    }
+
+    /// Makes the file of an upload that has none another name of a file, and says what that is. `None`: it is on
+    /// another disk, or the file system has no hard links.
+    pub(super) fn link_staging(
+        &self,
+        upload: &Multipart,
+        source: &Path,
+    ) -> Result<Option<Metadata>> {
+        let claims = self.claims(upload)?;
+        let _held = claims.enter(upload)?;
+        let mut staging = claims.file();
+        let path = self.root.path().join(&staging.name);
+        let linked = self.folders.within(parent(upload.key.as_str()), |_| {
+            match self.disk.hard_link(source, &path) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(failure::lookup(&upload.key, error))
+                }
+                Err(error) if is_not_linkable(&error) => Ok(false),
+                Err(error) => Err(failure::write(&upload.key, error)),
+            }
+        })?;
+        if !linked {
+            return Ok(None);
+        }
+        staging.kind = StagingName::Temporary;
+        claims.changed();
+        // Of the name itself: it may have become one of a symbolic link.
+        let metadata = self.disk.symlink_metadata(&path);
+        metadata.map(Some).map_err(|error| failure::lookup(&upload.key, error))
+    }
+
     /// An upload's file, with the recorded bytes in it, and its length.
     fn open_recorded(
         &self,
@@ -595,6 +645,11 @@ impl FsInner {
         self.folders.prune(folder);
         Ok(())
     }
+}
+
+fn is_not_linkable(error: &io::Error) -> bool {
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    matches!(error.kind(), CrossesDevices | PermissionDenied | TooManyLinks | Unsupported)
 }
 
 /// The name of a file in a folder below the root.

@@ -61,7 +61,7 @@ const POOL_IDLE: Duration = Duration::from_secs(15);
 
 /// RFC 3986 unreserved characters stay, as the signature wants it.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-const PATH: &AsciiSet = &QUERY.remove(b'/');
+pub(super) const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// A bucket and the means to speak to it.
 pub(super) struct BucketClient {

@@ -28,9 +28,6 @@ const EMPTY_RESPONSES_MAX: u32 = 100;
 /// How much of a wrong name an error repeats.
 const NAME_CHARS_SHOWN: usize = 200;
 
-/// A prefix that no key has.
-const NOWHERE: &str = "//";
-
 impl BucketClient {
     pub(super) async fn list(&self, request: &ListRequest) -> Result<ListPage> {
         let page = self.page(request).await;
@@ -38,6 +35,9 @@ impl BucketClient {
     }
 
     async fn page(&self, request: &ListRequest) -> Result<ListPage, S3Failure> {
+        if !Key::may_start_with(&request.prefix) {
+            return self.empty_page().await;
+        }
         let limit = request.limit.clamp(1, PAGE_MAX);
         let mut asked = self.first(request, limit);
         for _ in 0..EMPTY_RESPONSES_MAX {
@@ -60,24 +60,36 @@ impl BucketClient {
         ))
     }
 
+    /// For a prefix that no key has. The request is for the store's time: MinIO refuses some of
+    /// these prefixes.
+    async fn empty_page(&self) -> Result<ListPage, S3Failure> {
+        let asked = self.listing(self.stored(""), 1);
+        let response = self.ask(&asked, self.effort(0), RESPONSE_BYTES_MAX).await?;
+        let date = date(&response.headers)?;
+        Ok(ListPage { entries: Vec::new(), prefixes: Vec::new(), next: None, date })
+    }
+
+    fn listing(&self, prefix: String, limit: usize) -> S3Request {
+        self.bucket(Method::GET)
+            .query("list-type", "2")
+            .query("max-keys", limit.to_string())
+            .query("prefix", prefix)
+    }
+
     fn first(&self, request: &ListRequest, limit: usize) -> S3Request {
         // Some stores group keys after `start_after` into the common prefix that contains it: one
         // more.
         let folds = request.delimiter && request.start_after.is_some();
         let limit = (limit + usize::from(folds)).min(PAGE_MAX);
-        let possible = request.prefix.bytes().all(|b| b.is_ascii_graphic() && b != b'\\');
-        let prefix = if possible { request.prefix.as_str() } else { NOWHERE };
-        let mut asked = self
-            .bucket(Method::GET)
-            .query("list-type", "2")
-            .query("max-keys", limit.to_string())
-            .query("prefix", self.stored(prefix));
+        let mut asked = self.listing(self.stored(&request.prefix), limit);
         if request.delimiter {
             asked = asked.query("delimiter", "/");
         }
         match request.start_after.as_deref() {
             // S3 takes an empty one for none, which is the same.
-            Some(after) if after > prefix => asked.query("start-after", self.stored(after)),
+            Some(after) if after > request.prefix.as_str() => {
+                asked.query("start-after", self.stored(after))
+            }
             _ => asked,
         }
     }
@@ -144,7 +156,7 @@ impl BucketClient {
     }
 
     /// A key as we call it.
-    fn own<'k>(&self, stored: &'k str) -> Option<&'k str> {
+    pub(super) fn own<'k>(&self, stored: &'k str) -> Option<&'k str> {
         match self.options.url.prefix.as_str() {
             "" => Some(stored),
             prefix => stored.strip_prefix(prefix)?.strip_prefix('/'),

@@ -8,14 +8,16 @@
 //! - `bucket`: one signed request and its response; `credentials`: what signs it; `retry` and
 //!   `failure`: when it is retried.
 //! - `drift`: how far the store's clock is off, and what is not written then.
-//! - `records`, `reading`, `listing`, `uploads`: the operations.
+//! - `records`, `reading`, `listing`, `uploads`, `multipart_list`, `copying`: the operations.
 //! - `probe`: what the bucket honours.
 
 mod bucket;
+mod copying;
 mod credentials;
 mod drift;
 mod failure;
 mod listing;
+mod multipart_list;
 mod options;
 mod probe;
 mod profile;
@@ -45,9 +47,9 @@ pub use url::{Encryption, InvalidS3Url, S3Url};
 use bucket::BucketClient;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Error, ErrorKind, Key, ListPage, ListRequest, Multipart, OpenFile,
-    Part, PartRules, Presign, PutMode, Record, Result, Stat, Store, StoreCapabilities, StoreHealth,
-    Written,
+    ByteRange, ByteStream, CopiedObject, CopySource, ETag, Error, ErrorKind, Key, ListPage,
+    ListRequest, Multipart, OpenFile, Part, PartRules, Presign, PutMode, Record, Result,
+    StagedUpload, Stat, Store, StoreCapabilities, StoreHealth, Written,
 };
 
 /// The most parts of one upload.
@@ -153,11 +155,20 @@ impl Store for S3Store {
         self.bucket.abort_multipart(upload).await
     }
 
-    /// The URL works until it expires, or until the credentials do that signed it.
+    async fn copy_in(&self, key: &Key, source: &CopySource) -> Result<Option<CopiedObject>> {
+        self.bucket.copy_in(key, source).await
+    }
+
+    /// One request for each thousand uploads, and one for each of them: only its parts say how large it is.
+    async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {
+        self.bucket.multipart_uploads(prefix).await
+    }
+
     async fn file(&self, _key: &Key) -> Result<Option<Arc<OpenFile>>> {
         Ok(None)
     }
 
+    /// The URL works until it expires, or until the credentials do that signed it.
     async fn presign(&self, key: &Key, presign: &Presign) -> Result<Option<String>> {
         let failed = |error| Error::with_source(ErrorKind::Unavailable, key, error);
         let path = Path::parse(self.bucket.stored(key.as_str())).map_err(|e| failed(e.into()))?;

@@ -31,6 +31,8 @@ pub struct S3Options {
     pub bulk_prefix: String,
     /// The part size of uploads that nothing else decides.
     pub part_bytes: u64,
+    /// The largest object that one request copies from another bucket; a larger one is copied in parts.
+    pub copy_bytes_max: u64,
     /// How long a request may take to connect.
     pub connect_timeout: Duration,
     /// How long one attempt of a request with little to carry may take.
@@ -55,6 +57,7 @@ impl S3Options {
             trace_parent: None,
             bulk_prefix: "blobs/".to_owned(),
             part_bytes: 16 * MIB,
+            copy_bytes_max: PART_BYTES_MAX,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             request_budget: Duration::from_secs(30),

@@ -253,6 +253,11 @@ impl S3Url {
         }
     }
 
+    /// The service that has the bucket: what is in another bucket of it can be copied by it.
+    pub fn service(&self) -> &str {
+        self.endpoint.as_deref().unwrap_or("aws")
+    }
+
     /// Whether the store is reached over TLS.
     pub(super) fn is_secure(&self) -> bool {
         self.endpoint.as_ref().is_none_or(|endpoint| endpoint.starts_with("https://"))

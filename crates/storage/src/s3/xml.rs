@@ -40,6 +40,49 @@ pub(super) struct InitiatedUpload {
     pub(super) upload_id: String,
 }
 
+/// A response of ListMultipartUploads.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct UploadsPage {
+    pub(super) is_truncated: bool,
+    pub(super) next_key_marker: Option<String>,
+    pub(super) next_upload_id_marker: Option<String>,
+    #[serde(default, rename = "Upload")]
+    pub(super) uploads: Vec<ListedUpload>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListedUpload {
+    pub(super) key: String,
+    pub(super) upload_id: String,
+    pub(super) initiated: String,
+}
+
+/// A response of ListParts.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct UploadedParts {
+    pub(super) is_truncated: bool,
+    pub(super) next_part_number_marker: Option<u64>,
+    #[serde(default, rename = "Part")]
+    pub(super) parts: Vec<UploadedPart>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct UploadedPart {
+    pub(super) size: u64,
+    pub(super) last_modified: String,
+}
+
+/// A response of UploadPartCopy.
+#[derive(Debug, Deserialize)]
+pub(super) struct CopiedPart {
+    #[serde(rename = "ETag")]
+    pub(super) etag: String,
+}
+
 /// A response of DeleteObjects: what was not deleted.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct DeleteResult {

@@ -12,9 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ByteRange, ByteStream, ETag, Key, ListPage, ListRequest, Multipart, OpenFile, Part, Presign,
-    Purged, Put, PutMode, Record, Result, SequenceOutcome, StagedUpload, Stat, Store, StoreChange,
-    Written, forward_store, put_in_sequence,
+    ByteRange, ByteStream, CopiedObject, CopySource, ETag, Key, ListPage, ListRequest, Multipart,
+    OpenFile, Part, Presign, Purged, Put, PutMode, Record, Result, SequenceOutcome, StagedUpload,
+    Stat, Store, StoreChange, Written, forward_store, put_in_sequence,
 };
 
 /// A call to a store.
@@ -172,6 +172,10 @@ impl<I: Interceptor> Store for InterceptedStore<I> {
     async fn abort_multipart(&self, upload: &Multipart) -> Result<()> {
         let call = Call::new("abort_multipart", &upload.key, 0);
         self.intercept(call, self.inner.abort_multipart(upload)).await
+    }
+
+    async fn copy_in(&self, key: &Key, source: &CopySource) -> Result<Option<CopiedObject>> {
+        self.intercept(Call::new("copy_in", key, 0), self.inner.copy_in(key, source)).await
     }
 
     async fn staged_uploads(&self, prefix: &str) -> Result<Vec<StagedUpload>> {

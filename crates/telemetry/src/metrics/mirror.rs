@@ -21,6 +21,12 @@ struct SourceLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SyncLabels {
+    mirror: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     mirror: String,
     kind: &'static str,
@@ -36,6 +42,7 @@ pub struct MirrorMetrics {
     served: Family<SourceLabels, Counter>,
     rate_limit: Family<MirrorLabels, Gauge>,
     evicted: Family<MirrorLabels, Counter>,
+    synced: Family<SyncLabels, Counter>,
     fallbacks: Counter,
     memory: Gauge,
 }
@@ -70,6 +77,11 @@ impl MirrorMetrics {
             self.rate_limit.clone(),
         );
         registry.register("mirror_evicted", "Manifests that were evicted", self.evicted.clone());
+        registry.register(
+            "mirror_synced",
+            "Tags of a schedule by result (fetched, present, failed)",
+            self.synced.clone(),
+        );
         registry.register(
             "mirror_reader_fallbacks",
             "Readers of blobs that read from a mirrored registry by a request of their own",
@@ -116,6 +128,12 @@ impl MirrorMetrics {
     pub fn count_evicted(&self, mirror: &str, manifests: u64) {
         let labels = MirrorLabels { mirror: mirror.to_owned() };
         self.evicted.get_or_create_owned(&labels).inc_by(manifests);
+    }
+
+    /// A scheduled prefetch is done with a tag.
+    pub fn count_synced(&self, mirror: &str, result: &'static str) {
+        let labels = SyncLabels { mirror: mirror.to_owned(), result };
+        self.synced.get_or_create_owned(&labels).inc();
     }
 
     /// Takes over what the client of a mirror has counted.

@@ -54,6 +54,10 @@ impl Bucket {
         uploads
     }
 
+    pub(crate) fn uploads_mut(&mut self) -> impl Iterator<Item = &mut S3Upload> {
+        self.uploads.values_mut()
+    }
+
     pub(crate) fn abort(&mut self, key: &str, id: &str) -> S3Result<()> {
         self.upload(key, id)?;
         self.uploads.remove(id);

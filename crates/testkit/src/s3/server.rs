@@ -254,6 +254,14 @@ impl S3Server {
         self.state.bucket().objects.remove(key).is_some()
     }
 
+    /// Makes every upload, and each of its parts, older.
+    pub fn age_uploads(&self, by: Duration) {
+        for upload in self.state.bucket().uploads_mut() {
+            upload.initiated -= by;
+            upload.parts.values_mut().for_each(|part| part.modified -= by);
+        }
+    }
+
     /// The uploads that are neither complete nor aborted, by key and then by age.
     pub fn uploads(&self) -> Vec<S3OpenUpload> {
         let bucket = self.state.bucket();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod contract;
+mod copying;
 mod costs;
 mod headers;
 mod listing;

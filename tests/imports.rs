@@ -1,0 +1,242 @@
+//! `jreg import` where no byte passes through it: files that share their blocks or are one file, objects that the bucket
+//! copies; sources that are trusted, and what that means until a deep fsck.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec};
+use jreg_testkit::{Image, Process};
+
+use super::transfer::{
+    APP, Content, block_on, complaint, counts, distribution, files, jreg, summary, text,
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
+
+/// A storage of distribution that nobody else can write.
+fn source(content: &Content) -> tempfile::TempDir {
+    let source = tempfile::tempdir().unwrap();
+    distribution(source.path(), content, true);
+    for path in files(source.path()).keys() {
+        let path = source.path().join(path);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    source
+}
+
+/// The bytes of all blobs, each once.
+fn blob_bytes(content: &Content) -> u64 {
+    let blobs: BTreeMap<_, _> = content.blobs().into_iter().collect();
+    blobs.values().map(|bytes| bytes.len() as u64).sum()
+}
+
+fn manifest_bytes(content: &Content) -> u64 {
+    content.manifests().iter().map(|manifest| manifest.bytes.len() as u64).sum()
+}
+
+fn data_of(source: &Path, digest: &str) -> PathBuf {
+    let hex = digest.trim_start_matches("sha256:");
+    let below = format!("docker/registry/v2/blobs/sha256/{}/{hex}/data", hex.get(..2).unwrap());
+    source.join(below)
+}
+
+/// Whether the records of a storage say that bytes were not hashed.
+fn has_unverified(storage: &Path) -> bool {
+    let needle = b"\"unverified\":true";
+    let has = |bytes: &Vec<u8>| bytes.windows(needle.len()).any(|window| window == needle);
+    files(&storage.join("links")).values().any(has)
+}
+
+#[test]
+fn files_on_one_file_system_are_not_copied() {
+    let content = Content::new();
+    let source = source(&content);
+    let before = files(source.path());
+    let (place, target) = (source.path().display().to_string(), tempfile::tempdir().unwrap());
+    let one = ["import", &place, "--hard-link", "--json", "--jobs", "1"];
+    let imported = jreg(target.path(), &one);
+    let done = summary(&imported);
+    assert_eq!(done["failed"], 0, "{}", complaint(&imported));
+    assert_eq!(done["shared_bytes"], blob_bytes(&content), "{}", text(&imported));
+    assert_eq!(done["bytes"], manifest_bytes(&content), "only manifests are written");
+    assert!(complaint(&imported).contains("retire the source"), "{}", complaint(&imported));
+    // Where the file system has no reflinks, both are one file.
+    let names = |digest: &str| fs::metadata(data_of(source.path(), digest)).unwrap().nlink();
+    let linked = content.blobs().iter().filter(|(digest, _)| names(digest) == 2).count();
+    assert!(linked == 0 || linked == content.blobs().len(), "{linked}");
+    let process = Process::start(BINARY, target.path());
+    block_on(content.check(&process.client(), APP));
+    assert!(files(source.path()) == before, "the source has changed");
+    // Beside a server, the bytes come over its socket.
+    let copied =
+        jreg(target.path(), &["import", &place, "--into", "copy", "--hard-link", "--json"]);
+    assert_eq!(counts(&copied).3, 0, "{}", complaint(&copied));
+    assert_eq!(summary(&copied)["shared_bytes"], 0);
+    block_on(content.check(&process.client(), &format!("copy/{APP}")));
+    process.terminate();
+    assert!(!has_unverified(target.path()));
+    assert!(files(source.path()) == before, "the source has changed");
+}
+
+#[test]
+fn files_that_others_can_write_are_copied() {
+    let content = Content::new();
+    let source = source(&content);
+    let of_image = content.image.blobs[0].digest();
+    let path = data_of(source.path(), &of_image);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o664)).unwrap();
+    let (place, target) = (source.path().display().to_string(), tempfile::tempdir().unwrap());
+    let imported = jreg(target.path(), &["import", &place, "--hard-link", "--json"]);
+    assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+    assert_eq!(fs::metadata(&path).unwrap().nlink(), 1);
+    let process = Process::start(BINARY, target.path());
+    block_on(content.check(&process.client(), APP));
+}
+
+/// Without the flag, files are never one.
+#[test]
+fn files_become_one_only_on_request() {
+    let content = Content::new();
+    let source = source(&content);
+    let (place, target) = (source.path().display().to_string(), tempfile::tempdir().unwrap());
+    text(&jreg(target.path(), &["import", &place]));
+    for (digest, _) in content.blobs() {
+        assert_eq!(fs::metadata(data_of(source.path(), &digest)).unwrap().nlink(), 1);
+    }
+}
+
+#[test]
+fn wrong_bytes_are_found_where_they_are_hashed_and_else_by_a_deep_fsck() {
+    let content = Content::new();
+    let source = source(&content);
+    let bad = content.other.blobs.last().unwrap();
+    let path = data_of(source.path(), &bad.digest());
+    let wrong = vec![7; bad.bytes.len()];
+    fs::write(&path, &wrong).unwrap();
+    let (place, target) = (source.path().display().to_string(), tempfile::tempdir().unwrap());
+    let refused = jreg(target.path(), &["import", &place, "--hard-link", "--json"]);
+    assert!(counts(&refused).3 >= 1 && complaint(&refused).is_empty() || !refused.status.success());
+    assert_eq!(fs::read(&path).unwrap(), wrong, "the source is left as it was");
+    assert_eq!(fs::metadata(&path).unwrap().nlink(), 1, "the registry has no name for it");
+    // Trusted, they come over, and are nobody else's until they were hashed.
+    let target = tempfile::tempdir().unwrap();
+    let trusted =
+        jreg(target.path(), &["import", &place, "--hard-link", "--trust-digests", "--json"]);
+    assert_eq!(counts(&trusted).3, 0, "{}", complaint(&trusted));
+    assert_eq!(summary(&trusted)["shared_bytes"], blob_bytes(&content));
+    assert!(has_unverified(target.path()));
+    let process = Process::start(BINARY, target.path());
+    block_on(async {
+        let client = process.client();
+        let mount = format!("/v2/else/blobs/uploads/?mount={}&from={APP}", bad.digest());
+        let mounted = client.send(jreg_testkit::Request::new("POST", mount)).await;
+        assert_eq!(mounted.status, 202, "{mounted}");
+        // Who pushes right bytes gets right bytes.
+        let push = format!("/v2/else/blobs/uploads/?digest={}", bad.digest());
+        let request = jreg_testkit::Request::new("POST", push).body(bad.bytes.clone());
+        assert_eq!(client.send(request).await.status, 201);
+        let pulled = client.get(&format!("/v2/else/blobs/{}", bad.digest())).await;
+        assert_eq!(pulled.body, bad.bytes);
+    });
+    process.terminate();
+    let fsck = |args: &[&str]| {
+        let mut command = Command::new(BINARY);
+        command.arg("fsck").args(args).arg("--storage").arg(target.path()).output().unwrap()
+    };
+    let found = fsck(&["--deep"]);
+    assert_eq!(found.status.code(), Some(1), "{}", complaint(&found));
+    let found = String::from_utf8_lossy(&found.stdout).into_owned();
+    assert!(found.contains(bad.digest().trim_start_matches("sha256:")), "{found}");
+    text(&fsck(&["--deep", "--restart", "--repair"]));
+    assert!(!has_unverified(target.path()), "what is right is like any other now");
+}
+
+#[test]
+fn what_a_tag_of_distribution_pointed_to_before_becomes_its_history() {
+    let content = Content::new();
+    let source = source(&content);
+    let old = &content.other.manifest;
+    let link = format!(
+        "docker/registry/v2/repositories/{APP}/_manifests/tags/v1/index/sha256/{}/link",
+        old.digest().trim_start_matches("sha256:")
+    );
+    let link = source.path().join(link);
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    fs::write(&link, old.digest()).unwrap();
+    let place = source.path().display().to_string();
+    let history = |storage: &Path| {
+        let mut command = Command::new(BINARY);
+        command.args(["tag", "history", &format!("{APP}:v1"), "--storage"]).arg(storage);
+        text(&command.output().unwrap())
+    };
+    let target = tempfile::tempdir().unwrap();
+    text(&jreg(target.path(), &["import", &place]));
+    assert!(!history(target.path()).contains(&old.digest()));
+    let target = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        text(&jreg(target.path(), &["import", &place, "--old-tags"]));
+        let history = history(target.path());
+        assert_eq!(history.matches(&old.digest()).count(), 1, "{history}");
+        assert!(history.contains("jreg:import"), "{history}");
+    }
+    let process = Process::start(BINARY, target.path());
+    block_on(content.check(&process.client(), APP));
+}
+
+#[test]
+fn a_bucket_copies_by_itself() {
+    block_on(async {
+        let content = Content::new();
+        let bucket = S3Server::start(S3Spec::default()).await;
+        let folder = source(&content);
+        for (path, bytes) in files(folder.path()) {
+            bucket.insert(&format!("old-registry/{}", path.display()), bytes);
+        }
+        let place = |prefix: &str| {
+            let url = bucket.storage_url();
+            url.replacen(bucket.bucket(), &format!("{}/{prefix}", bucket.bucket()), 1)
+        };
+        let (from, to) = (place("old-registry"), place("new"));
+        let import = |options: &'static [&'static str], into: &'static str| {
+            let (from, to) = (from.clone(), to.clone());
+            let (key, secret) = (bucket.access_key().to_owned(), bucket.secret_key().to_owned());
+            tokio::task::spawn_blocking(move || {
+                let mut command = Command::new(BINARY);
+                command.args(["import", &from, "--into", into, "--json", "--storage", &to]);
+                command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+                command.args(options).output().unwrap()
+            })
+        };
+        let imported = import(&["--trust-digests"], "trusted").await.unwrap();
+        assert!(imported.status.success(), "{}", complaint(&imported));
+        assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+        assert_eq!(summary(&imported)["shared_bytes"], blob_bytes(&content));
+        let requests = bucket.take_requests();
+        let copied = requests.iter().filter(|request| request.operation.copies()).count();
+        let distinct: BTreeMap<_, _> = content.blobs().into_iter().collect();
+        assert_eq!(copied, distinct.len());
+        // Not a byte of a layer was read.
+        let is_layer = |image: &Image, key: &str| {
+            image.blobs.iter().any(|blob| key.contains(blob.digest().trim_start_matches("sha256:")))
+        };
+        let reads = requests.iter().filter(|request| {
+            request.method == "GET"
+                && request.key.ends_with("/data")
+                && is_layer(&content.image, &request.key)
+        });
+        assert_eq!(reads.count(), 0);
+        // Hashed, unless it trusts: those that were not are no source for others.
+        let imported = import(&[], "hashed").await.unwrap();
+        assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+        assert_eq!(summary(&imported)["shared_bytes"], blob_bytes(&content));
+        // The service refuses to copy: the bytes pass through.
+        bucket.take_requests();
+        let refused = FaultRule::new(S3Fault::Refuse(S3Refusal::AccessDenied));
+        bucket.inject(refused.on(S3Operation::CopyObject));
+        let imported = import(&["--trust-digests"], "passed").await.unwrap();
+        assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+    });
+}
