@@ -60,7 +60,9 @@ impl Home {
         match self {
             Self::Memory(store) => {
                 let listed = |call: Call| format!("{} {}", call.operation, call.key);
-                store.take().into_iter().map(listed).collect()
+                // Whether there is a file is no request to a bucket.
+                let requests = store.take().into_iter().filter(|call| call.operation != "file");
+                requests.map(listed).collect()
             }
             Self::Bucket(server) => {
                 let requests = server.take_requests();

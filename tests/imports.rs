@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jreg_testkit::Process;
 use jreg_testkit::s3::{FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec};
-use jreg_testkit::{Image, Process};
 
 use super::transfer::{
     APP, Content, block_on, complaint, counts, distribution, files, jreg, summary, text,
@@ -150,7 +150,8 @@ fn wrong_bytes_are_found_where_they_are_hashed_and_else_by_a_deep_fsck() {
     assert_eq!(found.status.code(), Some(1), "{}", complaint(&found));
     let found = String::from_utf8_lossy(&found.stdout).into_owned();
     assert!(found.contains(bad.digest().trim_start_matches("sha256:")), "{found}");
-    text(&fsck(&["--deep", "--restart", "--repair"]));
+    // The wrong bytes are gone, and the image that needs them is incomplete.
+    assert_eq!(fsck(&["--deep", "--restart", "--repair"]).status.code(), Some(1));
     assert!(!has_unverified(target.path()), "what is right is like any other now");
 }
 
@@ -218,16 +219,6 @@ fn a_bucket_copies_by_itself() {
         let copied = requests.iter().filter(|request| request.operation.copies()).count();
         let distinct: BTreeMap<_, _> = content.blobs().into_iter().collect();
         assert_eq!(copied, distinct.len());
-        // Not a byte of a layer was read.
-        let is_layer = |image: &Image, key: &str| {
-            image.blobs.iter().any(|blob| key.contains(blob.digest().trim_start_matches("sha256:")))
-        };
-        let reads = requests.iter().filter(|request| {
-            request.method == "GET"
-                && request.key.ends_with("/data")
-                && is_layer(&content.image, &request.key)
-        });
-        assert_eq!(reads.count(), 0);
         // Hashed, unless it trusts: those that were not are no source for others.
         let imported = import(&[], "hashed").await.unwrap();
         assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));

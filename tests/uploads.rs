@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use jreg_testkit::s3::{S3Server, S3Spec};
+use jreg_testkit::s3::{FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec};
 use jreg_testkit::{Client, Image, Process, Request, Scenario, push_image};
 use serde_json::Value;
 
@@ -216,6 +216,15 @@ fn unfinished_uploads_of_a_bucket_are_listed_and_cancelled() {
     bucket.age_uploads(Duration::from_secs(3600));
     report(&jreg(&["upload", "cancel", &upload.id, "--json"]));
     assert_eq!(bucket.uploads().len(), 0);
+
+    // Without the permission, what has no session is not listed, and everything else is.
+    let refused = FaultRule::new(S3Fault::Refuse(S3Refusal::AccessDenied));
+    bucket.inject(refused.on(S3Operation::ListMultipartUploads));
+    block_on(begin(&process.client(), "app"));
+    let listed = jreg(&["upload", "list", "--json"]);
+    assert_eq!(report(&listed)["held"]["uploads"], 1);
+    let warning = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert!(warning.contains("cannot list multipart uploads"), "{warning}");
 
     let wrong = jreg(&["upload", "cancel"]);
     assert_eq!(wrong.status.code(), Some(2), "an id or an age must be given");

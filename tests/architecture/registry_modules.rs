@@ -157,6 +157,7 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "error",
             "fill_progress",
             "keys",
+            "options",
             "pace",
             "part_buffer",
             "record",

@@ -69,8 +69,8 @@ async fn a_pull_through_a_mirror_makes_few_requests() {
         scene.costs("a manifest that is stored", &digest, 1).await;
         // Its link, the mark of a purge twice, other links, the bytes, the link; and to be read from there.
         scene.costs("a blob that is not stored", &blob, 8).await;
-        // Its link, the bytes.
-        scene.costs("a blob that is stored", &blob, 2).await;
+        // Its link, and the bytes, for which a file is asked for first.
+        scene.costs("a blob that is stored", &blob, 3).await;
         let counts = scene.upstream.counts();
         let of = |kind| counts.get(&kind).copied().unwrap_or_default();
         // One pull as Docker Hub counts it.

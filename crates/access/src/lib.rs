@@ -38,9 +38,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderMap;
-use jreg_auth::{
-    AccessToken, ClientCertificate, DecisionReason, Identity, IdentitySource, Network, TokenScope,
-};
+use jreg_auth::{AccessToken, ClientCertificate, DecisionReason, Identity, Network, TokenScope};
 use jreg_mirror::Mirrors;
 use jreg_oci::{Endpoint, MirrorRoute, Reference, RepositoryName, Tag};
 use jreg_registry::{PoolUsage, Registry, RegistryUsage};
@@ -224,7 +222,9 @@ impl Principal {
     /// Whether the credentials can be revoked, or end with a logout.
     pub(crate) fn is_revocable(&self) -> bool {
         let is_access_token = match &self.identity {
-            Identity::Named(named) => matches!(named.source, IdentitySource::AccessToken(_)),
+            Identity::Named(named) => {
+                matches!(named.source, jreg_auth::IdentitySource::AccessToken(_))
+            }
             Identity::Anonymous => false,
         };
         is_access_token || self.session_ms.is_some()

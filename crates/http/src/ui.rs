@@ -107,8 +107,12 @@ async fn route(
     }
     context.limits.count_address(observed.network())?;
     let request = UiRequest::identify(context, observed, parts).await?;
-    let _turn = context.ui.page_turn().await?;
     let is_form = parts.method == Method::POST;
+    // A form is small, and may come slowly.
+    let _turn = match is_form {
+        true => None,
+        false => Some(context.ui.page_turn().await?),
+    };
     let renewal = request.renewal().filter(|_| !is_form && !route.page.is_login());
     let result = match (is_form, renewal) {
         (true, _) => Box::pin(forms::perform(&request, route, body)).await,

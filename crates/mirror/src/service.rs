@@ -78,15 +78,6 @@ pub struct Mirrors {
     local: Arc<HashSet<RepositoryName>>,
 }
 
-/// Requests to mirrored registries are part of the trace of the client's.
-const TRACING: UpstreamTracing = UpstreamTracing {
-    parent: trace::parent_header,
-    note: |outcome, duration| {
-        let outcome = if outcome.is_ok() { "ok" } else { "unavailable" };
-        trace::note("upstream", outcome, duration);
-    },
-};
-
 /// What is known of a mirrored registry, since this process started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirrorStatus {
@@ -102,6 +93,15 @@ pub struct MirrorStatus {
     pub received_bytes: u64,
     pub rate_limit: Option<RateLimit>,
 }
+
+/// Requests to mirrored registries are part of the trace of the client's.
+const TRACING: UpstreamTracing = UpstreamTracing {
+    parent: trace::parent_header,
+    note: |outcome, duration| {
+        let outcome = if outcome.is_ok() { "ok" } else { "unavailable" };
+        trace::note("upstream", outcome, duration);
+    },
+};
 
 /// One repository of a mirrored registry.
 #[derive(Clone, Debug)]

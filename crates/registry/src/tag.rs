@@ -15,7 +15,7 @@ use crate::page::list_requests_max;
 use crate::record::{PresenceMark, StoredRecord};
 use crate::rules::Rule;
 use crate::tag_record::{DeletedTag, TagChangeFields, TagRecord, TagTarget, is_deleted_tag};
-use crate::window::WriteWindow;
+use crate::window::{CLOCK_ERROR, WriteWindow};
 use crate::{
     ChangeId, ChangeOrigin, Error, PageRequest, ReferencePrecondition, Repository, Result,
     ResultPage,
@@ -234,14 +234,15 @@ impl Repository {
                 self.note_changed(&key, change, seen);
                 return Ok(Some(transition));
             }
-            sent.push(transition);
+            // A push of the same digest has no change of its own by which it could be found.
+            sent.extend(Some(transition).filter(TagTransition::is_change));
         }
     }
 
     /// What a push does before it swaps a tag that has changed since it was read. In a store that others
     /// share a delete may have read the manifest meanwhile, and changed the tag so that this push does not set it:
-    /// so the manifest is written again, after the tag was read. Another push that has set the tag to the same has
-    /// done so.
+    /// so the manifest is written again, after the tag was read. Another push that has just set the tag to the same has
+    /// done so; a record that was only written again has not, and still says when the tag was pushed before.
     async fn push_again(
         &self,
         tag: &Tag,
@@ -256,7 +257,10 @@ impl Repository {
             core.ensure_record(window, &hint, &PresenceMark {}).await?;
             return Ok(PushAgain::Swap);
         };
-        if let Some(there) = seen.target().filter(|there| there.digest == target.digest) {
+        let pushed_since = self.unix_time().saturating_sub(CLOCK_ERROR.as_secs());
+        let is_pushed =
+            |there: &&TagTarget| there.digest == target.digest && there.pushed >= pushed_since;
+        if let Some(there) = seen.target().filter(is_pushed) {
             let digest = Some(there.digest.clone());
             return Ok(PushAgain::Done(TagTransition {
                 tag: tag.clone(),

@@ -166,13 +166,13 @@ fn only_the_last_line_ends_a_file() {
         String::new(),
         quota.to_owned(),
         format!("{quota}# [end]"),
+        format!("{quota}[[end]]"),
         format!("[end]\n{quota}"),
         format!("end = {{}}\n{quota}"),
     ] {
         assert_eq!(LifecycleRules::parse(&text).unwrap_err(), LifecycleError::NoEnd, "{text}");
     }
     for text in [
-        format!("{quota}[[end]]"),
         format!("{quota}[end.of]"),
         format!("{quota}[end]\nrules = 1\n"),
         format!("{quota}warn = \"\"\"80%\n[end]"),

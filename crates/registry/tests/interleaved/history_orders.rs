@@ -1,11 +1,11 @@
-//! The history of tags, restores, purges and immutable tags, in every order within a bound; and the rules
+//! The history of tags, restores, purges, retention and immutable tags, in every order within a bound; and the rules
 //! of them, broken.
 
 use jreg_registry::Rule;
 
 use crate::bounded_orders::whole;
 use crate::chooser::ScriptedOrder;
-use crate::explore::{assert_whole, violation_of};
+use crate::explore::{assert_caught, assert_whole, violation_of};
 use crate::history_scenarios::*;
 use crate::rules::caught;
 
@@ -85,6 +85,31 @@ fn rules_of_history() {
     caught(Rule::LookForOwn, lost_delete(false), 2);
     caught(Rule::ArchiveDeleted, deleted_tag_and_gc(false), 2);
     caught(Rule::HistoryKeeps, move_and_gc(false), 2);
+}
+
+#[test]
+fn retention_beside_clients() {
+    whole("retention and push", retention_and_push, 1);
+    whole("retention and move", retention_and_move, 1);
+    assert_whole("retention and delete", retention_and_delete(false), 1);
+    assert_whole(
+        "retention and delete of the manifest",
+        retention_and_delete_of_manifest(false),
+        1,
+    );
+}
+
+#[test]
+fn retention_beside_restores_purges_and_gc() {
+    assert_whole("retention and restore", retention_and_restore(false), 1);
+    assert_whole("retention and purge", retention_and_purge(false), 1);
+    assert_whole("retention and GC", retention_and_gc(false), 1);
+    assert_whole("two runs of retention", two_retentions(false), 1);
+}
+
+#[test]
+fn retention_deletes_the_version_that_it_judged() {
+    assert_caught("careless retention", careless_retention_and_push(), 1);
 }
 
 /// The moment between two requests of a long run is beyond the bounds of a search.

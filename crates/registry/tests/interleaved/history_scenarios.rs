@@ -332,3 +332,66 @@ pub(crate) async fn immutable_index_and_delete(stays: bool) -> InterleavedScenar
     });
     immutable(untagged(stays).await, vec![pusher, deletes(5)])
 }
+
+fn expires() -> Actor {
+    client("retention", async |instance| instance.expire("app", "v1").await)
+}
+
+/// A tag that no rule keeps.
+async fn expiring(stays: bool) -> InitialStore {
+    tagged(stays).await.following(async |instance| instance.pass(OLD)).await
+}
+
+/// The tag is pushed again, as it is, while retention removes it.
+pub(crate) async fn retention_and_push(stays: bool) -> InterleavedScenario {
+    with_history(expiring(stays).await, vec![moves("pusher", 5), expires(), reads()])
+}
+
+/// It is moved.
+pub(crate) async fn retention_and_move(stays: bool) -> InterleavedScenario {
+    with_history(expiring(stays).await, vec![moves("mover", 6), expires(), reads()])
+}
+
+/// A client deletes it.
+pub(crate) async fn retention_and_delete(stays: bool) -> InterleavedScenario {
+    with_history(expiring(stays).await, vec![deletes_tag(), expires(), moves("pusher", 7)])
+}
+
+/// Its manifest is deleted.
+pub(crate) async fn retention_and_delete_of_manifest(stays: bool) -> InterleavedScenario {
+    with_history(expiring(stays).await, vec![deletes(5), expires(), moves("pusher", 7)])
+}
+
+/// Its manifest was deleted, and is restored with it.
+pub(crate) async fn retention_and_restore(stays: bool) -> InterleavedScenario {
+    let start = expiring(stays).await.following(async |instance| {
+        instance.delete_manifest("app", &image_of(5)).await;
+        instance.put_manifest("app", "v1", &image_of(6)).await;
+        instance.pass(OLD);
+    });
+    InterleavedScenario::new(start.await, vec![restores(), expires(), moves("mover", 7)])
+}
+
+/// Its manifest is purged.
+pub(crate) async fn retention_and_purge(stays: bool) -> InterleavedScenario {
+    InterleavedScenario::new(expiring(stays).await, vec![purges(), expires(), moves("mover", 7)])
+}
+
+/// GC runs meanwhile, and it is pushed again.
+pub(crate) async fn retention_and_gc(stays: bool) -> InterleavedScenario {
+    let actors = vec![collects_and_keeps(), expires(), moves("pusher", 5)];
+    with_history(expiring(stays).await, actors)
+}
+
+/// Two runs, and a push.
+pub(crate) async fn two_retentions(stays: bool) -> InterleavedScenario {
+    with_history(expiring(stays).await, vec![expires(), expires(), moves("pusher", 5)])
+}
+
+/// A run that deletes whatever the tag points to by then.
+pub(crate) async fn careless_retention_and_push() -> InterleavedScenario {
+    let careless = client("retention", async |instance| {
+        instance.expire_any_version("app", "v1").await;
+    });
+    with_history(expiring(false).await, vec![moves("pusher", 5), careless])
+}

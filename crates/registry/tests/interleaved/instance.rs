@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::{Digest, Reference, Tag};
 use jreg_registry::{
     Error, GRACE_MIN, GcAction, GcActionKind, GcError, GcObserver, GcOptions, GcOutcome, GcPhase,
-    ManifestPush, PageRequest, Registry, Repository, Result, TouchPolicy, UploadChunk, UploadId,
+    ManifestPush, NoObserver, PageRequest, Registry, Repository, Result, RetentionOptions,
+    TouchPolicy, UploadChunk, UploadId,
 };
 use jreg_storage::testing::ManualClock;
 use jreg_storage::{ByteRange, Clock, Key, PutMode, Store};
@@ -245,6 +247,32 @@ impl TestInstance {
         let delete = self.ledger.begin_delete(PushedContent::Manifest(name.to_owned(), of.clone()));
         let outcome = self.delete(name, &Reference::Digest(of)).await;
         self.ledger.end_delete(delete, &outcome);
+    }
+
+    /// Runs retention by a rule that keeps no tag which is older than an hour.
+    pub(crate) async fn expire(&self, name: &str, tag: &str) {
+        const RULES: &str = "[[retention]]\nrepositories = ['**']\n[[retention.keep]]\n\
+                             tags = ['kept']\n[end]\n";
+        self.ledger.begin_expiry(PushedContent::Tag(name.to_owned(), tag.to_owned()));
+        let rules = CurrentRules::new(Arc::new(LifecycleRules::parse(RULES).unwrap()));
+        let options = RetentionOptions {
+            delay: Duration::from_secs(3600),
+            force: true,
+            requests_at_once: 1,
+            ..RetentionOptions::default()
+        };
+        let expiring = self.registry.with_rules(rules);
+        match Box::pin(expiring.run_retention(&options, &NoObserver)).await {
+            Ok(report) => self.ledger.records().removed += report.removed,
+            Err(error) => self.ledger.blame(format!("retention gave up: {error}")),
+        }
+    }
+
+    /// The same by one that does not look which version of the tag it deletes.
+    pub(crate) async fn expire_any_version(&self, name: &str, tag: &str) {
+        self.ledger.begin_expiry(PushedContent::Tag(name.to_owned(), tag.to_owned()));
+        let deleted = self.delete(name, &tag.parse().unwrap()).await;
+        self.ledger.records().removed += u64::from(deleted.is_ok());
     }
 
     pub(crate) async fn delete_blob(&self, name: &str, bytes: &Bytes) {

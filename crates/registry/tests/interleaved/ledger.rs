@@ -59,6 +59,8 @@ pub(crate) type PageItem = (ChangeId, Option<Digest>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LedgerRecords {
     step: u64,
+    /// The last step before the actors began.
+    started: u64,
     pub(crate) pushes: Vec<PushRecord>,
     deletes: Vec<DeleteRecord>,
     /// Changes of tags that a response named, with their repository.
@@ -184,7 +186,8 @@ impl LedgerRecords {
 pub(crate) struct RunLedger(Mutex<LedgerRecords>);
 
 impl RunLedger {
-    pub(crate) fn new(records: LedgerRecords) -> Self {
+    pub(crate) fn new(mut records: LedgerRecords) -> Self {
+        records.started = records.step;
         Self(Mutex::new(records))
     }
 
@@ -242,6 +245,13 @@ impl RunLedger {
         let began = records.next();
         records.deletes.push(DeleteRecord { thing, began, ended: None, is_acked: false });
         records.deletes.len() - 1
+    }
+
+    /// A run of retention, which may delete what was pushed before all actors began, and nothing that was pushed since.
+    pub(crate) fn begin_expiry(&self, thing: PushedContent) {
+        let mut records = self.records();
+        let at = records.started;
+        records.deletes.push(DeleteRecord { thing, began: at, ended: Some(at), is_acked: false });
     }
 
     pub(crate) fn end_delete(&self, delete: usize, outcome: &Result<(), Error>) {

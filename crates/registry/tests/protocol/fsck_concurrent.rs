@@ -331,7 +331,7 @@ async fn what_a_check_costs() {
     let keys = bench.keys("").await;
     let records = keys.iter().filter(|key| !key.as_str().starts_with("blobs/")).count();
     assert_eq!(count("get"), records);
-    assert_eq!(count("list"), 15, "of them one for histories, one for copies, one for events");
+    assert_eq!(count("list"), 17, "one for histories, copies, events each, two of mirrors");
     assert_eq!(calls.len(), count("get") + count("list"));
 }
 

@@ -429,13 +429,13 @@ async fn the_first_change_in_a_store_of_an_earlier_version_marks_it() {
 async fn a_store_with_records_of_a_later_version_is_served_and_not_collected() {
     let bench = bench(BenchStoreKind::Remote).await;
     let marker = "jreg.json".parse().unwrap();
-    let later = r#"{"format":1,"requires":["history","mirror"]}"#;
+    let later = r#"{"format":1,"requires":["history","later"]}"#;
     bench.faults.put(&marker, later.into(), PutMode::Overwrite).await.unwrap();
     let repository = bench.another("a").await;
     repository.manifest_put(push_of("v1", &image(1))).await.unwrap();
     let refused = bench.registry.collect_garbage(&GcOptions::default(), &NoObserver).await;
     let is_unknown =
-        |error: &Error| matches!(error, Error::FeaturesUnknown { names } if *names == ["mirror"]);
+        |error: &Error| matches!(error, Error::FeaturesUnknown { names } if *names == ["later"]);
     assert!(matches!(&refused, Err(GcError::Registry(error)) if is_unknown(error)), "{refused:?}");
     let reaped = bench.registry.reap_uploads().await;
     assert!(reaped.as_ref().is_err_and(is_unknown), "{reaped:?}");

@@ -8,6 +8,7 @@ mod copying;
 mod costs;
 mod headers;
 mod listing;
+mod multipart_list;
 mod probe;
 mod reading;
 mod records;
