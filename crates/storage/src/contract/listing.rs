@@ -63,6 +63,29 @@ pub async fn listing_agrees_with_a_plain_filter(store: Arc<dyn Store>) {
     }
 }
 
+/// Pages of each small limit join to the whole, also where names of folders begin alike.
+pub async fn pages_of_small_limits_join(store: Arc<dyn Store>) {
+    let mut keys = NASTY;
+    keys.sort_unstable();
+    for name in NASTY {
+        put(&*store, name, name).await;
+    }
+    for (prefix, limit) in [("", 1), ("", 2), ("", 3), ("", 5), ("a", 1), ("a", 3), ("a/", 2)] {
+        let mut request = ListRequest { limit, ..ListRequest::below(prefix) };
+        let mut found = Vec::new();
+        for _ in 0..=keys.len() {
+            let page = store.list(&request).await.unwrap();
+            found.extend(names(&page));
+            request.start_after = page.next;
+            if request.start_after.is_none() {
+                break;
+            }
+        }
+        let wanted: Vec<_> = keys.iter().filter(|key| key.starts_with(prefix)).collect();
+        assert_eq!(found.iter().collect::<Vec<_>>(), wanted, "{prefix:?}, limit {limit}");
+    }
+}
+
 /// A listing tells the size and the time of each object as `head` and `get` do.
 pub async fn listing_shows_sizes_and_times(store: Arc<dyn Store>) {
     put(&*store, "a/1", "1").await;

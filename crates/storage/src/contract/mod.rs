@@ -100,6 +100,7 @@ macro_rules! contract_tests {
             unknown_prefix_is_an_empty_page
             deleted_keys_are_not_listed
             pages_join_without_gap_or_repetition
+            pages_of_small_limits_join
             overwritten_key_is_always_listed
             key_is_listed_while_siblings_come_and_go
             upload_is_invisible_until_completed

@@ -27,6 +27,7 @@ use rustls::pki_types::pem::PemObject;
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
+use super::continuation::Continuations;
 use super::credentials::CachedS3Credentials;
 use super::drift::ClockWatch;
 use super::failure::{FailureClass, S3Failure};
@@ -77,6 +78,7 @@ pub(super) struct BucketClient {
     bare_tags: AtomicBool,
     /// Whether the store does not take many deletes in one request.
     pub(super) deletes_singly: AtomicBool,
+    pub(super) continuations: Continuations,
     pub(super) clock: ClockWatch,
 }
 
@@ -176,6 +178,7 @@ impl BucketClient {
             headers,
             bare_tags: AtomicBool::new(false),
             deletes_singly: AtomicBool::new(false),
+            continuations: Continuations::default(),
             clock,
         })
     }

@@ -51,7 +51,13 @@ impl BucketClient {
             match token {
                 Some(token) if empty && page.next.is_some() => asked = following(asked, token),
                 None if empty && page.next.is_some() => break,
-                _ => return Ok(page),
+                Some(token) => {
+                    if let Some(last) = &page.next {
+                        self.continuations.keep(request, last, token, &headers);
+                    }
+                    return Ok(page);
+                }
+                None => return Ok(page),
             }
         }
         Err(S3Failure::new(
@@ -84,6 +90,9 @@ impl BucketClient {
         let mut asked = self.listing(self.stored(&request.prefix), limit);
         if request.delimiter {
             asked = asked.query("delimiter", "/");
+        }
+        if let Some(token) = self.continuations.of(request) {
+            return following(asked, token);
         }
         match request.start_after.as_deref() {
             // S3 takes an empty one for none, which is the same.
