@@ -12,11 +12,8 @@
 //! - `probe`: what the bucket honours.
 
 mod bucket;
-<<<<<<< HEAD
 mod continuation;
-=======
 mod copying;
->>>>>>> main
 mod credentials;
 mod drift;
 mod failure;
