@@ -242,8 +242,7 @@ async fn slow_readers_take_no_memory_beyond_the_window() {
     }
 }
 
-/// The must of the design: the first byte comes as late as that of the registry, one round trip to the store, and
-/// some milliseconds.
+/// The first byte comes as late as that of the registry, and one round trip to the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registry_is_asked_while_the_store_looks_for_a_purge() {
     let upstream = ScriptedUpstream::start().await;

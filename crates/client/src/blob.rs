@@ -168,7 +168,7 @@ impl UpstreamBlob {
     /// Ends the stream. URLs that served other bytes are not asked for this digest for a while.
     fn fail(&mut self, error: UpstreamError) -> Result<Option<Bytes>, UpstreamError> {
         if is_mismatch(&error) {
-            self.sources.iter().for_each(|source| source.skip(&self.digest));
+            self.sources.iter().for_each(|source| source.skip(&self.request));
         }
         self.reply = None;
         Err(error)
@@ -219,7 +219,7 @@ impl UpstreamBlob {
                     return Ok(());
                 }
                 Err(error) if is_mismatch(&error) => {
-                    reply.endpoint.skip(&self.digest);
+                    reply.endpoint.skip(&self.request);
                     if !self.client.has_other(&self.request) {
                         return Err(error);
                     }

@@ -163,8 +163,8 @@ impl UpstreamClient {
                 Err(error) => error,
             };
             let is_wrong = matches!(error.kind, UpstreamErrorKind::WrongDigest { .. });
-            if let Some(digest) = reference.digest().filter(|_| is_wrong) {
-                reply.endpoint.skip(digest);
+            if is_wrong {
+                reply.endpoint.skip(&request);
             }
             let may_help = error.kind.is_temporary() || (is_wrong && self.has_other(&request));
             if !may_help || attempt >= BODY_ATTEMPTS_MAX || self.patience.is_zero() {
@@ -436,7 +436,7 @@ impl UpstreamClient {
 
     /// Whether there is a URL that was not found to have other bytes for the digest of the request.
     pub(crate) fn has_other(&self, request: &UpstreamRequest) -> bool {
-        self.upstream.endpoints.iter().any(|endpoint| !is_skipped(endpoint, request))
+        self.upstream.endpoints.iter().any(|endpoint| !endpoint.is_skipped(request))
     }
 
     pub(crate) fn limits(&self) -> &UpstreamLimits {
@@ -462,6 +462,10 @@ impl UpstreamClient {
                 UpstreamErrorKind::Unavailable { .. } | UpstreamErrorKind::Timeout { .. } => None,
                 _ => return Err(error),
             };
+            // The pause after wrong bytes is longer than the patience.
+            if !self.has_other(request) {
+                return Err(error);
+            }
             let wait = match asked {
                 // Those that wait for the same moment do not all come back at it.
                 Some(asked) => asked.saturating_add(jitter(PAUSE_FIRST.max(asked / 4))),
@@ -486,7 +490,7 @@ impl UpstreamClient {
     ) -> Result<Reply, UpstreamError> {
         let mut worst: Option<UpstreamError> = None;
         for endpoint in &self.upstream.endpoints {
-            if is_skipped(endpoint, request) {
+            if endpoint.is_skipped(request) {
                 continue;
             }
             let slot = self.slot(limits.deadline).await?;
@@ -518,10 +522,6 @@ impl UpstreamClient {
             }
         }
     }
-}
-
-fn is_skipped(endpoint: &Endpoint, request: &UpstreamRequest) -> bool {
-    request.digest.as_ref().is_some_and(|digest| endpoint.is_skipped(digest))
 }
 
 /// Which of several errors is returned.

@@ -42,6 +42,11 @@ pub(crate) struct UpstreamRequest {
 }
 
 impl UpstreamRequest {
+    /// The content that it is for, if that has a digest.
+    fn content(&self) -> Option<(Option<RepositoryName>, Digest)> {
+        Some((self.repository.clone(), self.digest.clone()?))
+    }
+
     fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(accept) = self.accept {
@@ -157,7 +162,8 @@ pub(crate) struct Endpoint {
     pace: RequestPace,
     counters: Arc<Counters>,
     rate_limit: Mutex<Option<RateLimit>>,
-    skips: Mutex<HashMap<Digest, Instant>>,
+    /// Until when this URL is not asked for a digest of a repository.
+    skips: Mutex<HashMap<(Option<RepositoryName>, Digest), Instant>>,
     mismatch_pause: Duration,
 }
 
@@ -188,19 +194,23 @@ impl Endpoint {
         *lock(&self.rate_limit)
     }
 
-    /// Whether this URL served other bytes for the digest a short time ago.
-    pub(crate) fn is_skipped(&self, digest: &Digest) -> bool {
-        lock(&self.skips).get(digest).is_some_and(|until| Instant::now() < *until)
+    /// Whether this URL served other bytes for the digest of a request a short time ago, in the same repository:
+    /// what one repository has wrong, another may have right.
+    pub(crate) fn is_skipped(&self, request: &UpstreamRequest) -> bool {
+        let skips = lock(&self.skips);
+        let until = request.content().and_then(|content| skips.get(&content).copied());
+        until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// This URL served other bytes for the digest.
-    pub(crate) fn skip(&self, digest: &Digest) {
+    /// This URL served other bytes for the digest of a request.
+    pub(crate) fn skip(&self, request: &UpstreamRequest) {
+        let Some(content) = request.content() else { return };
         let (mut skips, now) = (lock(&self.skips), Instant::now());
         if skips.len() >= SKIPS_MAX {
             skips.retain(|_, until| now < *until);
         }
         if skips.len() < SKIPS_MAX {
-            skips.insert(digest.clone(), now + self.mismatch_pause);
+            skips.insert(content, now + self.mismatch_pause);
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use jreg_oci::{Algorithm, ContentRange};
+use jreg_storage::Multipart;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::attempts::SwapAttempts;
@@ -40,8 +41,21 @@ impl Repository {
     pub async fn upload_status(&self, id: &UploadId) -> Result<UploadProgress> {
         match self.read_session(id).await?.map(|session| session.value.state) {
             None => Ok(UploadProgress { offset: 0 }),
-            Some(SessionState::Open(open)) => Ok(UploadProgress { offset: open.offset }),
+            Some(SessionState::Open(open)) => {
+                self.check_staged(id, open.multipart.as_ref()).await?;
+                Ok(UploadProgress { offset: open.offset })
+            }
             Some(SessionState::Closed(_) | SessionState::Cancelled(_)) => Err(unknown(id)),
+        }
+    }
+
+    /// Fails if a store that keeps parts in a file does not have that of an upload any more. A bucket is not asked.
+    async fn check_staged(&self, id: &UploadId, multipart: Option<&Multipart>) -> Result<()> {
+        let Some(multipart) = multipart else { return Ok(()) };
+        match self.core.store.staged_file(multipart).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Err(unknown(id)),
+            Err(error) => Err(error.into()),
         }
     }
 

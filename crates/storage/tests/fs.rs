@@ -352,11 +352,32 @@ async fn strict_upload_survives_the_death_of_its_process() {
     assert_eq!(resumed_after(&store, &upload).await, Ok("12345".into()));
 }
 
+/// The mark of a run before the operating system was started.
+fn make_run_of_another_boot(root: &Path) {
+    let run = fs::read_to_string(root.join(".run")).unwrap();
+    let [epoch, "relaxed", boot] = run.split_whitespace().collect::<Vec<_>>()[..] else {
+        panic!("{run}")
+    };
+    fs::write(root.join(".run"), format!("{epoch} relaxed {}\n", "0".repeat(boot.len()))).unwrap();
+}
+
+/// The operating system has its bytes. A strict run may not continue it: they are not on the disk.
+#[tokio::test]
+async fn relaxed_upload_survives_the_death_of_its_process() {
+    let root = tempfile::tempdir().unwrap();
+    let upload = Owner::start(root.path(), "relaxed").kill();
+    let store = open(root.path(), Durability::Relaxed);
+    assert_eq!(resumed_after(&store, &upload).await, Ok("12345".into()));
+}
+
 #[tokio::test]
 async fn relaxed_upload_is_dropped_and_swept_after_an_unclean_stop() {
     for durability in [Durability::Relaxed, Durability::Strict] {
         let root = tempfile::tempdir().unwrap();
         let upload = Owner::start(root.path(), "relaxed").kill();
+        if durability == Durability::Relaxed {
+            make_run_of_another_boot(root.path());
+        }
         let store = open(root.path(), durability);
         assert_eq!(get(&store, "record").await, Ok("kept".into()));
         assert_eq!(resumed_after(&store, &upload).await, Err(ErrorKind::NotFound));

@@ -177,6 +177,27 @@ async fn wrong_bytes_are_known_at_the_end_and_the_url_is_left_out() {
     assert_eq!(read(&client, &request).await.unwrap(), bytes);
 }
 
+/// What one repository has wrong, another may have right; and the request that is left out is not tried again and again.
+#[tokio::test]
+async fn wrong_bytes_of_one_repository_are_no_reason_to_leave_out_another() {
+    let (upstream, bytes, request) = upstream().await;
+    upstream.add_blob("library/other", bytes.clone());
+    upstream.add_rule(on_get(UpstreamFault::WrongBytes).pick(RulePick::First(1)));
+    let client = client(&upstream);
+    let error = kind(read(&client, &request).await);
+    assert!(matches!(error, UpstreamErrorKind::WrongDigest { .. }), "{error}");
+    let other = "library/other".parse().unwrap();
+    let mut blob = client.open_blob(&other, &request).await.unwrap();
+    let mut received = Vec::new();
+    while let Some(chunk) = blob.next_chunk().await.unwrap() {
+        received.extend_from_slice(&chunk);
+    }
+    assert_eq!(received, bytes);
+    let error = kind(read(&client, &request).await);
+    assert!(matches!(error, UpstreamErrorKind::Unavailable { .. }), "{error}");
+    assert_eq!(upstream.count(RequestKind::BlobGet), 2);
+}
+
 #[tokio::test]
 async fn a_wrong_size_is_known_before_the_first_byte() {
     let (upstream, bytes, request) = upstream().await;

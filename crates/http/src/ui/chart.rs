@@ -19,11 +19,11 @@ pub(crate) async fn readme(
     name: &RepositoryName,
     chart: &ManifestFacts,
 ) -> Result<Option<String>, ApiError> {
-    let layers = chart.document.layers.items.iter();
-    let Some(archive) = layers.filter(|layer| is_archive(layer)).next() else { return Ok(None) };
+    let mut layers = chart.document.layers.items.iter();
+    let Some(archive) = layers.find(is_archive) else { return Ok(None) };
     let _turn = request.context.ui.document_turn().await?;
     match read_blob(request, name, Some(archive), CHART_BYTES_MAX).await? {
-        BlobRead::Bytes(bytes) => off_runtime(bytes, true, |bytes| read_readme(bytes)).await,
+        BlobRead::Bytes(bytes) => off_runtime(bytes, true, read_readme).await,
         BlobRead::TooLarge(_) | BlobRead::Absent => Ok(None),
     }
 }

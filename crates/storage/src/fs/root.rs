@@ -2,8 +2,8 @@
 //!
 //! One process owns the folder, by a lock on `.lock` that the operating system drops with the
 //! process. `.run` holds the *epoch*, which is part of every multipart upload's id: it changes
-//! when a run under relaxed durability did not stop cleanly, and the uploads of the old epoch
-//! are gone with it.
+//! when a run under relaxed durability did not stop cleanly and the operating system was started since, and the
+//! uploads of the old epoch are gone with it. After a crash of the process alone the system still has their bytes.
 
 use std::fs::{self, DirBuilder, File, FileType, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -288,17 +288,36 @@ fn begin_run(root: &Path, durability: Durability) -> io::Result<String> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         before => before.unwrap_or_default(),
     };
+    // The uploads of an unclean relaxed run are not on the disk yet: a strict run must not continue them.
+    let relaxed = boot_id().map(|boot| format!("relaxed {boot}"));
+    let is_same_boot =
+        |state: &str| durability == Durability::Relaxed && relaxed.as_deref() == Some(state);
     let kept = match before.trim_end().split_once(' ') {
-        Some((epoch, "closed" | "strict")) if Uuid::try_parse(epoch).is_ok() => Some(epoch),
+        Some((epoch, state)) if Uuid::try_parse(epoch).is_ok() => {
+            (matches!(state, "closed" | "strict") || is_same_boot(state)).then_some(epoch)
+        }
         _ => None,
     };
+    let is_dropped = kept.is_none() && !before.is_empty();
+    if is_dropped {
+        tracing::warn!(folder = %root.display(), "a run with relaxed durability was not stopped: its unfinished uploads are dropped");
+    }
     let (epoch, state) = match (durability, kept) {
         (Durability::Strict, Some(epoch)) => return Ok(epoch.to_owned()),
-        (Durability::Strict, None) => (new_epoch(), "strict"),
-        (Durability::Relaxed, kept) => (kept.map_or_else(new_epoch, str::to_owned), "relaxed"),
+        (Durability::Strict, None) => (new_epoch(), "strict".to_owned()),
+        (Durability::Relaxed, kept) => {
+            let state = relaxed.unwrap_or_else(|| "relaxed".to_owned());
+            (kept.map_or_else(new_epoch, str::to_owned), state)
+        }
     };
-    write_run(root, &epoch, state)?;
+    write_run(root, &epoch, &state)?;
     Ok(epoch)
+}
+
+/// What tells one start of the operating system from the next; `None`: this system does not say.
+fn boot_id() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Uuid::try_parse(id.trim()).ok().map(|id| id.simple().to_string())
 }
 
 fn new_epoch() -> String {
