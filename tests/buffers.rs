@@ -233,8 +233,8 @@ async fn fixed_streams_that_take_nothing_share_the_connections_slots_at_a_bucket
 #[tokio::test(flavor = "multi_thread")]
 async fn fixed_memory_of_many_uploads_stays_at_the_budget() {
     const UPLOADS: usize = 40;
-    /// Binary, threads and read-ahead of 40 connections.
-    const BESIDE_BYTES: u64 = 64 * 1024 * 1024;
+    /// Threads, code that is run, and read-ahead of 40 connections.
+    const BESIDE_BYTES: u64 = 32 * 1024 * 1024;
     let bucket = Arc::new(S3Server::start(S3Spec::default()).await);
     let start = {
         let bucket = Arc::clone(&bucket);
@@ -242,8 +242,9 @@ async fn fixed_memory_of_many_uploads_stays_at_the_budget() {
         move || Process::start_in_bucket(env!("CARGO_BIN_EXE_jreg"), &bucket, &flags)
     };
     let process = tokio::task::spawn_blocking(start).await.unwrap();
+    let idle = process.peak_memory_bytes();
     join_all((0..UPLOADS).map(|number| push(process.client(), number))).await;
-    let (peak, max) = (process.peak_memory_bytes(), BUDGET_BYTES + BESIDE_BYTES);
-    assert!(peak <= max, "{peak} bytes for a budget of {BUDGET_BYTES}");
+    let (peak, max) = (process.peak_memory_bytes(), idle + BUDGET_BYTES + BESIDE_BYTES);
+    assert!(peak <= max, "{peak} bytes, {idle} when idle, for a budget of {BUDGET_BYTES}");
     assert!(process.terminate().success());
 }
