@@ -176,16 +176,23 @@ fn places_that_hold_no_backups_are_left_alone() {
     std::fs::create_dir(&mine).unwrap();
     std::fs::write(path(Path::new(&mine), "file"), "x").unwrap();
     let same = ["backup", "--to", &storage, "--storage", &storage];
+    let inside = ["backup", "--to", &format!("{storage}/new/backups"), "--storage", &storage];
+    let archive = format!("{storage}/all.tar");
+    let export = ["export", "contract/app:v1", "--to", &archive, "--storage", &storage];
     let foreign = ["backup", "--to", &mine, "--storage", &storage];
     let memory = ["backup", "--to", "memory:", "--storage", &storage];
     let absent = path(work.path(), "absent");
     let none = ["restore", "--from", &absent, "--storage", &path(work.path(), "new")];
     let empty = ["backup", "--to", &path(work.path(), "b"), "--storage", &absent];
-    for args in [&same[..], &foreign, &memory, &none, &empty, &["backup", "list", &mine]] {
+    for args in
+        [&same[..], &inside, &export, &foreign, &memory, &none, &empty, &["backup", "list", &mine]]
+    {
         let failed = jreg(args);
         assert_eq!(failed.status.code(), Some(1), "{args:?}");
         assert!(!complaint(&failed).is_empty(), "{args:?}");
     }
+    assert!(complaint(&jreg(&inside)).contains("is in the storage of the registry"));
+    assert!(!Path::new(&archive).exists() && !Path::new(&format!("{storage}/new")).exists());
     assert_eq!(std::fs::read_dir(&mine).unwrap().count(), 1);
     assert!(!Path::new(&absent).exists() && !Path::new(&path(work.path(), "new")).exists());
     for wrong in [&["backup"][..], &["backup", "prune", "x"], &["restore", "--from", "x", "no-id"]]

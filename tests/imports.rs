@@ -16,7 +16,7 @@ use super::transfer::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
 
-/// A storage of distribution that nobody else can write.
+/// A storage of distribution that no other user can write.
 fn source(content: &Content) -> tempfile::TempDir {
     let source = tempfile::tempdir().unwrap();
     distribution(source.path(), content, true);

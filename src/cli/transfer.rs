@@ -38,7 +38,7 @@ pub struct ImportArgs {
     #[arg(long)]
     old_tags: bool,
     /// Into a folder, alone: where files cannot share their blocks (reflink), give those of the source a second
-    /// name (hard link) instead of copying them. Only files that belong to this user and that nobody else can
+    /// name (hard link) instead of copying them. Only files that belong to this user and that no other user can
     /// write; the source must be retired then
     #[arg(long)]
     hard_link: bool,

@@ -19,7 +19,7 @@ use serde::Serialize;
 use ulid::Ulid;
 
 use super::command::{TransferCommandError, until_signal};
-use super::place::{PlaceError, PlaceUse, open_store};
+use super::place::{PlaceError, PlaceUse, check_outside, open_store};
 use crate::bucket::{self, BucketAccess};
 use crate::error::StartError;
 use crate::folder::{self, FolderContent};
@@ -183,6 +183,7 @@ async fn open_backups(
             Ok(opened.map_err(StartError::from).map_err(PlaceError::from)?)
         }
         StorageLocation::Folder(path) => {
+            check_outside(settings, &path)?;
             if !holds_backups(&path) {
                 let found = folder::look(&path).unwrap_or(FolderContent::Absent);
                 let is_empty = matches!(found, FolderContent::Empty | FolderContent::Absent)

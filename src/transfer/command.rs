@@ -12,9 +12,9 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::access::TransferError;
-use super::export::{ExportOptions, Exporter};
+use super::export::{ExportOptions, ExportTarget, Exporter};
 use super::import::{ImportOptions, Importer};
-use super::place::{Place, PlaceError, PlaceUse};
+use super::place::{Place, PlaceError, PlaceUse, check_outside};
 use super::progress::MoveSummary;
 use super::source::{SourceError, SourceSpec};
 use crate::options;
@@ -70,6 +70,9 @@ pub(super) fn until_signal<T>(
 /// [`TransferCommandError`].
 pub fn export(settings: Settings, options: ExportOptions) -> TransferOutcome {
     until_signal(async move {
+        if let ExportTarget::Folder(path) | ExportTarget::Tar(path) = &options.target {
+            check_outside(&settings, path)?;
+        }
         let place = Place::open(&settings, PlaceUse::Read, "export").await?;
         Ok(Box::pin(Exporter::new(place.access(), options).run()).await?)
     })

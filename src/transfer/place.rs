@@ -43,8 +43,26 @@ pub enum PlaceError {
     InUse { folder: String, holder: String },
     #[error(transparent)]
     Start(#[from] StartError),
+    #[error("{target} is in the storage of the registry, {folder}, and would be lost with it")]
+    InStorage { target: String, folder: String },
     #[error("cannot use the folder {folder}")]
     Folder { folder: String, source: io::Error },
+}
+
+/// Fails for a target that lies in the folder of the registry.
+pub(super) fn check_outside(settings: &Settings, target: &Path) -> Result<(), PlaceError> {
+    let StorageLocation::Folder(folder) = &settings.storage else { return Ok(()) };
+    let Ok(storage) = folder.canonicalize() else { return Ok(()) };
+    let absolute = std::path::absolute(target).unwrap_or_else(|_| target.to_owned());
+    // What does not exist yet is where the first of its parents is that exists.
+    let existing = absolute.ancestors().find_map(|parent| parent.canonicalize().ok());
+    match existing.is_some_and(|parent| parent.starts_with(&storage)) {
+        true => Err(PlaceError::InStorage {
+            target: target.display().to_string(),
+            folder: folder.display().to_string(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// What a command does with its registry.

@@ -373,15 +373,16 @@ impl UpstreamClient {
     ) -> Result<UpstreamPage<Tag>, UpstreamError> {
         #[derive(Deserialize)]
         struct TagList {
+            // Registries have listed nulls.
             #[serde(default)]
-            tags: Option<Vec<String>>,
+            tags: Option<Vec<Option<String>>>,
         }
         let path = format!("/v2/{repository}/tags/list");
         let request = paged(get(UpstreamRequestKind::Tags, Some(repository), path), page);
         let (reply, body) = self.list(&request).await?;
         let list: TagList = json(&reply, &body)?;
         let names = list.tags.unwrap_or_default();
-        let items = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let items = names.iter().flatten().filter_map(|name| name.parse().ok()).collect();
         Ok(UpstreamPage { items, next: next_page(&reply)? })
     }
 
@@ -397,14 +398,14 @@ impl UpstreamClient {
         #[derive(Deserialize)]
         struct Catalog {
             #[serde(default)]
-            repositories: Option<Vec<String>>,
+            repositories: Option<Vec<Option<String>>>,
         }
         let request =
             paged(get(UpstreamRequestKind::Catalog, None, "/v2/_catalog".to_owned()), page);
         let (reply, body) = self.list(&request).await?;
         let list: Catalog = json(&reply, &body)?;
         let names = list.repositories.unwrap_or_default();
-        let items = names.iter().filter_map(|name| name.parse().ok()).collect();
+        let items = names.iter().flatten().filter_map(|name| name.parse().ok()).collect();
         Ok(UpstreamPage { items, next: next_page(&reply)? })
     }
 

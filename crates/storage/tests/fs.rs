@@ -275,7 +275,8 @@ async fn full_disk_can_be_opened_again() {
     drop(open(root.path(), Durability::Strict));
     assert_eq!(run(), strict, "nothing to write");
     let relaxed = open(root.path(), Durability::Relaxed);
-    assert_eq!(run(), strict.replace("strict", "relaxed"), "in place");
+    let began = strict.trim_end().replace("strict", "relaxed");
+    assert!(run().starts_with(&began), "in place: {}", run());
     assert!(fs::symlink_metadata(root.path().join(".run.new")).is_err(), "nothing is left behind");
     put(&relaxed, "record", "again").await.unwrap_err();
     assert_eq!(resumed_after(&relaxed, &upload).await, Ok("12345".into()));
@@ -393,6 +394,23 @@ async fn relaxed_upload_survives_a_clean_stop() {
     let upload = Owner::start(root.path(), "relaxed").stop();
     let store = open(root.path(), Durability::Relaxed);
     assert_eq!(resumed_after(&store, &upload).await, Ok("12345".into()));
+}
+
+/// A thread that waits for the writer of a named pipe would wait for ever.
+#[tokio::test]
+async fn a_named_pipe_in_the_place_of_an_object_is_no_wait() {
+    let (root, store) = strict();
+    put(&store, "bulk/other", "1").await.unwrap();
+    let made = Command::new("mkfifo").arg(root.path().join("bulk/object")).status().unwrap();
+    assert!(made.success());
+    let reading = async {
+        let read = get(&store, "bulk/object").await;
+        assert_ne!(read, Ok("1".into()));
+        let file = store.file(&"bulk/object".parse().unwrap()).await;
+        assert!(!matches!(file, Ok(Some(file)) if file.size_bytes > 0));
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("it waits");
+    drop(root);
 }
 
 #[tokio::test]

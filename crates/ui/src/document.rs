@@ -1,4 +1,4 @@
-//! Documents that somebody pushed, parsed with limits: a field of a wrong type is absent, a list or map is read
+//! Documents that clients pushed, parsed with limits: a field of a wrong type is absent, a list or map is read
 //! up to a number of entries, and everything that no page shows is skipped without memory.
 
 use std::fmt;
@@ -426,7 +426,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     serde_json::from_slice(bytes).ok()
 }
 
-/// The payload of an envelope (DSSE), or of the one in a sigstore bundle, whoever signed it.
+/// The payload of an envelope (DSSE), or of the one in a sigstore bundle, whatever signed it.
 pub fn decode_envelope(bytes: &[u8]) -> Option<Vec<u8>> {
     let envelope: EnvelopeDocument = parse(bytes)?;
     let payload = match envelope.dsse_envelope {

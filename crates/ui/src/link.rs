@@ -1,4 +1,4 @@
-//! Addresses: paths of pages, and links that somebody pushed.
+//! Addresses: paths of pages, and links that clients pushed.
 
 use jreg_oci::{Digest, Reference, RepositoryName, Tag};
 use maud::{Markup, html};

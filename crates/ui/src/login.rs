@@ -19,7 +19,7 @@ pub struct LoginPage {
     pub user: String,
     /// Why a form was refused.
     pub error: Option<String>,
-    /// Why nobody can log in here.
+    /// Why logins are off here.
     pub unavailable: Option<String>,
 }
 

@@ -127,7 +127,7 @@ pub(crate) fn facts(rows: &[(&str, Markup)]) -> Markup {
     }
 }
 
-/// A table of names and values that somebody pushed.
+/// A table of names and values that a client pushed.
 pub(crate) fn pairs(caption: &str, rows: &[(String, String)], more: usize) -> Markup {
     html! {
         div class="scroll" tabindex="0" role="group" aria-label=(caption) {

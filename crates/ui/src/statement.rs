@@ -8,7 +8,7 @@ use crate::{link, parts, text};
 /// Sources and dependencies that a page shows.
 const MATERIALS_SHOWN_MAX: usize = 30;
 
-/// A statement. It is what somebody signed or not: it is not verified.
+/// A statement. It may be signed: it is not verified.
 pub(crate) fn statement_card(statement: &StatementDocument) -> Markup {
     let predicate = &statement.predicate;
     let builder = [&predicate.builder.id, &predicate.run_details.builder.id];

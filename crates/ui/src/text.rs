@@ -1,4 +1,4 @@
-//! Text that somebody pushed, made safe to look at: what is invisible or reorders its surroundings is
+//! Text that clients pushed, made safe to look at: what is invisible or reorders its surroundings is
 //! shown by its code point, and lengths are limited.
 
 use maud::{Markup, PreEscaped};

@@ -452,9 +452,9 @@ async fn registry_with_hidden(hidden: usize, change: impl FnOnce(&mut Settings))
 async fn no_cursor_of_the_catalog_names_what_may_not_be_seen() {
     const HIDDEN: usize = 2 * jreg_access::CATALOG_NAMES_EXAMINED_MAX + 10;
     for token_service in [true, false] {
-        let registry = registry_with_hidden(HIDDEN, |settings| {
+        let registry = Box::pin(registry_with_hidden(HIDDEN, |settings| {
             settings.token_service = token_service;
-        })
+        }))
         .await;
         let tail = "catalog/tail.app".parse().unwrap();
         let mark = r#"{"nonce":"0"}"#.into();
@@ -487,10 +487,10 @@ async fn fixed_cursors_of_the_catalog_follow_the_rotation_of_keys() {
     const HOUR: Duration = Duration::from_secs(3600);
     for token_service in [true, false] {
         let hidden = jreg_access::CATALOG_NAMES_EXAMINED_MAX + 10;
-        let registry = registry_with_hidden(hidden, |settings| {
+        let registry = Box::pin(registry_with_hidden(hidden, |settings| {
             settings.token_service = token_service;
             (settings.refresh_lifetime, settings.key_rotation) = (HOUR, HOUR);
-        })
+        }))
         .await;
         let next_page = async |instance: usize| {
             let page = registry.send_to(instance, "GET", "/v2/_catalog?last=open/app", None).await;

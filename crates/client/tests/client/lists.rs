@@ -194,3 +194,15 @@ async fn a_failure_is_never_an_empty_list_of_referrers() {
         tokio::time::sleep(std::time::Duration::from_millis(150)).await;
     }
 }
+
+/// A name that is no tag, or null, is left out, and not the list with it.
+#[tokio::test]
+async fn what_is_no_name_is_left_out_of_a_list() {
+    let upstream = ScriptedUpstream::start().await;
+    let body = r#"{"name":"library/app","tags":["v1",null,"<script>","v2"]}"#.to_owned();
+    let answer = UpstreamFault::Status { status: 200, headers: Vec::new(), body };
+    upstream.add_rule(UpstreamRule::new(answer).on(RequestKind::Tags));
+    let page = client(&upstream).tags(&name(), &PageQuery::default()).await.unwrap();
+    let tags: Vec<_> = page.items.iter().map(ToString::to_string).collect();
+    assert_eq!(tags, ["v1", "v2"]);
+}

@@ -185,7 +185,7 @@ async fn delete(request: &UiRequest<'_>, name: &RepositoryName, form: &UiQuery) 
         let endpoint = Endpoint::ManifestDelete { name: name.clone(), reference };
         match operate(request, endpoint, None, None).await {
             Ok(_) => {}
-            // Somebody else was first.
+            // Another request was first.
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
         }

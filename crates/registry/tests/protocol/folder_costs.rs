@@ -38,12 +38,12 @@ async fn system_calls_of_a_push_to_a_folder() {
     // The bytes and the link, each with a new folder in a new folder; the other writes are of 32 KiB.
     let known =
         |writes| format!("Create 2, MakeFolder 4, Rename 2, SetTime 2, Stat 5, Write {writes}");
-    // A stream looks whether there is a session; its bytes go to a folder that another push may have made.
+    // A stream looks whether there is a session, before its bytes and after them; these go to a folder that another push may have made.
     let streamed =
-        |writes| format!("Create 2, MakeFolder 3, Rename 2, SetTime 2, Stat 6, Write {writes}");
+        |writes| format!("Create 2, MakeFolder 3, Rename 2, SetTime 2, Stat 7, Write {writes}");
     // Whether any repository has the blob, whether its link is there, and of which version it is then.
     let known_small = "Create 2, MakeFolder 4, Rename 2, SetTime 2, Stat 3, Write 2".to_owned();
-    let streamed_small = "Create 2, MakeFolder 3, Rename 2, SetTime 2, Stat 4, Write 2".to_owned();
+    let streamed_small = "Create 2, MakeFolder 3, Rename 2, SetTime 2, Stat 5, Write 2".to_owned();
     // And one write and sync of the log for each request; a stream has a session, which replaces itself once.
     let durable_known_small =
         "Create 2, MakeFolder 4, Overwrite 1, Rename 2, SetTime 2, Stat 4, Sync 1, Write 2"

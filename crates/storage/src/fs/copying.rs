@@ -72,7 +72,7 @@ impl FsInner {
     }
 }
 
-/// Whether nobody else can change a file, and the store can do with it what it does with its own.
+/// Whether no other user can change a file, and the store can do with it what it does with its own.
 fn is_ours(metadata: &Metadata) -> bool {
     let is_owner = metadata.uid() == rustix::process::geteuid().as_raw();
     is_owner && metadata.mode() & WRITABLE_BY_OTHERS == 0 && metadata.mode() & OWN_BITS == OWN_BITS

@@ -12,7 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustix::fs::OFlags;
+
 use super::modes::{FILE_MODE, FOLDER_MODE};
+
+/// Opening a named pipe does not wait for its writer. For a file it means nothing.
+const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// How many bytes one system call writes at most. Linux takes memory for the page cache in pieces of up
 /// to the size of a write. Larger ones come from where memory lies that was free for long, which is cold
@@ -126,10 +131,11 @@ impl Disk {
         usual
     }
 
-    /// Opens a file or folder for reading.
+    /// Opens a file or folder for reading. A named pipe that is in its place must not hold the thread until it has a
+    /// writer.
     pub(super) fn open(&self, path: &Path) -> io::Result<File> {
         self.before(Syscall::Open, SyscallTarget::Path(path))?;
-        File::open(path)
+        OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path)
     }
 
     /// Opens a file for writing.
