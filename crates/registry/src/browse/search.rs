@@ -196,6 +196,10 @@ mod tests {
     fn hostile_queries_are_bounded() {
         let long = "é".repeat(10_000);
         assert!(found(&long, true).is_empty());
-        assert!(found(&"a ".repeat(1000), true).is_empty());
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(sorted(found(&"a ".repeat(1000), true)), sorted(found("a", true)));
     }
 }

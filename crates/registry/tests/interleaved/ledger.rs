@@ -165,12 +165,13 @@ impl LedgerRecords {
         self.step
     }
 
-    /// A push found content missing that a recent response said exists.
-    fn check_missing(&mut self, repository: &str, missing: &[Digest], now: Duration) {
+    /// A push found content missing that a recent response, before it began, said exists.
+    fn check_missing(&mut self, repository: &str, missing: &[Digest], began: u64, now: Duration) {
         for digest in missing {
             let blob = PushedContent::Blob(repository.to_owned(), digest.clone());
             let promised = self.acked().any(|push| {
                 push.thing == blob
+                    && push.ended.is_some_and(|ended| ended < began)
                     && now <= push.began_at + KEPT
                     && !self.excuses(&blob, push.began)
             });
@@ -224,6 +225,7 @@ impl RunLedger {
     pub(crate) fn end(&self, pushes: &[usize], outcome: Result<(), Error>, now: Duration) -> bool {
         let mut records = self.records();
         let ended = records.next();
+        let began = pushes.iter().map(|push| records.pushes[*push].began).min().unwrap_or(ended);
         for push in pushes {
             let push = &mut records.pushes[*push];
             (push.ended, push.is_acked) = (Some(ended), outcome.is_ok());
@@ -231,7 +233,7 @@ impl RunLedger {
         records.acked += u64::from(outcome.is_ok());
         match &outcome {
             Err(Error::ReferencesUnknown { name, missing }) => {
-                records.check_missing(name.as_str(), missing, now);
+                records.check_missing(name.as_str(), missing, began, now);
             }
             Err(Error::Interrupted { .. } | Error::Busy { .. }) => records.interrupted += 1,
             Err(error @ Error::Damaged { .. }) => records.faults.push(error.to_string()),
