@@ -421,8 +421,11 @@ struct PredicateText<'a> {
     predicate: Option<&'a RawValue>,
 }
 
-/// A document; `None` if it is not JSON of this kind.
+/// A document; `None` if it is not a JSON object of this kind: an array would be read as its fields in order.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
     serde_json::from_slice(bytes).ok()
 }
 

@@ -14,8 +14,8 @@ pub fn format_bytes(bytes: u64) -> String {
         return format!("{bytes} {unit}");
     }
     let (whole, rest) = (bytes / factor, bytes % factor);
-    // Less than 2^40 times 100 fits.
-    let hundredths = (rest >> 10).saturating_mul(100) / (factor >> 10).max(1);
+    // The rest is less than 2^40, and times 100 it fits.
+    let hundredths = rest * 100 / factor;
     match whole {
         0..10 if factor > 1024 => format!("{whole}.{hundredths:02} {unit}"),
         0..100 => format!("{whole}.{} {unit}", hundredths / 10),

@@ -98,8 +98,14 @@ fn samples() -> BTreeSet<String> {
 
 /// Whether a sample of this name can be in the text: a family without one is left out.
 fn is_registered(name: &str) -> bool {
-    let sources =
-        [include_str!("../metrics.rs"), include_str!("events.rs"), include_str!("retention.rs")];
+    let sources = [
+        include_str!("../metrics.rs"),
+        include_str!("events.rs"),
+        include_str!("mirror.rs"),
+        include_str!("pulls.rs"),
+        include_str!("usage.rs"),
+        include_str!("retention.rs"),
+    ];
     let mut base = name.strip_prefix("jreg_").unwrap_or_default();
     for suffix in ["_bucket", "_count", "_sum", "_total"] {
         base = base.strip_suffix(suffix).unwrap_or(base);

@@ -34,7 +34,7 @@ async fn an_object_is_copied_by_one_request_or_in_parts() {
     let size_bytes = bytes.len() as u64;
     let made = Some(CopiedObject { size_bytes, method: CopyMethod::Service });
     for (copy_bytes_max, requests) in [
-        (size_bytes, &["CopyObject", "HeadObject"][..]),
+        (size_bytes, &["CopyObject", "GetObject"][..]),
         (
             PART_BYTES_MIN,
             &[
@@ -43,7 +43,7 @@ async fn an_object_is_copied_by_one_request_or_in_parts() {
                 "UploadPartCopy",
                 "UploadPartCopy",
                 "CompleteMultipartUpload",
-                "HeadObject",
+                "GetObject",
             ],
         ),
     ] {
