@@ -396,23 +396,6 @@ async fn relaxed_upload_survives_a_clean_stop() {
     assert_eq!(resumed_after(&store, &upload).await, Ok("12345".into()));
 }
 
-/// A thread that waits for the writer of a named pipe would wait for ever.
-#[tokio::test]
-async fn a_named_pipe_in_the_place_of_an_object_is_no_wait() {
-    let (root, store) = strict();
-    put(&store, "bulk/other", "1").await.unwrap();
-    let made = Command::new("mkfifo").arg(root.path().join("bulk/object")).status().unwrap();
-    assert!(made.success());
-    let reading = async {
-        let read = get(&store, "bulk/object").await;
-        assert_ne!(read, Ok("1".into()));
-        let file = store.file(&"bulk/object".parse().unwrap()).await;
-        assert!(!matches!(file, Ok(Some(file)) if file.size_bytes > 0));
-    };
-    tokio::time::timeout(Duration::from_secs(10), reading).await.expect("it waits");
-    drop(root);
-}
-
 #[tokio::test]
 async fn resumed_upload_is_cut_to_what_was_recorded() {
     let (root, store) = strict();

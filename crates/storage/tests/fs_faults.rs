@@ -658,3 +658,22 @@ async fn write_and_listing_that_do_not_return_are_seen_to_wait() {
         assert!(wait.is_some(), "{call:?}");
     }
 }
+
+/// A thread that waits for the writer of a named pipe would wait for ever.
+#[tokio::test]
+async fn a_named_pipe_in_the_place_of_an_object_holds_up_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+    let other = "bulk/other".parse().unwrap();
+    store.put(&other, "1".into(), PutMode::Create).await.unwrap();
+    let pipe = root.path().join("bulk/object");
+    assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    let key = "bulk/object".parse().unwrap();
+    let reading = async {
+        let read = store.get(&key).await;
+        assert!(!matches!(read, Ok(record) if !record.bytes.is_empty()));
+        let file = store.file(&key).await;
+        assert!(!matches!(file, Ok(Some(file)) if file.size_bytes > 0));
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), reading).await.expect("it waits");
+}
