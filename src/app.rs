@@ -17,7 +17,7 @@ use jreg_config::{Settings, StorageLocation};
 use jreg_events::SinkClient;
 use jreg_http::{AdminApi, Api, ApiContext, HttpOptions, NoActivity, Redirects, UiState};
 use jreg_lifecycle::CurrentRules;
-use jreg_mirror::MirrorOptions;
+use jreg_mirror::{MirrorOptions, Mirrors};
 use jreg_net::acme::{Acme, AcmeError};
 use jreg_net::descriptors;
 use jreg_net::server::{RunningServer, ServerOptions, ServerParts, serve};
@@ -142,15 +142,7 @@ impl App {
         let jobs = Jobs::of(&registry, &metrics, &settings, &audit, is_shared);
         let reloader = ReloadJob::new(&registry, guard.clone(), tls.clone(), lifecycle.clone());
         let renewer = acme.clone().map(CertificateJob);
-        let evictor = mirrors.clone().map(|mirrors| EvictionJob {
-            registry: registry.clone(),
-            mirrors,
-            holder: holder(),
-            is_shared,
-        });
-        let syncer = mirrors.as_ref().and_then(|mirrors| {
-            SyncJob::new(&registry, mirrors, Arc::clone(&metrics), holder(), is_shared)
-        });
+        let (evictor, syncer) = mirror_jobs(&registry, mirrors.as_ref(), &metrics, is_shared);
         let jobs = Jobs { reloader, renewer, sender, evictor, syncer, ..jobs };
         let workshop = MaintenanceContext {
             mirrors: mirrors.clone(),
@@ -325,6 +317,24 @@ async fn open_registry(
     let evicts = settings.mirrors.iter().any(MirrorOptions::evicts);
     let tracks = settings.track_pulls || evicts;
     Ok(registry.with_pull_tracking(tracks && !settings.read_only))
+}
+
+/// The jobs of mirrors, as far as their settings need them.
+fn mirror_jobs(
+    registry: &Registry,
+    mirrors: Option<&Mirrors>,
+    metrics: &Arc<Metrics>,
+    is_shared: bool,
+) -> (Option<EvictionJob>, Option<SyncJob>) {
+    let Some(mirrors) = mirrors else { return (None, None) };
+    let evictor = EvictionJob {
+        registry: registry.clone(),
+        mirrors: mirrors.clone(),
+        holder: holder(),
+        is_shared,
+    };
+    let syncer = SyncJob::new(registry, mirrors, Arc::clone(metrics), holder(), is_shared);
+    (Some(evictor), syncer)
 }
 
 /// What TLS is spoken with, if the settings say so.

@@ -121,7 +121,7 @@ fn wrong_bytes_are_found_where_they_are_hashed_and_else_by_a_deep_fsck() {
     assert!(counts(&refused).3 >= 1 && complaint(&refused).is_empty() || !refused.status.success());
     assert_eq!(fs::read(&path).unwrap(), wrong, "the source is left as it was");
     assert_eq!(fs::metadata(&path).unwrap().nlink(), 1, "the registry has no name for it");
-    // Trusted, they come over, and are nobody else's until they were hashed.
+    // Trusted, they come over, and are in no other repository until they were hashed.
     let target = tempfile::tempdir().unwrap();
     let trusted =
         jreg(target.path(), &["import", &place, "--hard-link", "--trust-digests", "--json"]);

@@ -428,7 +428,7 @@ async fn what_may_not_be_seen_is_as_if_it_were_not_there_on_every_page() {
                 ("ui-deleted" | "ui-delete" | "ui-restore-tag" | "ui-restore-manifest", _) => 403,
                 // The manifest is no blob, and there is no such asset.
                 ("ui-blob" | "ui-asset", _) => 404,
-                // Nobody can log in.
+                // Logins are off.
                 ("ui-account", "GET" | "HEAD") | ("ui-logout", _) => 303,
                 ("ui-account" | "ui-login", "POST") => 404,
                 ("ui-login-begin" | "ui-login-callback" | "ui-access-token-revoke", _) => 404,

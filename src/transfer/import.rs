@@ -411,7 +411,7 @@ impl Importer {
         let copied = self.copy_blob_in_turn(root, digest).await;
         drop(held);
         let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody else waits: this one and the table have it.
+        // No other task waits: this one and the table have it.
         if Arc::strong_count(&turn) == 2 {
             turns.remove(digest);
         }

@@ -1,4 +1,4 @@
-//! Slow readers of a large blob that is being fetched, with the real binary: they take no memory, stop nobody, and
+//! Slow readers of a large blob that is being fetched, with the real binary: they take no memory, stop no other client, and
 //! lose nothing.
 //!
 //! `JREG_MIRROR_BLOB_MIB` is the size of the blob (1024 in `.ci/run full`), `JREG_MIRROR_STOP_S` how long a reader

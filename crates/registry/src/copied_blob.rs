@@ -19,9 +19,9 @@ use crate::{Blob, Error, Repository, Result, UploadChunk, keys};
 /// Whether the bytes of a source are hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SourceTrust {
-    /// They are.
+    /// They are hashed before anything is linked to them.
     Hashed,
-    /// They are taken for what their source says. No other repository gets them until a deep fsck has hashed them.
+    /// They are not: they are taken for what their source says. No other repository gets them until a deep fsck has hashed them.
     Trusted,
 }
 

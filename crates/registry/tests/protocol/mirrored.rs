@@ -106,7 +106,7 @@ async fn what_is_not_pulled_is_evicted_and_its_blobs_go_with_gc() {
     assert_eq!((evicted.manifests, evicted.evicted), (2, 1));
 }
 
-/// A pull that was missed must not look like a manifest that nobody pulls.
+/// A pull that was missed must not look like a manifest that is never pulled.
 #[tokio::test]
 async fn nothing_goes_for_its_age_until_pulls_have_been_tracked_for_as_long() {
     let bench = Bench::new().await;
