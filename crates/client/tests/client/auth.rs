@@ -397,6 +397,33 @@ async fn dockers_configuration_and_helpers_have_credentials() {
     assert_eq!(error, UpstreamErrorKind::RepositoryRefused { status: 401 });
 }
 
+/// Credentials that are refused again when they were renewed do not cost a program, or an exchange, for each request.
+#[tokio::test]
+async fn a_helper_whose_credentials_are_refused_is_not_started_for_each_request() {
+    for upstream in [with_tokens(TokenService::of_user("me", "secret")).await, with_basic().await] {
+        let folder = tempfile::tempdir().unwrap();
+        let (helper, runs) =
+            (folder.path().join("docker-credential-test"), folder.path().join("runs"));
+        let script = format!(
+            "#!/bin/sh\necho run >>{}\necho '{{\"Username\":\"me\",\"Secret\":\"wrong\"}}'\n",
+            runs.display()
+        );
+        fs::write(&helper, script).unwrap();
+        fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = ("PATH".to_owned(), format!("{}:/bin:/usr/bin", folder.path().display()));
+        let client = client_with(&upstream, |options| {
+            options.endpoints[0].credentials = CredentialSource::Helper("test".parse().unwrap());
+            options.environment = EnvironmentVariables::new([path]);
+        });
+        for _ in 0..5 {
+            let refused = kind(head(&client).await);
+            assert_eq!(refused, UpstreamErrorKind::CredentialsRefused { status: 401 });
+        }
+        let runs = fs::read_to_string(&runs).unwrap().lines().count();
+        assert_eq!(runs, 2, "once, and once more because they were refused");
+    }
+}
+
 #[tokio::test]
 async fn no_error_and_no_debug_output_has_a_secret() {
     let upstream = with_tokens(TokenService::of_user("me", "marked-secret")).await;
