@@ -5,7 +5,6 @@
 //! or with an error, at one moment after its begin, or never. The check searches for an order of
 //! these moments in which every response is correct. It goes through the history in time and keeps
 //! every possible state of the register; an operation is ordered only when it ends.
-//! when it ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
