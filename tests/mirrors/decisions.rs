@@ -1,15 +1,19 @@
 //! What is served when, over HTTP: the rows of the decision table that a client sees.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_storage::testing::ManualClock;
 use jreg_testkit::upstream::{
     RequestKind, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault, UpstreamRule,
 };
 use jreg_testkit::{Client, Image, StoreKind};
 use tokio::time::sleep;
 
-use super::{add_image, get, mirror, plain, pull};
+use super::{add_image, get, mirror, mirror_by, plain, pull};
 
+/// How long a tag is fresh, in the tests that turn a clock.
+const FRESH: Duration = Duration::from_secs(300);
 const TAG: &str = "/v2/docker.io/library/app/manifests/v1";
 
 /// The status, the error code and whether there is a warning.
@@ -146,20 +150,22 @@ async fn a_tag_that_is_gone_is_kept_where_the_settings_say_so() {
 async fn a_fresh_tag_costs_nothing_and_a_stale_one_a_head() {
     let upstream = ScriptedUpstream::start().await;
     let image = add_image(&upstream, 1);
-    let server = mirror(&upstream, StoreKind::Folder, "fresh = \"4s\"").await;
+    let clock = Arc::new(ManualClock::default());
+    let server = mirror_by(&clock, &upstream, "fresh = \"5m\"").await;
     let client = server.client();
     pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
     upstream.clear_requests();
+    clock.advance(FRESH - Duration::from_secs(1));
     pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
     assert!(upstream.requests().is_empty());
-    sleep(Duration::from_millis(4200)).await;
+    clock.advance(FRESH + Duration::from_secs(1));
     pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
     let counts = upstream.counts();
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(RequestKind::ManifestHead, 1)]);
     // One that has moved.
     let other = Image::plain(2);
     upstream.add_image("library/app", Some("v1"), &other);
-    sleep(Duration::from_millis(4200)).await;
+    clock.advance(FRESH + Duration::from_secs(1));
     upstream.clear_requests();
     let head = plain(&client, "HEAD", TAG).await;
     assert_eq!(head.header("Docker-Content-Digest"), Some(other.manifest.digest().as_str()));

@@ -22,11 +22,12 @@ async fn upstream() -> ScriptedUpstream {
 async fn after_a_429_nothing_is_sent_until_retry_after() {
     let upstream = upstream().await;
     upstream.add_rule(
-        UpstreamRule::new(UpstreamFault::too_many_requests(Some(1))).pick(RulePick::First(1)),
+        UpstreamRule::new(UpstreamFault::too_many_requests(Some(3))).pick(RulePick::First(1)),
     );
     let client = client(&upstream);
     let impatient = client.with_patience(Duration::ZERO);
-    for _ in 0..3 {
+    let start = Instant::now();
+    for _ in 0..2 {
         let error = kind(impatient.head_manifest(&name(), &reference("v1")).await);
         assert!(
             matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(_) }),
@@ -34,9 +35,8 @@ async fn after_a_429_nothing_is_sent_until_retry_after() {
         );
     }
     assert_eq!(upstream.requests().len(), 1);
-    let start = Instant::now();
     client.head_manifest(&name(), &reference("v1")).await.unwrap();
-    assert!(start.elapsed() > Duration::from_millis(800), "{:?}", start.elapsed());
+    assert!(start.elapsed() > Duration::from_millis(2800), "{:?}", start.elapsed());
     assert_eq!(upstream.requests().len(), 2);
 }
 
@@ -58,12 +58,11 @@ async fn every_request_succeeds_though_every_second_is_429() {
 async fn a_retry_after_beyond_the_patience_is_not_waited_for() {
     let upstream = upstream().await;
     upstream.add_rule(UpstreamRule::new(UpstreamFault::too_many_requests(Some(3600))));
-    let start = Instant::now();
     let error = kind(client(&upstream).get_manifest(&name(), &reference("v1")).await);
     assert!(
         matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(wait) } if wait.as_secs() > 3500)
     );
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(upstream.requests().len(), 1);
 }
 
 #[tokio::test]
@@ -114,8 +113,11 @@ async fn at_most_so_many_requests_are_sent_per_second() {
     assert!(join_all(requests).await.iter().all(Result::is_ok));
     // The first second's come at once.
     assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
-    let error =
-        kind(client.with_patience(Duration::ZERO).head_manifest(&name(), &reference("v1")).await);
+    // Many at once: on a busy machine a token may have come for one of them.
+    let impatient = client.with_patience(Duration::ZERO);
+    let requests = (0..100).map(|_| impatient.head_manifest(&repository, &tag));
+    let mut refused = join_all(requests).await.into_iter().filter_map(Result::err);
+    let error = refused.next().expect("one comes too early").kind;
     assert!(
         matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(_) }),
         "{error}"
