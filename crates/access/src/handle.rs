@@ -1,5 +1,6 @@
 //! [`Authorized`]: access to the registry limited to one granted right.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,11 +8,11 @@ use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_i
 use jreg_mirror::MirrorError;
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, ExplainReport,
-    GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush, MaySetTag,
-    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PoolUsage, PushedManifest,
+    Blob, BlobReader, ChangeOrigin, ContentSharing, DeleteProtection, DeletedManifest, Error,
+    ExplainReport, GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush,
+    MaySetTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PoolUsage, PushedManifest,
     ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
-    RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
+    RetentionError, RetentionOptions, RetentionPreview, SharingLimits, StoredManifest, TagDetails,
     TagHistoryEntry, TagList, TagSummary, TagTransition, TouchPolicy, UploadChunk, UploadId,
     UploadProgress, list_requests_max,
 };
@@ -317,6 +318,11 @@ impl Authorized {
         Ok(self.pull()?.last_pulls(tags).await?)
     }
 
+    /// [`Repository::deleted_tags`]; requires [`Right::Delete`].
+    pub async fn deleted_tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
+        Ok(self.delete()?.deleted_tags(page).await?)
+    }
+
     /// [`Repository::quota_usage`]; requires [`Right::Push`].
     pub fn quota_usage(&self) -> Result<Vec<PoolUsage>> {
         Ok(self.push()?.quota_usage())
@@ -381,6 +387,33 @@ impl Authorized {
         let _slot = self.gate.registry.usage_slot()?;
         let uploads = self.gate.registry.open_uploads().await?;
         Ok(repository.storage_usage(&uploads).await?)
+    }
+
+    /// Which content of an image, or of the whole repository, is needed elsewhere
+    /// ([`Repository::content_sharing`]); requires [`Right::Pull`]. Repositories that the identity may not pull are
+    /// left out, and those that are too many to examine.
+    pub async fn content_sharing(
+        &self,
+        image: Option<&Digest>,
+        limits: SharingLimits,
+    ) -> Result<Option<ContentSharing>> {
+        let repository = self.pull()?;
+        let _slot = match limits == SharingLimits::SMALL {
+            true => None,
+            false => Some(self.gate.registry.usage_slot()?),
+        };
+        let Some(mut found) = repository.content_sharing(image, limits).await? else {
+            return Ok(None);
+        };
+        let names = found.listed.iter().flat_map(|blob| blob.repositories.iter().cloned());
+        let names: BTreeSet<RepositoryName> = names.collect();
+        let names = names.into_iter().take(SEARCH_NAMES_EXAMINED_MAX).collect();
+        let visible = self.gate.authorizer.visible(&self.auth, names).await;
+        let visible: BTreeSet<RepositoryName> = visible.into_iter().collect();
+        for blob in &mut found.listed {
+            blob.repositories.retain(|name| visible.contains(name));
+        }
+        Ok(Some(found))
     }
 
     /// The unfinished uploads of the repositories that the identity may pull; requires [`Right::List`].

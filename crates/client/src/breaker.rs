@@ -51,6 +51,27 @@ struct BreakerState {
     limited_until: Option<Instant>,
 }
 
+/// Whether requests are sent to one URL of an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BreakerStatus {
+    /// They are: nothing failed since the last response.
+    Closed,
+    /// The last ones failed.
+    Failing {
+        /// How many, one after the other.
+        failures: u32,
+        /// Why the last one did.
+        last: String,
+        /// How long none is sent; `None`: they are sent.
+        left: Option<Duration>,
+    },
+    /// The upstream asked for a pause.
+    Limited {
+        /// How long it still is.
+        left: Duration,
+    },
+}
+
 impl CircuitBreaker {
     fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,6 +100,22 @@ impl CircuitBreaker {
     pub(crate) fn limited_for(&self) -> Option<Duration> {
         let until = self.state().limited_until?;
         until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
+    /// What it allows now.
+    pub(crate) fn status(&self) -> BreakerStatus {
+        let (state, now) = (self.state(), Instant::now());
+        let left =
+            |until: Option<Instant>| until.and_then(|until| until.checked_duration_since(now));
+        match (left(state.limited_until), state.failures) {
+            (Some(left), _) => BreakerStatus::Limited { left },
+            (None, 0) => BreakerStatus::Closed,
+            (None, failures) => BreakerStatus::Failing {
+                failures,
+                last: state.why.clone(),
+                left: left(state.open_until),
+            },
+        }
     }
 
     /// The upstream responded, whatever it said. A pause that it asked for goes on.
@@ -138,7 +175,10 @@ mod tests {
             fail(&breaker, "down");
             assert!(breaker.admit().is_ok());
         }
+        assert!(matches!(breaker.status(), BreakerStatus::Failing { left: None, .. }));
         fail(&breaker, "down");
+        let (failures, last, left) = (FAILURES_MAX, "down".to_owned(), Some(PAUSE_FIRST));
+        assert_eq!(breaker.status(), BreakerStatus::Failing { failures, last, left });
         let refused = breaker.admit().unwrap_err();
         assert!(
             refused.is_temporary() && refused.to_string().contains("5 failures, the last: down"),

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::blob::UpstreamBlob;
-use crate::breaker::CountedFailures;
+use crate::breaker::{BreakerStatus, CountedFailures};
 use crate::endpoint::{Counters, Endpoint, Reply, RequestLimits, UpstreamRequest};
 use crate::link::next_link;
 use crate::response_range::ResponseRange;
@@ -415,6 +415,12 @@ impl UpstreamClient {
     /// The rate limit as the last response of the first URL that has one said it.
     pub fn rate_limit(&self) -> Option<RateLimit> {
         self.upstream.endpoints.iter().find_map(|endpoint| endpoint.rate_limit())
+    }
+
+    /// Each URL, and whether requests are sent to it.
+    pub fn breakers(&self) -> Vec<(crate::UpstreamUrl, BreakerStatus)> {
+        let endpoints = self.upstream.endpoints.iter();
+        endpoints.map(|endpoint| (endpoint.url().clone(), endpoint.breaker_status())).collect()
     }
 
     /// What was sent and received since the client was made.

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::auth::{Authenticator, Scope};
-use crate::breaker::{CircuitBreaker, CountedFailures};
+use crate::breaker::{BreakerStatus, CircuitBreaker, CountedFailures};
 use crate::challenge::{Challenge, parse_challenges};
 use crate::pace::RequestPace;
 use crate::response::RateLimit;
@@ -195,6 +195,14 @@ impl Endpoint {
             skips: Mutex::default(),
             mismatch_pause: options.limits.mismatch_pause,
         })
+    }
+
+    pub(crate) fn url(&self) -> &UpstreamUrl {
+        &self.url
+    }
+
+    pub(crate) fn breaker_status(&self) -> BreakerStatus {
+        self.breaker.status()
     }
 
     pub(crate) fn rate_limit(&self) -> Option<RateLimit> {
