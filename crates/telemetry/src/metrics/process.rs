@@ -115,7 +115,7 @@ mod tests {
     fn the_process_has_used_memory_and_started_in_the_past() {
         let mut text = String::new();
         append_process(&mut text);
-        append_disk(&mut text, Path::new("/"));
+        append_disk(&mut text, Path::new("/"), Some(4096));
         let of = |name: &str| -> f64 {
             let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
             line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap()
@@ -125,6 +125,7 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let age = now - of("process_start_time_seconds");
         assert!((-2.0..3600.0).contains(&age), "{age}");
+        assert!((4095.0..4097.0).contains(&of("jreg_store_disk_reserved_bytes")), "{text}");
         assert!(of("jreg_store_disk_size_bytes") >= of("jreg_store_disk_free_bytes"), "{text}");
     }
 }
