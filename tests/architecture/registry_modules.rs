@@ -535,4 +535,20 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "tag_record",
         ],
     ),
+    (
+        "sharing",
+        &[
+            "content_sizes",
+            "core",
+            "error",
+            "fingerprint",
+            "keys",
+            "link",
+            "manifest_read",
+            "page",
+            "registry",
+            "size_cache",
+        ],
+    ),
+    ("deleted_tags", &["browse", "error", "keys", "name_lists", "page", "registry", "tag"]),
 ];

@@ -4,6 +4,7 @@ mod blobs;
 mod cluster;
 mod decisions;
 mod names;
+mod page;
 mod recipes;
 mod rights;
 mod scenarios;

@@ -41,8 +41,12 @@ pub(super) fn append_process(text: &mut String) {
     }
 }
 
-/// Appends the size and the free space of a folder's file system.
-pub(super) fn append_disk(text: &mut String, folder: &Path) {
+/// Appends the size and the free space of a folder's file system, and what of it is kept back for deletes.
+pub(super) fn append_disk(text: &mut String, folder: &Path, reserved_bytes: Option<u64>) {
+    if let Some(reserved) = reserved_bytes {
+        let help = "Bytes of the storage folder that are kept back for deletes on a full disk";
+        family(text, "jreg_store_disk_reserved_bytes", "gauge", help, as_f64(reserved));
+    }
     let Ok(disk) = rustix::fs::statvfs(folder) else { return };
     let bytes = |blocks: u64| as_f64(blocks.saturating_mul(disk.f_frsize));
     let help = "Size of the file system of the storage folder";
