@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use jreg_storage::testing::{Call, Fault, FaultyStore, GateStore};
 use jreg_storage::{ErrorKind, MemoryStore};
 use jreg_testkit::upstream::{
@@ -94,6 +96,44 @@ async fn wrong_bytes_never_reach_their_end_and_are_not_stored() {
             server.stop().await;
         }
     }
+}
+
+/// Over HTTP/2 the stream is reset, and the connection goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_bytes_reset_their_stream_over_http2() {
+    let upstream = ScriptedUpstream::start().await;
+    let (digest, _) = add_blob(&upstream, 1, BLOB_BYTES);
+    upstream.add_rule(UpstreamRule::new(UpstreamFault::WrongBytes).on(RequestKind::BlobGet));
+    // So that the head is sent before the last byte has come.
+    let slow = UpstreamFault::Slow { chunk: 256 << 10, pause: Duration::from_millis(20) };
+    upstream.add_rule(UpstreamRule::new(slow).on(RequestKind::BlobGet));
+    let server = mirror(&upstream, StoreKind::Memory, "negative = \"0s\"").await;
+    let stream = tokio::net::TcpStream::connect(server.client().address()).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let driver = tokio::spawn(connection);
+    let get = |target: &str| {
+        let uri = format!("http://localhost{target}");
+        hyper::Request::get(uri).body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap()
+    };
+    let response = sender.send_request(get(&target(&digest))).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (mut body, mut came) = (response.into_body(), 0);
+    let end = loop {
+        match body.frame().await {
+            Some(Ok(frame)) => came += frame.data_ref().map_or(0, bytes::Bytes::len),
+            end => break end,
+        }
+    };
+    assert!(end.is_some_and(|end| end.is_err()), "the body has an end");
+    assert!(came <= BLOB_BYTES - TAIL_BYTES, "{came}");
+    sender.ready().await.unwrap();
+    assert_eq!(sender.send_request(get("/v2/")).await.unwrap().status(), 200);
+    drop(sender);
+    driver.await.unwrap().unwrap();
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -206,8 +206,8 @@ impl StreamReader {
             return self.send(digest, start, size_bytes);
         }
         let file = self.keep(start, size_bytes)?;
-        if let (StreamedFile::Memory(bytes), Some(read)) = (&file, lister(name))
-            && let Some(repository) = read(bytes)
+        if let StreamedFile::Memory(bytes) = &file
+            && let Some(repository) = first_repository(name, bytes)
         {
             self.receiver.announce(&repository);
         }
@@ -330,11 +330,11 @@ fn may_be_document(start: &[u8], size_bytes: u64) -> bool {
     size_bytes <= MANIFEST_BYTES_MAX && matches!(start.trim_ascii_start(), [b'{' | b'[', ..] | [])
 }
 
-/// How the names of images are read from a document of this name.
-fn lister(name: &str) -> Option<fn(&[u8]) -> Option<RepositoryName>> {
+/// The repository of the first image, if a file of this name lists images.
+fn first_repository(name: &str, bytes: &[u8]) -> Option<RepositoryName> {
     match name {
-        "index.json" => Some(layout::first_repository),
-        docker::LIST => Some(docker::first_repository),
+        "index.json" => layout::first_repository(bytes),
+        docker::LIST => docker::first_repository(bytes),
         _ => None,
     }
 }
