@@ -1,12 +1,14 @@
 //! [`RegistryActivity`]: what pages say of the registry as a whole.
 
+mod mirrors;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use jreg_http::{
-    ActivityRow, ActivitySection, ActivitySource, ActivityState, GcNote, QuotaRow, ServiceActivity,
-    ServiceUsage, format_bytes,
+    ActivityRow, ActivitySection, ActivitySource, ActivityState, GcNote, MirrorFacts, QuotaRow,
+    ServiceActivity, ServiceUsage, format_bytes,
 };
 use jreg_mirror::{MirrorStatus, Mirrors};
 use jreg_registry::{GcSummary, Registry, Result};
@@ -37,7 +39,7 @@ impl ActivitySource for RegistryActivity {
                 gc: self.gc().await,
                 sections: vec![
                     section("Background jobs of this instance", "None has run yet.", self.jobs()),
-                    section("Mirrors", "No registry is mirrored.", self.mirrors()),
+                    section("Mirrors", "No registry is mirrored.", self.mirror_rows()),
                     section("Event sinks", "No sink was ever sent events.", sinks),
                 ],
                 quotas: self.quotas(),
@@ -52,6 +54,10 @@ impl ActivitySource for RegistryActivity {
             }
             ServiceUsage { gc: self.gc().await, quotas: self.quotas() }
         })
+    }
+
+    fn mirrors(&self, counts: bool) -> BoxFuture<'_, Vec<MirrorFacts>> {
+        Box::pin(mirrors::facts(&self.registry, self.mirrors.as_ref(), counts))
     }
 }
 
@@ -76,7 +82,7 @@ impl RegistryActivity {
         rows.collect()
     }
 
-    fn mirrors(&self) -> Vec<ActivityRow> {
+    fn mirror_rows(&self) -> Vec<ActivityRow> {
         let status = self.mirrors.as_ref().map(Mirrors::status).unwrap_or_default();
         status.into_iter().map(mirror_row).collect()
     }

@@ -89,13 +89,13 @@ impl App {
         Self::assemble(settings, store, clock, AuthorizationSource::Settings(fetch)).await
     }
 
-    /// A registry over `store` whose rights are granted by `authorizer`.
+    /// A registry over `store` by this clock, whose rights are granted by `authorizer`.
     pub async fn build_guarded(
         settings: Settings,
         store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
         authorizer: Arc<dyn Authorizer>,
     ) -> Result<Self, StartError> {
-        let clock = Arc::new(SystemClock::new());
         Self::assemble(settings, store, clock, AuthorizationSource::Given(authorizer)).await
     }
 

@@ -11,6 +11,7 @@ mod control;
 mod control_store;
 pub mod export;
 pub mod import;
+mod landing;
 mod place;
 pub mod progress;
 mod registry_source;

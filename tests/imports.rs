@@ -7,11 +7,13 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use jreg_testkit::Process;
-use jreg_testkit::s3::{FaultRule, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec};
+use jreg_testkit::s3::{
+    FaultRule, RecordedRequest, S3Fault, S3Operation, S3Refusal, S3Server, S3Spec,
+};
+use jreg_testkit::{Image, ImageSpec, Process};
 
 use super::transfer::{
-    APP, Content, block_on, complaint, counts, distribution, files, jreg, summary, text,
+    APP, Content, block_on, complaint, counts, distribution, files, jreg, served, summary, text,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
@@ -25,6 +27,25 @@ fn source(content: &Content) -> tempfile::TempDir {
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     }
     source
+}
+
+/// Writes an image into a storage of distribution, as `NAME:v1`.
+fn add_image(root: &Path, name: &str, image: &Image) {
+    let repository = root.join("docker/registry/v2/repositories").join(name);
+    let put = |path: PathBuf, bytes: &[u8]| {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    for blob in &image.blobs {
+        put(data_of(root, &blob.digest()), &blob.bytes);
+    }
+    let digest = image.manifest.digest();
+    put(data_of(root, &digest), &image.manifest.bytes);
+    let hex = digest.trim_start_matches("sha256:");
+    let revision = format!("_manifests/revisions/sha256/{hex}/link");
+    for link in [&*revision, "_manifests/tags/v1/current/link"] {
+        put(repository.join(link), digest.as_bytes());
+    }
 }
 
 /// The bytes of all blobs, each once.
@@ -48,6 +69,17 @@ fn has_unverified(storage: &Path) -> bool {
     let needle = b"\"unverified\":true";
     let has = |bytes: &Vec<u8>| bytes.windows(needle.len()).any(|window| window == needle);
     files(&storage.join("links")).values().any(has)
+}
+
+/// The keys of blobs of the content that were read, wherever they lie.
+fn read_blobs(content: &Content, requests: &[RecordedRequest]) -> Vec<String> {
+    let hexes: Vec<String> = content.blobs().into_iter().map(|(digest, _)| digest).collect();
+    let is_blob = |key: &str| {
+        let has = |digest: &String| key.contains(digest.trim_start_matches("sha256:"));
+        key.contains("blobs/") && hexes.iter().any(has)
+    };
+    let reads = requests.iter().filter(|request| request.method == "GET" && is_blob(&request.key));
+    reads.map(|request| request.key.clone()).collect()
 }
 
 #[test]
@@ -219,6 +251,8 @@ fn a_bucket_copies_by_itself() {
         let copied = requests.iter().filter(|request| request.operation.copies()).count();
         let distinct: BTreeMap<_, _> = content.blobs().into_iter().collect();
         assert_eq!(copied, distinct.len());
+        let read = read_blobs(&content, &requests);
+        assert!(read.is_empty(), "not a byte of a layer is read: {read:?}");
         // Hashed, unless it trusts: those that were not are no source for others.
         let imported = import(&[], "hashed").await.unwrap();
         assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
@@ -230,4 +264,141 @@ fn a_bucket_copies_by_itself() {
         let imported = import(&["--trust-digests"], "passed").await.unwrap();
         assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
     });
+}
+
+/// From one storage of jreg to another in the same service, whatever the prefix of each.
+#[test]
+fn a_bucket_of_jreg_is_copied_by_the_service() {
+    block_on(async {
+        let content = Content::new();
+        let bucket = S3Server::start(S3Spec::default()).await;
+        let place = |prefix: &str| {
+            let url = bucket.storage_url();
+            url.replacen(bucket.bucket(), &format!("{}/{prefix}", bucket.bucket()), 1)
+        };
+        let folder = source(&content);
+        for (path, bytes) in files(folder.path()) {
+            bucket.insert(&format!("old-registry/{}", path.display()), bytes);
+        }
+        let (first, second) = (place("first"), place("second"));
+        let import = |from: &str, to: &str, options: &'static [&'static str]| {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            let (key, secret) = (bucket.access_key().to_owned(), bucket.secret_key().to_owned());
+            tokio::task::spawn_blocking(move || {
+                let mut command = Command::new(BINARY);
+                command.args(["import", &from, "--json", "--storage", &to]).args(options);
+                command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+                command.output().unwrap()
+            })
+        };
+        let imported = import(&place("old-registry"), &first, &["--trust-digests"]).await.unwrap();
+        assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+        bucket.take_requests();
+        let imported = import(&first, &second, &["--trust-digests"]).await.unwrap();
+        assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+        assert_eq!(summary(&imported)["shared_bytes"], blob_bytes(&content));
+        assert_eq!(summary(&imported)["bytes"], manifest_bytes(&content));
+        let requests = bucket.take_requests();
+        let read = read_blobs(&content, &requests);
+        assert!(read.is_empty(), "{read:?}");
+        let copied = requests.iter().filter(|request| request.operation.copies()).count();
+        let distinct: BTreeMap<_, _> = content.blobs().into_iter().collect();
+        assert_eq!(copied, distinct.len());
+    });
+}
+
+/// A folder of jreg whose files become those of another one.
+#[test]
+fn a_folder_of_jreg_is_not_copied_either() {
+    let content = Content::new();
+    let (folder, process) = served(&content);
+    process.terminate();
+    let (place, target) = (folder.path().display().to_string(), tempfile::tempdir().unwrap());
+    let imported = jreg(target.path(), &["import", &place, "--hard-link", "--json"]);
+    assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+    assert_eq!(summary(&imported)["shared_bytes"], blob_bytes(&content));
+    let process = Process::start(BINARY, target.path());
+    block_on(content.check(&process.client(), APP));
+}
+
+/// A small file system with reflinks, mounted while it is in use.
+struct ReflinkFolder(tempfile::TempDir);
+
+impl ReflinkFolder {
+    /// `None`, with the reason on standard error: this machine cannot have one, which fails in CI.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let (image, at) = (folder.path().join("image"), folder.path().join("at"));
+        fs::create_dir(&at).unwrap();
+        // The smallest that mkfs.xfs makes.
+        fs::File::create(&image).unwrap().set_len(320 << 20).unwrap();
+        let run = |command: &mut Command| match command.output() {
+            Ok(output) if output.status.success() => Ok(()),
+            Ok(output) => Err(format!("{command:?}: {}", complaint(&output))),
+            Err(error) => Err(format!("{command:?}: {error}")),
+        };
+        let made = run(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&image));
+        match made
+            .and_then(|()| run(Command::new("mount").args(["-o", "loop"]).args([&image, &at])))
+        {
+            Ok(()) => Some(Self(folder)),
+            Err(why) => {
+                let is_ci = std::env::var_os("CI").is_some();
+                assert!(!is_ci, "no file system with reflinks can be mounted: {why}");
+                eprintln!("NOT CHECKED: no file system with reflinks can be mounted: {why}");
+                None
+            }
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("at")
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let text = Command::new("df").args(["--output=avail", "-B1"]).arg(self.path()).output();
+        let text = String::from_utf8(text.unwrap().stdout).unwrap();
+        text.lines().last().unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for ReflinkFolder {
+    fn drop(&mut self) {
+        let unmounted = Command::new("umount").arg("--lazy").arg(self.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
+    }
+}
+
+/// Without a flag, files of a file system that can share blocks do.
+#[test]
+fn files_share_their_blocks_where_the_file_system_can() {
+    let Some(disk) = ReflinkFolder::mount() else { return };
+    let content = Content::new();
+    let (source, target) = (disk.path().join("source"), disk.path().join("target"));
+    fs::create_dir(&source).unwrap();
+    distribution(&source, &content, true);
+    // One that is larger than what the rest takes.
+    let large = ImageSpec { seed: 9, layers: 1, layer_bytes: (64 << 20) + 1, ..Default::default() };
+    let large = large.build();
+    add_image(&source, "large", &large);
+    let before = disk.free_bytes();
+    let imported = jreg(&target, &["import", &source.display().to_string(), "--json"]);
+    assert_eq!(counts(&imported).3, 0, "{}", complaint(&imported));
+    let of_large: u64 = large.blobs.iter().map(|blob| blob.bytes.len() as u64).sum();
+    assert_eq!(summary(&imported)["shared_bytes"], blob_bytes(&content) + of_large);
+    // The write-ahead log and the records need some.
+    let used = before.saturating_sub(disk.free_bytes());
+    assert!(used < 48 << 20, "{used} bytes");
+    for digest in [content.blobs()[0].0.clone(), large.blobs[1].digest()] {
+        assert_eq!(fs::metadata(data_of(&source, &digest)).unwrap().nlink(), 1);
+    }
+    // What happens to the source later is not seen.
+    fs::write(data_of(&source, &large.blobs[1].digest()), b"other bytes").unwrap();
+    let process = Process::start(BINARY, &target);
+    block_on(async {
+        content.check(&process.client(), APP).await;
+        let target = format!("/v2/large/blobs/{}", large.blobs[1].digest());
+        assert!(process.client().get(&target).await.body == large.blobs[1].bytes);
+    });
+    process.terminate();
 }

@@ -37,6 +37,7 @@ mod restoring;
 mod secrets;
 mod shared;
 mod soak;
+mod streams;
 mod tls;
 mod transfer;
 mod ui;

@@ -8,7 +8,9 @@ use jreg_access::{
 use jreg_auth::DecisionReason;
 use jreg_http::UI_ROUTES;
 use jreg_oci::{RepositoryName, Tag};
-use jreg_testkit::{Image, Manifest, Request, Response, ServerSpec, TestServer, media, sha256};
+use jreg_testkit::{
+    Image, Manifest, Request, Response, ServerSpec, StoreKind, TestServer, media, sha256,
+};
 use serde_json::json;
 
 /// A server with a client that follows no redirect.
@@ -256,6 +258,38 @@ async fn tags_and_manifests_are_deleted_and_restored() {
     let done = site.post("/ui/app/-/deleted", "/ui/app/-/restore-manifest", &fields).await;
     assert_eq!(done.status, 303, "{done}");
     assert_eq!(site.get("/v2/app/manifests/v1").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_deleted_tag_is_listed_and_restored_from_there() {
+    for store in [StoreKind::Folder, StoreKind::Bucket] {
+        let site = Site::start(ServerSpec::default().store(store)).await;
+        let digest = site.push_image("app", "v1", 1).await;
+        for tag in ["v1-alpine", "v2", "v10"] {
+            site.push_image("app", tag, 2).await;
+        }
+        for tag in ["v1", "v2"] {
+            let deleted =
+                site.send(Request::new("DELETE", format!("/v2/app/manifests/{tag}"))).await;
+            assert_eq!(deleted.status, 202, "{deleted}");
+        }
+        let page = site.page("/ui/app/-/deleted").await;
+        let rows: Vec<&str> = page.split("/ui/app/-/history/").skip(1).collect();
+        let names: Vec<_> = rows.iter().map(|row| row.split('"').next().unwrap()).collect();
+        assert_eq!(names, ["v1", "v2"], "{page}");
+        assert!(rows[0].contains("Restore the tag v1") && rows[0].contains(&digest), "{page}");
+        let tags = site.page("/ui/app?details=yes").await;
+        assert!(tags.contains("docker pull") && tags.contains("/app:v1"), "{tags}");
+        let gone = site.get("/ui/app:v1").await;
+        assert_eq!((gone.status, gone.header("Location")), (303, Some("/ui/app/-/history/v1")));
+        assert_eq!(site.get("/ui/app:none").await.status, 404);
+        let fields = [("tag", "v1"), ("digest", digest.as_str())];
+        let restored = site.post("/ui/app/-/deleted", "/ui/app/-/restore-tag", &fields).await;
+        assert_eq!(restored.status, 303, "{restored}");
+        let page = site.page("/ui/app/-/deleted").await;
+        assert!(!page.contains("history/v1\"") && page.contains("history/v2\""), "{page}");
+        assert!(site.page("/ui/app:v1").await.contains("docker pull"));
+    }
 }
 
 #[tokio::test]
@@ -570,6 +604,132 @@ async fn what_is_attached_is_present_and_never_verified() {
     assert!(image.contains("SBOM") && image.contains("verifies no signatures"), "{image}");
     let packages = site.page(&format!("/ui/app@{digest}?package=ssl")).await;
     assert!(packages.contains("openssl") && !packages.contains("zlib"), "{packages}");
+}
+
+/// Pushes a document that is attached to something, and gives the address of its page.
+async fn attach(site: &Site, artifact_type: &str, document: &[u8]) -> String {
+    let empty = site.blob("app", b"{}").await;
+    let layer = site.blob("app", document).await;
+    let content = json!({
+        "schemaVersion": 2, "mediaType": media::MANIFEST, "artifactType": artifact_type,
+        "config": {"mediaType": media::EMPTY, "digest": empty, "size": 2},
+        "layers": [{"mediaType": artifact_type, "digest": layer, "size": document.len()}],
+        "subject": Image::plain(1).manifest.descriptor(),
+    });
+    let referrer = Manifest::compact(media::MANIFEST, &content);
+    format!("/ui/app@{}", site.push("app", &referrer.digest(), &referrer).await)
+}
+
+#[tokio::test]
+async fn scan_reports_and_vex_documents_are_tables() {
+    let site = Site::start(ServerSpec::default()).await;
+    site.push_image("app", "v1", 1).await;
+    let script = "<script>alert(1)</script>";
+    let sarif = json!({"version": "2.1.0", "runs": [{
+        "tool": {"driver": {"name": script, "rules": [
+            {"id": "CVE-2026-1", "helpUri": "javascript:alert(1)", "properties": {"security-severity": "9.8"}},
+            {"id": "CVE-2026-2", "helpUri": "https://avd.example/2", "properties": {"security-severity": "3.1"}}]}},
+        "results": [
+            {"ruleId": "CVE-2026-2", "message": {"text": "Package: zlib\nInstalled Version: 1.2\nFixed Version: 1.3"}},
+            {"ruleId": "CVE-2026-1", "message": {"text": format!("Package: {script}\u{202e}\nInstalled Version: 3")}}],
+    }]});
+    let address = attach(&site, "application/sarif+json", sarif.to_string().as_bytes()).await;
+    let page = site.page(&address).await;
+    assert!(
+        page.contains("1 critical") && page.contains("1 low") && page.contains("1.3"),
+        "{page}"
+    );
+    assert!(page.find("CVE-2026-1") < page.find("CVE-2026-2"), "the worst first: {page}");
+    assert!(page.contains("href=\"https://avd.example/2\"") && page.contains("not verified"));
+    assert!(page.contains("U+202E") && !page.contains("<script>alert"), "{page}");
+    let found = site.page(&format!("{address}?find=zlib")).await;
+    assert!(found.contains("CVE-2026-2") && !found.contains("CVE-2026-1"), "{found}");
+    let none = site.page(&format!("{address}?find={script}x")).await;
+    assert!(none.contains("Nothing matches."), "{none}");
+
+    let vex = json!({"@context": "https://openvex.dev/ns/v0.2.0", "author": "Web team", "statements": [
+        {"vulnerability": {"name": "CVE-2026-1"}, "products": [{"@id": "pkg:oci/app"}], "status": "not_affected",
+         "justification": "vulnerable_code_not_in_execute_path"},
+        {"vulnerability": "CVE-2026-3", "products": ["pkg:oci/app"], "status": "affected"}]});
+    let address = attach(&site, "application/vnd.openvex+json", vex.to_string().as_bytes()).await;
+    let page = site.page(&address).await;
+    for wanted in ["1 not affected", "1 affected", "pkg:oci/", "Web team", "not_in_execute_path"] {
+        assert!(page.contains(wanted), "{wanted}: {page}");
+    }
+
+    // What is no report, of no known format, or large.
+    let many = vec![json!({"ruleId": "x", "message": {"text": "y".repeat(400)}}); 20_100];
+    let many = json!({"runs": [{"results": many}]}).to_string().into_bytes();
+    for (document, shown) in [
+        (&b"not json"[..], "of a format that is not shown"),
+        (b"[]", "of a format that is not shown"),
+        (b"{\"runs\": []}", "It names no finding."),
+        (&many, "100 others are not read."),
+        (&vec![b' '; 17 << 20], "too large to be shown"),
+    ] {
+        let address = attach(&site, "application/sarif+json", document).await;
+        let page = site.page(&address).await;
+        assert!(page.contains(shown), "{shown}: {page}");
+        assert!(page.len() < 1_000_000 && page.contains("Download"), "{}", page.len());
+    }
+}
+
+#[tokio::test]
+async fn an_image_says_what_others_need_too() {
+    let site = Site::start(ServerSpec::default().authorizer(Prefixes)).await;
+    let (base, own, other) = (vec![b'b'; 4096], vec![b'o'; 2048], vec![b'x'; 1024]);
+    let push = async |name: &str, tag: &str, layers: &[&Vec<u8>]| {
+        let config = json!({"tag": tag}).to_string().into_bytes();
+        let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "digest": sha256(bytes), "size": bytes.len()});
+        let content = json!({
+            "schemaVersion": 2, "mediaType": media::MANIFEST, "config": descriptor(media::CONFIG, &config),
+            "layers": layers.iter().map(|layer| descriptor("application/octet-stream", layer)).collect::<Vec<_>>(),
+        });
+        let manifest = Manifest::compact(media::MANIFEST, &content);
+        for bytes in layers.iter().copied().chain([&config]) {
+            let target = format!("/v2/{name}/blobs/uploads/?digest={}", sha256(bytes));
+            let request = Request::new("POST", target).header("X-Seed", "1").body(bytes.clone());
+            assert_eq!(site.send(request).await.status, 201);
+        }
+        let request = Request::new("PUT", format!("/v2/{name}/manifests/{tag}"))
+            .header("X-Seed", "1")
+            .header("Content-Type", media::MANIFEST)
+            .body(manifest.bytes.clone());
+        assert_eq!(site.send(request).await.status, 201);
+        (manifest.bytes.len() + config.len()) as u64
+    };
+    let overhead = push("open/app", "v1", &[&base, &own]).await;
+    let shown = async |target: &str| {
+        let page = site.page(target).await;
+        let card = page.split("id=\"storage\"").nth(1).unwrap_or_else(|| panic!("{page}"));
+        card.split("</section>").next().unwrap().to_owned()
+    };
+    let bytes = |count: u64| {
+        format!("title=\"{}", count.to_string().split_at(count.to_string().len() - 3).0)
+    };
+    let card = shown("/ui/open/app:v1").await;
+    let all = overhead + 4096 + 2048;
+    assert_eq!(card.matches(&bytes(all)).count(), 2, "all of it is needed by nothing else: {card}");
+    push("open/app", "v2", &[&base, &other]).await;
+    push("secret/app", "v1", &[&own]).await;
+    let card = shown("/ui/open/app:v1").await;
+    assert!(card.contains(">4.0 KiB<"), "the base is shared: {card}");
+    assert!(!card.contains("secret") && !card.contains("Repositories with"), "{card}");
+    push("open/web", "v1", &[&own]).await;
+    let card = shown("/ui/open/app:v1").await;
+    assert!(card.contains("/ui/open/web\"") && card.contains(">2.0 KiB<"), "{card}");
+    assert!(!card.contains("secret"), "{card}");
+    let usage = site.page("/ui/open/app/-/usage?count=yes").await;
+    assert!(usage.contains("/ui/open/web\"") && usage.contains("Logical"), "{usage}");
+    assert!(!usage.contains("secret"), "{usage}");
+
+    // In a bucket it is looked for when it is asked for.
+    let bucket = Site::start(ServerSpec::default().store(StoreKind::Bucket)).await;
+    bucket.push_image("app", "v1", 1).await;
+    let page = bucket.page("/ui/app:v1").await;
+    assert!(page.contains("/ui/app:v1?sharing=yes") && !page.contains("Only this"), "{page}");
+    let page = bucket.page("/ui/app:v1?sharing=yes").await;
+    assert!(page.contains("Only this"), "{page}");
 }
 
 /// An archive of one file, as gzip that is not compressed.

@@ -52,10 +52,11 @@ pub struct ImportArgs {
     /// Number of images that are copied at the same time
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     jobs: usize,
-    /// Folder for the unpacked copy of a compressed archive, or of one from standard input [default: the system's]
+    /// Folder for what cannot be imported while a compressed archive, or one from standard input, is read: blobs that
+    /// come before the names of their images, without --into [default: the system's]
     #[arg(long, value_name = "FOLDER")]
     spool: Option<PathBuf>,
-    /// Maximum size of that copy
+    /// Maximum size of such an archive without its compression
     #[arg(long, value_name = "SIZE", value_parser = super::size, default_value = "256GiB")]
     spool_max: u64,
     #[command(flatten)]

@@ -48,8 +48,8 @@ const COMMAND_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent commands.
 const COMMANDS_MAX: usize = 4;
 
-/// Maximum number of connections that speak HTTP.
-const HTTP_CONNECTIONS_MAX: usize = 64;
+/// Maximum number of connections that speak HTTP. Further ones wait as long as a command may.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
 
 /// The line of a client that is going to speak HTTP.
 const HTTP_REQUEST: &str = "{\"command\":\"http\"}\n";
@@ -209,7 +209,7 @@ impl Served {
 
     /// Serves the API on a connection.
     async fn speak_http(&self, mut stream: UnixStream) {
-        let Ok(_slot) = self.http.try_acquire() else {
+        let Ok(Ok(_slot)) = timeout(COMMAND_WAIT_MAX, self.http.acquire()).await else {
             let message = format!("{HTTP_CONNECTIONS_MAX} connections of commands are open");
             return send(&mut stream, &MaintenanceEvent::Failed { message }).await;
         };

@@ -27,7 +27,7 @@ use jreg_auth::{DecisionReason, Identity};
 use jreg_config::Settings;
 use jreg_net::server::Body;
 use jreg_oci::{Algorithm, Digest, Endpoint, Tag};
-use jreg_storage::MemoryStore;
+use jreg_storage::{MemoryStore, SystemClock};
 
 use crate::app::App;
 
@@ -91,7 +91,9 @@ fn digest(bytes: &[u8]) -> Digest {
 
 async fn app(clerk: Arc<Clerk>) -> App {
     let store = Arc::new(MemoryStore::new());
-    App::build_guarded(Settings::default(), store, clerk).await.unwrap()
+    App::build_guarded(Settings::default(), store, Arc::new(SystemClock::new()), clerk)
+        .await
+        .unwrap()
 }
 
 async fn send(app: &App, method: &str, target: &str, body: &'static str) -> Response {

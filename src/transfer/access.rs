@@ -3,16 +3,20 @@
 
 use std::fmt::Debug;
 use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{BoxStream, StreamExt, TryStreamExt};
-use jreg_oci::{Digest, MediaType, Reference, RepositoryName, Tag};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use jreg_archive::SourcePlace;
+use jreg_oci::{Algorithm, Digest, Hasher, MediaType, Reference, RepositoryName, Tag};
 use jreg_registry::{
     BodyError, ChangeOrigin, Error, ManifestPush, PageRequest, Registry, Repository, SourceTrust,
     TouchPolicy, UploadChunk,
 };
 use jreg_storage::{ByteRange, CopyMethod, CopySource, error_chain};
+
+use super::store_tree::StorePlace;
 
 /// How many items a page of a listing has.
 const PAGE_ITEMS: usize = 1000;
@@ -69,7 +73,29 @@ pub struct RegistryManifest {
 /// A blob that is opened.
 pub struct OpenBlob {
     pub size_bytes: u64,
+    /// Where it lies as a whole, if that is known.
+    pub place: Option<SourcePlace>,
     pub stream: BlobStream,
+}
+
+/// The digest of a stream that was read to its end.
+#[derive(Debug)]
+pub(super) struct HashedStream(Arc<Mutex<Hasher>>);
+
+impl HashedStream {
+    /// A stream that is hashed while it is read.
+    pub(super) fn new(stream: BlobStream, algorithm: Algorithm) -> (BlobStream, Self) {
+        let hasher = Arc::new(Mutex::new(Hasher::new(algorithm)));
+        let hashing = Arc::clone(&hasher);
+        let stream = stream.inspect_ok(move |chunk| {
+            hashing.lock().unwrap_or_else(PoisonError::into_inner).update(chunk);
+        });
+        (stream.boxed(), Self(hasher))
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone().finish()
+    }
 }
 
 /// A blob where it lies.
@@ -115,6 +141,9 @@ pub trait RegistryAccess: Debug + Send + Sync + 'static {
     async fn push_blob(&self, name: &RepositoryName, digest: &Digest, blob: OpenBlob)
     -> Result<()>;
 
+    /// Stores a blob of which only its bytes tell the digest, a SHA-256 one.
+    async fn push_unnamed_blob(&self, name: &RepositoryName, blob: OpenBlob) -> Result<Digest>;
+
     /// Stores a blob that the store of the registry can copy or share by itself. `None`: it cannot.
     async fn copy_blob(
         &self,
@@ -140,11 +169,18 @@ pub struct LocalRegistry {
     registry: Registry,
     /// What changes are recorded as.
     command: &'static str,
+    /// Where its store is, if other stores may copy from there.
+    place: Option<StorePlace>,
 }
 
 impl LocalRegistry {
     pub fn new(registry: Registry, command: &'static str) -> Self {
-        Self { registry, command }
+        Self { registry, command, place: None }
+    }
+
+    /// A registry whose blobs other stores may copy from where they lie.
+    pub(super) fn placed(self, place: StorePlace) -> Self {
+        Self { place: Some(place), ..self }
     }
 
     fn repository(&self, name: &RepositoryName) -> Repository {
@@ -179,6 +215,15 @@ fn if_known<T>(read: Result<T, Error>) -> Result<Option<T>> {
         ) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A blob as the body of a request.
+fn chunk_of(blob: OpenBlob) -> UploadChunk {
+    let body = blob.stream.map_err(|error| {
+        tracing::debug!(%error, "the source of a blob broke off");
+        BodyError::Broken
+    });
+    UploadChunk::new(None, Some(blob.size_bytes), body.boxed())
 }
 
 #[async_trait]
@@ -222,8 +267,17 @@ impl RegistryAccess for LocalRegistry {
             return Ok(None);
         };
         let size_bytes = reader.blob().size_bytes;
-        let stream = reader.read(ByteRange { start: 0, end: size_bytes }).await?;
-        Ok(Some(OpenBlob { size_bytes, stream: stream.map_err(io::Error::other).boxed() }))
+        let range = ByteRange { start: 0, end: size_bytes };
+        let place = self.place.as_ref().map(|place| place.of(reader.location()));
+        if place.is_some() {
+            // Only when the first byte is wanted: it may be copied where it lies.
+            let stream = stream::once(async move { reader.read(range).await });
+            let stream = stream.map_ok(|bytes| bytes.map_err(io::Error::other));
+            let stream = stream.map_err(io::Error::other).try_flatten().boxed();
+            return Ok(Some(OpenBlob { size_bytes, place, stream }));
+        }
+        let stream = reader.read(range).await?.map_err(io::Error::other).boxed();
+        Ok(Some(OpenBlob { size_bytes, place, stream }))
     }
 
     async fn has_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
@@ -247,13 +301,24 @@ impl RegistryAccess for LocalRegistry {
         digest: &Digest,
         blob: OpenBlob,
     ) -> Result<()> {
-        let body = blob.stream.map_err(|error| {
-            tracing::debug!(%error, "the source of a blob broke off");
-            BodyError::Broken
-        });
-        let chunk = UploadChunk::new(None, Some(blob.size_bytes), body.boxed());
-        self.repository(name).blob_push(digest, chunk).await?;
+        self.repository(name).blob_push(digest, chunk_of(blob)).await?;
         Ok(())
+    }
+
+    async fn push_unnamed_blob(&self, name: &RepositoryName, blob: OpenBlob) -> Result<Digest> {
+        let repository = self.repository(name);
+        let (stream, hashed) = HashedStream::new(blob.stream, Algorithm::Sha256);
+        let id = repository.upload_start(Some(Algorithm::Sha256));
+        let chunk = chunk_of(OpenBlob { stream, ..blob });
+        if let Err(error) = repository.upload_append(&id, chunk).await {
+            // If this fails, the reaper has it.
+            repository.upload_cancel(&id).await.ok();
+            return Err(error.into());
+        }
+        let digest = hashed.digest();
+        let empty = UploadChunk::new(None, Some(0), stream::empty().boxed());
+        repository.upload_finish(&id, &digest, empty).await?;
+        Ok(digest)
     }
 
     async fn copy_blob(

@@ -14,7 +14,7 @@ use jreg_registry::{
     PruneReport, PurgedBackup, Registry, RestoreReport, back_up, list_backups, prune_backups,
     purge_from_backups, restore_backup,
 };
-use jreg_storage::{FsOptions, FsStore, Store, SystemClock, error_chain};
+use jreg_storage::{FsOptions, FsStore, S3Url, Store, SystemClock, error_chain};
 use serde::Serialize;
 use ulid::Ulid;
 
@@ -30,6 +30,8 @@ use crate::options;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
+/// What opening a folder makes before anything is in it: beginnings of names.
+const OF_STARTS: [&str; 4] = [".lock", ".run", ".log-", ".reserve"];
 /// The file that a folder of backups has.
 const MARK: &str = "backup.json";
 
@@ -172,6 +174,12 @@ async fn open_backups(
     if location == settings.storage {
         return Err(unusable("it is the storage of the registry"));
     }
+    if let (StorageLocation::Bucket(backups), StorageLocation::Bucket(registry)) =
+        (&location, &settings.storage)
+        && is_within_or_around(backups, registry)
+    {
+        return Err(unusable("it is in the storage of the registry, or around it"));
+    }
     match location {
         StorageLocation::Memory => Err(unusable("memory is gone when the command ends")),
         StorageLocation::Bucket(url) => {
@@ -197,6 +205,16 @@ async fn open_backups(
     }
 }
 
+/// Whether the keys of two stores in a bucket may be the same.
+fn is_within_or_around(one: &S3Url, other: &S3Url) -> bool {
+    let is_below = |prefix: &str, of: &str| {
+        of.is_empty()
+            || prefix.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let is_same_bucket = one.service() == other.service() && one.bucket == other.bucket;
+    is_same_bucket && (is_below(&one.prefix, &other.prefix) || is_below(&other.prefix, &one.prefix))
+}
+
 fn holds_backups(path: &Path) -> bool {
     path.join(MARK).is_file()
 }
@@ -204,7 +222,10 @@ fn holds_backups(path: &Path) -> bool {
 /// Whether a folder has nothing but what opening it leaves.
 fn is_interrupted_start(path: &Path) -> bool {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.into_iter().all(|entry| entry.file_name().to_string_lossy().starts_with('.'))
+    entries.into_iter().all(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        OF_STARTS.iter().any(|start| name.starts_with(start))
+    })
 }
 
 async fn open_folder(
@@ -345,5 +366,41 @@ fn plain_info(info: &BackupInfo) -> String {
 impl From<BackupError> for TransferCommandError {
     fn from(error: BackupError) -> Self {
         Self::Backups(error_chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn backups_are_outside_of_the_registry() {
+        let of = |text: &str| text.parse::<S3Url>().unwrap();
+        let endpoint = "?endpoint=http://127.0.0.1:9000";
+        for (one, other, expected) in [
+            ("s3://a/jreg", "s3://a/jreg", true),
+            ("s3://a/jreg/backups", "s3://a/jreg", true),
+            ("s3://a", "s3://a/jreg", true),
+            ("s3://a/jreg-backups", "s3://a/jreg", false),
+            ("s3://a/backups", "s3://a/jreg", false),
+            ("s3://b/jreg", "s3://a/jreg", false),
+        ] {
+            assert_eq!(is_within_or_around(&of(one), &of(other)), expected, "{one} {other}");
+            assert_eq!(is_within_or_around(&of(other), &of(one)), expected, "{one} {other}");
+            let elsewhere = of(&format!("{other}{endpoint}"));
+            assert!(!is_within_or_around(&of(one), &elsewhere), "{one}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_somebody_else_is_no_interrupted_start() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".lock", ".run", ".log-0"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        assert!(is_interrupted_start(folder.path()));
+        std::fs::create_dir(folder.path().join(".git")).unwrap();
+        assert!(!is_interrupted_start(folder.path()));
     }
 }

@@ -14,9 +14,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::access::TransferError;
 use super::export::{ExportOptions, ExportTarget, Exporter};
 use super::import::{ImportOptions, Importer};
+use super::landing::BlobLanding;
 use super::place::{Place, PlaceError, PlaceUse, check_outside};
-use super::progress::MoveSummary;
-use super::source::{SourceError, SourceSpec};
+use super::progress::{LineOutput, MoveProgress, MoveSummary};
+use super::source::{OpenSource, SourceError, SourceSpec};
 use crate::options;
 
 /// How long detached work may take after the command has ended.
@@ -115,5 +116,21 @@ async fn run_import(
     // A dry run only reads, if there is anything to read.
     let purpose = if options.dry_run { PlaceUse::Read } else { PlaceUse::Add };
     let place = Place::open(settings, purpose, "import").await?;
-    Ok(Box::pin(Importer::new(source, place.access(), options).run()).await?)
+    let (target, dry_run) = (place.access(), options.dry_run);
+    let progress = Arc::new(MoveProgress::new(options.json, dry_run, LineOutput::Stdout));
+    let importer = match source {
+        OpenSource::Images(images) => Importer::new(images, target, options, progress),
+        OpenSource::Stream { stream, place, options: formats } => {
+            let (into, landed) = (options.into.clone(), Arc::clone(&target));
+            let landing = BlobLanding::new(landed, Arc::clone(&progress), into, dry_run);
+            let landing = Arc::new(landing);
+            let tree = stream.receive(Arc::clone(&landing) as _).await;
+            let tree = tree.map_err(TransferError::from)?;
+            progress.set_spooled(tree.spooled_bytes());
+            let images = jreg_archive::open(Box::new(tree), &place, formats).await;
+            let images = images.map_err(TransferError::from)?;
+            Importer::new(images, target, options, progress).with_landing(landing)
+        }
+    };
+    Ok(Box::pin(importer.run()).await?)
 }

@@ -18,16 +18,21 @@ use http_body_util::{BodyExt, BodyStream, Empty, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use jreg_oci::{Digest, Reference, RepositoryName, Tag};
+use jreg_oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::{
-    BlobStream, OpenBlob, RegistryAccess, RegistryManifest, Result, TransferError,
+    BlobStream, HashedStream, OpenBlob, RegistryAccess, RegistryManifest, Result, TransferError,
 };
 use crate::maintenance::socket;
 
 /// The most bytes of a response that is read whole: more than a page of any listing.
 const RESPONSE_BYTES_MAX: usize = 64 * 1024 * 1024;
+const BLOB_TYPE: &str = "application/octet-stream";
+/// How many requests are sent at the same time, each on a connection of its own: the process allows
+/// [`socket::HTTP_CONNECTIONS_MAX`] for all commands.
+const REQUESTS_MAX: usize = socket::HTTP_CONNECTIONS_MAX / 4;
 /// How many tags one push sets.
 const TAGS_PER_PUSH: usize = jreg_oci::TAGS_PER_PUT_MAX;
 
@@ -63,6 +68,15 @@ pub struct ControlClient {
     folder: PathBuf,
     /// Connections that wait for their next request.
     idle: Mutex<Vec<SendRequest<RequestBody>>>,
+    /// A permit for each request whose response is not read to its end.
+    requests: Arc<Semaphore>,
+}
+
+/// A connection that is in use.
+#[derive(Debug)]
+struct UsedConnection {
+    sender: SendRequest<RequestBody>,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// A response as it came; its connection is not used again.
@@ -70,8 +84,8 @@ pub(super) struct RawResponse {
     pub(super) status: StatusCode,
     pub(super) headers: http::HeaderMap,
     body: Incoming,
-    /// Keeps the connection until the body was read.
-    sender: SendRequest<RequestBody>,
+    /// Kept until the body was read.
+    connection: UsedConnection,
     client: Arc<ControlClient>,
 }
 
@@ -80,7 +94,7 @@ impl RawResponse {
     pub(super) async fn bytes(self) -> std::io::Result<Bytes> {
         let limited = http_body_util::Limited::new(self.body, RESPONSE_BYTES_MAX);
         let bytes = limited.collect().await.map_err(std::io::Error::other)?.to_bytes();
-        self.client.keep(self.sender);
+        self.client.keep(self.connection);
         Ok(bytes)
     }
 
@@ -91,17 +105,17 @@ impl RawResponse {
     }
 
     pub(super) fn into_stream(self) -> BlobStream {
-        let Self { body, sender, .. } = self;
-        body_stream(body, sender)
+        let Self { body, connection, .. } = self;
+        body_stream(body, connection)
     }
 }
 
 /// A body, with the connection that it comes on.
-fn body_stream(body: Incoming, sender: SendRequest<RequestBody>) -> BlobStream {
+fn body_stream(body: Incoming, connection: UsedConnection) -> BlobStream {
     let frames = BodyStream::new(body);
     let stream =
         TryStreamExt::map_err(frames, std::io::Error::other).try_filter_map(move |frame| {
-            let _open = &sender;
+            let _open = &connection;
             futures::future::ready(Ok(frame.into_data().ok()))
         });
     stream.boxed()
@@ -110,7 +124,7 @@ fn body_stream(body: Incoming, sender: SendRequest<RequestBody>) -> BlobStream {
 /// A response whose connection is used again once its body was read.
 struct Answer {
     response: Response<Incoming>,
-    sender: SendRequest<RequestBody>,
+    connection: UsedConnection,
 }
 
 fn failed(error: impl std::fmt::Display) -> TransferError {
@@ -128,32 +142,32 @@ impl ControlClient {
     ///
     /// I/O errors; the process has another version.
     pub async fn connect(folder: &Path) -> std::io::Result<Option<Self>> {
-        let client = Self { folder: folder.to_owned(), idle: Mutex::default() };
-        match socket::connect_http(folder).await? {
-            None => Ok(None),
-            Some(stream) => {
-                let sender = client.handshake(stream).await.map_err(std::io::Error::other)?;
-                client.keep(sender);
-                Ok(Some(client))
-            }
-        }
+        let Some(stream) = socket::connect_http(folder).await? else { return Ok(None) };
+        let sender = Self::handshake(stream).await.map_err(std::io::Error::other)?;
+        let (folder, idle) = (folder.to_owned(), Mutex::new(vec![sender]));
+        let requests = Arc::new(Semaphore::new(REQUESTS_MAX));
+        Ok(Some(Self { folder, idle, requests }))
     }
 
-    async fn handshake(
-        &self,
-        stream: tokio::net::UnixStream,
-    ) -> hyper::Result<SendRequest<RequestBody>> {
+    async fn handshake(stream: tokio::net::UnixStream) -> hyper::Result<SendRequest<RequestBody>> {
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
         Ok(sender)
     }
 
-    fn keep(&self, sender: SendRequest<RequestBody>) {
+    /// Keeps a connection, whose response was read, for the next request.
+    fn keep(&self, connection: UsedConnection) {
+        let UsedConnection { sender, _permit } = connection;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
     }
 
-    /// A connection that can take a request.
+    /// A connection for a request, once few enough are in use.
+    async fn connection(&self) -> Result<UsedConnection> {
+        let permit = Arc::clone(&self.requests).acquire_owned().await.map_err(failed)?;
+        Ok(UsedConnection { sender: self.sender().await?, _permit: permit })
+    }
+
     async fn sender(&self) -> Result<SendRequest<RequestBody>> {
         loop {
             let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -164,7 +178,7 @@ impl ControlClient {
         }
         let stream = socket::connect_http(&self.folder).await.map_err(failed)?;
         let stream = stream.ok_or_else(|| failed("it has stopped"))?;
-        self.handshake(stream).await.map_err(failed)
+        Self::handshake(stream).await.map_err(failed)
     }
 
     async fn send(
@@ -180,9 +194,9 @@ impl ControlClient {
             request = request.header(header::CONTENT_TYPE, content_type);
         }
         let request = request.body(body).map_err(failed)?;
-        let mut sender = self.sender().await?;
-        let response = sender.send_request(request).await.map_err(failed)?;
-        Ok(Answer { response, sender })
+        let mut connection = self.connection().await?;
+        let response = connection.sender.send_request(request).await.map_err(failed)?;
+        Ok(Answer { response, connection })
     }
 
     async fn request(&self, method: Method, target: &str) -> Result<Answer> {
@@ -196,10 +210,10 @@ impl ControlClient {
         body: Bytes,
     ) -> Result<RawResponse> {
         let body = Full::new(body).map_err(|never| match never {}).boxed_unsync();
-        let Answer { response, sender } = self.send(Method::POST, target, None, body).await?;
+        let Answer { response, connection } = self.send(Method::POST, target, None, body).await?;
         let (parts, body) = response.into_parts();
         let (status, headers, client) = (parts.status, parts.headers, Arc::clone(self));
-        Ok(RawResponse { status, headers, body, sender, client })
+        Ok(RawResponse { status, headers, body, connection, client })
     }
 
     /// The whole body of a response, and its status and headers.
@@ -207,7 +221,7 @@ impl ControlClient {
         let (parts, body) = answer.response.into_parts();
         let limited = http_body_util::Limited::new(body, RESPONSE_BYTES_MAX);
         let bytes = limited.collect().await.map_err(failed)?.to_bytes();
-        self.keep(answer.sender);
+        self.keep(answer.connection);
         Ok((parts, bytes))
     }
 
@@ -251,11 +265,23 @@ impl ControlClient {
 /// The path of `Link: <…>; rel="next"`.
 fn next_page(link: &str) -> Option<String> {
     let (address, rel) = link.strip_prefix('<')?.split_once('>')?;
+    rel.contains("next").then(|| path_of(address)).flatten()
+}
+
+/// A path as it is, or that of a URL.
+fn path_of(address: &str) -> Option<String> {
     let path = match address.split_once("://") {
         Some((_, rest)) => rest.get(rest.find('/')?..)?,
         None => address,
     };
-    rel.contains("next").then(|| path.to_owned())
+    Some(path.to_owned())
+}
+
+/// Where an upload goes on.
+fn location(parts: &http::response::Parts) -> Result<String> {
+    let location = parts.headers.get(header::LOCATION);
+    let path = location.and_then(|location| path_of(location.to_str().ok()?));
+    path.ok_or_else(|| failed("an upload has no location"))
 }
 
 /// The error of a response.
@@ -358,8 +384,8 @@ impl RegistryAccess for ControlClient {
         let length = answer.response.headers().get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
         let size_bytes = length.ok_or_else(|| failed("a blob has no length"))?;
-        let stream = body_stream(answer.response.into_body(), answer.sender);
-        Ok(Some(OpenBlob { size_bytes, stream }))
+        let stream = body_stream(answer.response.into_body(), answer.connection);
+        Ok(Some(OpenBlob { size_bytes, place: None, stream }))
     }
 
     async fn has_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
@@ -384,9 +410,24 @@ impl RegistryAccess for ControlClient {
     ) -> Result<()> {
         let target = format!("/v2/{name}/blobs/uploads/?digest={digest}");
         let body = SizedBody { stream: blob.stream, left: blob.size_bytes };
-        let kind = Some("application/octet-stream");
-        let answer = self.send(Method::POST, &target, kind, body.boxed_unsync()).await?;
+        let answer = self.send(Method::POST, &target, Some(BLOB_TYPE), body.boxed_unsync()).await?;
         self.expect(answer, &[StatusCode::CREATED]).await.map(|_| ())
+    }
+
+    async fn push_unnamed_blob(&self, name: &RepositoryName, blob: OpenBlob) -> Result<Digest> {
+        let answer = self.request(Method::POST, &format!("/v2/{name}/blobs/uploads/")).await?;
+        let (parts, _) = self.expect(answer, &[StatusCode::ACCEPTED]).await?;
+        let (stream, hashed) = HashedStream::new(blob.stream, Algorithm::Sha256);
+        let body = SizedBody { stream, left: blob.size_bytes }.boxed_unsync();
+        let target = location(&parts)?;
+        let answer = self.send(Method::PATCH, &target, Some(BLOB_TYPE), body).await?;
+        let (parts, _) = self.expect(answer, &[StatusCode::ACCEPTED]).await?;
+        let (digest, target) = (hashed.digest(), location(&parts)?);
+        let joint = if target.contains('?') { '&' } else { '?' };
+        let target = format!("{target}{joint}digest={digest}");
+        let answer = self.request(Method::PUT, &target).await?;
+        self.expect(answer, &[StatusCode::CREATED]).await?;
+        Ok(digest)
     }
 
     async fn push_manifest(

@@ -203,7 +203,7 @@ impl Exporter {
         Self { registry, options, progress }
     }
 
-    /// Writes the layout. Nothing is left of one that fails, except in a folder.
+    /// Writes the layout. Nothing is left of one that fails.
     ///
     /// # Errors
     ///
@@ -218,7 +218,11 @@ impl Exporter {
                 let writer = LayoutWriter::folder(path).map_err(TransferError::io(what))?;
                 self.write(&plan, writer).await?;
             }
-            ExportTarget::Tar(path) => self.write_file(&plan, path).await?,
+            ExportTarget::Tar(path) => {
+                let what = format!("write {}", path.display());
+                let writer = LayoutWriter::tar_file(path).map_err(TransferError::io(what))?;
+                self.write(&plan, writer).await?;
+            }
         }
         for entry in &plan.entries {
             self.progress.advance();
@@ -239,36 +243,22 @@ impl Exporter {
         Ok(self.progress.finish())
     }
 
-    /// Writes an archive beside its place first.
-    async fn write_file(&self, plan: &ExportPlan, path: &Path) -> Result<()> {
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
-        let what = || TransferError::io(format!("write {}", path.display()));
-        let file = std::fs::File::create(&partial).map_err(what())?;
-        let synced = file.try_clone().map_err(what())?;
-        let writer = LayoutWriter::tar(io::BufWriter::new(file));
-        let written = self.write(plan, writer).await;
-        let written = written.and_then(|()| {
-            synced.sync_all().and_then(|()| std::fs::rename(&partial, path)).map_err(what())
-        });
-        if written.is_err() {
-            // It is of no use to anyone.
-            let _ = std::fs::remove_file(&partial);
-        }
-        written
-    }
-
     async fn plan(&self) -> Result<ExportPlan> {
         let mut plan = ExportPlan::default();
         for name in &self.options.names {
             let repository = &name.repository;
-            let references = match &name.reference {
-                Some(reference) => vec![reference.clone()],
-                None => self.all_tags(repository).await?,
-            };
-            for reference in references {
-                self.plan_root(repository, &reference, &mut plan).await?;
+            match &name.reference {
+                Some(reference) => {
+                    if !self.plan_root(repository, reference, &mut plan).await? {
+                        return failed(format!("{repository} has no manifest {reference}"));
+                    }
+                }
+                // A tag may be deleted after it was listed.
+                None => {
+                    for reference in self.all_tags(repository).await? {
+                        self.plan_root(repository, &reference, &mut plan).await?;
+                    }
+                }
             }
         }
         if self.options.referrers {
@@ -285,14 +275,15 @@ impl Exporter {
         }
     }
 
+    /// Adds an image. `false`: it is absent.
     async fn plan_root(
         &self,
         name: &RepositoryName,
         reference: &Reference,
         plan: &mut ExportPlan,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let Some(mut manifest) = self.registry.manifest(name, reference).await? else {
-            return failed(format!("{name} has no manifest {reference}"));
+            return Ok(false);
         };
         if !self.options.platforms.is_empty() && !self.options.sparse {
             manifest = self.of_platform(name, manifest).await?;
@@ -301,7 +292,7 @@ impl Exporter {
         self.plan_manifest(name, manifest, plan, 0).await?;
         let (repository, tag) = (name.clone(), reference.tag().cloned());
         plan.entries.insert(PlannedEntry { is_referrer: false, repository, tag, digest });
-        Ok(())
+        Ok(true)
     }
 
     /// The one image of an index for the platform.
@@ -494,7 +485,7 @@ impl Exporter {
         let Some(blob) = self.registry.blob(name, digest).await? else {
             return failed(format!("blob {digest} of {name} was deleted during the export"));
         };
-        let OpenBlob { size_bytes, mut stream } = blob;
+        let OpenBlob { size_bytes, mut stream, .. } = blob;
         writer.begin_blob(digest, size_bytes).map_err(TransferError::io("write the layout"))?;
         let mut hasher = Hasher::new(digest.algorithm());
         let read = || TransferError::io(format!("read blob {digest} of {name}"));

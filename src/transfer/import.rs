@@ -18,7 +18,8 @@ use jreg_registry::SourceTrust;
 use jreg_storage::CopySource;
 
 use super::access::{OpenBlob, PlacedBlob, RegistryAccess, RegistryManifest, TransferError};
-use super::progress::{ItemStatus, LineOutput, MoveProgress, MoveSummary, MovedItem};
+use super::landing::BlobLanding;
+use super::progress::{ItemStatus, MoveProgress, MoveSummary, MovedItem};
 
 /// How many blobs of one image are copied at the same time.
 const BLOBS_AT_ONCE: usize = 3;
@@ -84,6 +85,8 @@ pub struct Importer {
     done: Mutex<HashSet<(RepositoryName, Digest)>>,
     /// One request at a time copies a blob: others find it there.
     turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Blobs that the registry has from an archive that was read once.
+    landing: Option<Arc<BlobLanding>>,
     /// What tags pointed to before.
     earlier: OnceLock<BTreeMap<(RepositoryName, Tag), BTreeSet<Digest>>>,
 }
@@ -100,11 +103,16 @@ impl Importer {
         source: Box<dyn ImageSource>,
         target: Arc<dyn RegistryAccess>,
         options: ImportOptions,
+        progress: Arc<MoveProgress>,
     ) -> Self {
-        let progress = MoveProgress::new(options.json, options.dry_run, LineOutput::Stdout);
         let (done, turns) = (Mutex::default(), Mutex::default());
-        let (progress, earlier) = (Arc::new(progress), OnceLock::new());
-        Self { source, target, options, progress, done, turns, earlier }
+        let (landing, earlier) = (None, OnceLock::new());
+        Self { source, target, options, progress, done, turns, landing, earlier }
+    }
+
+    /// The same, of an archive whose blobs are in the registry.
+    pub(super) fn with_landing(self, landing: Arc<BlobLanding>) -> Self {
+        Self { landing: Some(landing), ..self }
     }
 
     /// Imports everything that the source lists.
@@ -371,6 +379,10 @@ impl Importer {
         root: RootManifest<'_>,
         digest: &Digest,
     ) -> Result<bool, ItemError> {
+        // Manifests stay with the source.
+        if self.landing.as_ref().is_some_and(|landing| landing.has(digest)) {
+            return Ok(false);
+        }
         match self.source.manifest(root.pair.from, digest).await? {
             FoundManifest::Found(found) => {
                 let hint = found.media_type.as_ref();
@@ -424,7 +436,7 @@ impl Importer {
         digest: &Digest,
     ) -> Result<Option<bool>, ItemError> {
         if self.target.has_blob(root.pair.to, digest).await? {
-            return Ok(Some(false));
+            return Ok(Some(self.count_landed(root, digest)));
         }
         if self.options.dry_run {
             let blob = self.source.blob(root.pair.from, digest).await?;
@@ -434,6 +446,7 @@ impl Importer {
             }));
         }
         if self.target.mount(root.pair.to, digest).await? {
+            self.count_landed(root, digest);
             return Ok(Some(true));
         }
         let mut attempt = 0;
@@ -459,6 +472,13 @@ impl Importer {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// Counts a blob that came while the archive was read. `false`: the registry had it before, or it is counted.
+    fn count_landed(&self, root: RootManifest<'_>, digest: &Digest) -> bool {
+        let written = self.landing.as_ref().and_then(|landing| landing.take_written(digest));
+        root.bytes.written.fetch_add(written.unwrap_or_default(), Ordering::Relaxed);
+        written.is_some()
     }
 
     /// Has the storage of the registry make a blob of where its bytes lie. `false`: it cannot.
@@ -488,7 +508,7 @@ impl Importer {
     fn counted(&self, blob: SourceBlob) -> OpenBlob {
         let progress = Arc::clone(&self.progress);
         let stream = blob.stream.inspect_ok(move |chunk| progress.add_bytes(chunk.len() as u64));
-        OpenBlob { size_bytes: blob.size_bytes, stream: stream.boxed() }
+        OpenBlob { size_bytes: blob.size_bytes, place: None, stream: stream.boxed() }
     }
 
     fn count(&self, root: RootManifest<'_>, bytes: u64) {

@@ -65,6 +65,9 @@ pub struct MoveSummary {
     pub bytes: u64,
     /// Bytes that the storage shares with the source, or copied by itself: none passed through this process.
     pub shared_bytes: u64,
+    /// Bytes of an archive that went to a temporary file first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub spooled_bytes: u64,
     pub dry_run: bool,
 }
 
@@ -116,6 +119,12 @@ impl MoveProgress {
     /// How many images there are.
     pub fn set_total(&self, images: usize) {
         self.bar.set_length(images as u64);
+    }
+
+    /// How many bytes went to a temporary file.
+    pub fn set_spooled(&self, bytes: u64) {
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
+        printed.summary.spooled_bytes = bytes;
     }
 
     /// An image is done.
@@ -217,14 +226,19 @@ fn is_zero(bytes: &u64) -> bool {
 }
 
 fn total(summary: &MoveSummary) -> String {
-    let MoveSummary { copied, present, skipped, failed, bytes, shared_bytes, dry_run } = summary;
+    let MoveSummary { copied, present, skipped, failed, bytes, shared_bytes, dry_run, .. } =
+        summary;
     let size = crate::maintenance::print::size;
     let bytes = match shared_bytes {
         0 => size(*bytes),
         shared => format!("{}, {} shared with the source", size(*bytes), size(*shared)),
     };
     let start = if *dry_run { "dry run, nothing was written: " } else { "" };
+    let end = match summary.spooled_bytes {
+        0 => String::new(),
+        spooled => format!("; {} through a temporary file", size(spooled)),
+    };
     format!(
-        "{start}{copied} copied ({bytes}), {present} present, {skipped} skipped, {failed} failed"
+        "{start}{copied} copied ({bytes}), {present} present, {skipped} skipped, {failed} failed{end}"
     )
 }

@@ -84,9 +84,9 @@ impl ImageSource for RegistrySource {
     ) -> Result<Option<SourceBlob>> {
         let Some(name) = repository else { return Ok(None) };
         let found = self.registry.blob(name, digest).await.map_err(failed)?;
-        Ok(found.map(|OpenBlob { size_bytes, stream }| SourceBlob {
+        Ok(found.map(|OpenBlob { size_bytes, place, stream }| SourceBlob {
             size_bytes,
-            place: None,
+            place,
             stream,
         }))
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jreg_archive::{
-    ArchiveError, DistributionOptions, DistributionSource, ImageSource, LayoutSource, SourceKind,
-    SourceTree, Spool, TagList, detect, open_archive, spool_stream,
+    ArchiveError, ArchiveStream, DistributionOptions, DistributionSource, ImageSource,
+    LayoutSource, OpenedArchive, SourceKind, SourceTree, Spool, TagList, detect, open_archive,
 };
 use jreg_client::CredentialSource;
 use jreg_config::{Settings, StorageLocation, Value};
@@ -52,20 +52,67 @@ pub struct SourceSpec {
     pub spool: Spool,
 }
 
+/// A source that is open.
+#[derive(Debug)]
+pub enum OpenSource {
+    Images(Box<dyn ImageSource>),
+    /// An archive that is read once: its blobs go to the registry before its images are known.
+    Stream {
+        stream: Box<ArchiveStream>,
+        /// As the operator wrote it.
+        place: String,
+        options: DistributionOptions,
+    },
+}
+
 impl SourceSpec {
     /// Opens it.
     ///
     /// # Errors
     ///
     /// [`SourceError`].
-    pub async fn open(self, settings: &Settings) -> Result<Box<dyn ImageSource>, SourceError> {
+    pub async fn open(self, settings: &Settings) -> Result<OpenSource, SourceError> {
         let tags = self.tag_list()?;
         if self.place == "-" {
             let spool = self.spool.clone();
-            let tree = blocking(&self.place, move || spool_stream(io::stdin().lock(), &spool));
-            let options = self.distribution(tags);
-            return Ok(jreg_archive::open(Box::new(tree.await?), "standard input", options).await?);
+            let open = move || ArchiveStream::open(io::stdin(), &spool);
+            let stream = Box::new(blocking(&self.place, open).await?);
+            let (place, options) = ("standard input".to_owned(), self.distribution(tags));
+            return Ok(OpenSource::Stream { stream, place, options });
         }
+        if let Some(path) = self.archive()? {
+            let (opened, spool) = (path.clone(), self.spool.clone());
+            let archive = blocking(&self.place, move || open_archive(&opened, &spool)).await?;
+            let (place, options) = (self.place.clone(), self.distribution(tags));
+            return Ok(match archive {
+                OpenedArchive::Stream(stream) => {
+                    OpenSource::Stream { stream: Box::new(stream), place, options }
+                }
+                OpenedArchive::Tree(tree) => {
+                    OpenSource::Images(jreg_archive::open(Box::new(tree), &place, options).await?)
+                }
+            });
+        }
+        self.open_images(settings, tags).await.map(OpenSource::Images)
+    }
+
+    /// The path of a file.
+    fn archive(&self) -> Result<Option<PathBuf>, SourceError> {
+        if self.place.contains("://") {
+            return Ok(None);
+        }
+        let path = PathBuf::from(&self.place);
+        let failed = |source| SourceError::Io { place: self.place.clone(), source };
+        let is_folder = std::fs::metadata(&path).map_err(failed)?.is_dir();
+        Ok((!is_folder).then_some(path))
+    }
+
+    /// A folder, a bucket or a registry.
+    async fn open_images(
+        self,
+        settings: &Settings,
+        tags: TagList,
+    ) -> Result<Box<dyn ImageSource>, SourceError> {
         if let Some(StorageLocation::Bucket(url)) = bucket_of(&self.place) {
             let opened = bucket::open(settings, &url, BucketAccess::ReadOnly).await;
             let store = opened.map_err(StartError::from)?;
@@ -84,17 +131,7 @@ impl SourceSpec {
             );
             return Err(SourceError::Unsupported(message));
         }
-        let path = PathBuf::from(&self.place);
-        let failed = |source| SourceError::Io { place: self.place.clone(), source };
-        match std::fs::metadata(&path).map_err(failed)?.is_dir() {
-            true => of_folder(settings, &path, self.distribution(tags)).await,
-            false => {
-                let (opened, spool) = (path.clone(), self.spool.clone());
-                let tree = blocking(&self.place, move || open_archive(&opened, &spool)).await?;
-                let options = self.distribution(tags);
-                Ok(jreg_archive::open(Box::new(tree), &self.place, options).await?)
-            }
-        }
+        of_folder(settings, Path::new(&self.place), self.distribution(tags)).await
     }
 
     fn distribution(&self, tags: TagList) -> DistributionOptions {
@@ -154,12 +191,13 @@ async fn of_store(
     place: &str,
     distribution: DistributionOptions,
 ) -> Result<Box<dyn ImageSource>, SourceError> {
-    let tree: Box<dyn SourceTree> = Box::new(StoreTree::new(Arc::clone(&store), at));
+    let tree: Box<dyn SourceTree> = Box::new(StoreTree::new(Arc::clone(&store), at.clone()));
     match detect(&*tree).await? {
         Some(SourceKind::Jreg) => {
             let (clock, options) = (Arc::new(SystemClock::new()), options::registry(settings));
             let registry = Registry::open_existing(store, clock, options).await;
             let registry = LocalRegistry::new(registry.map_err(StartError::from)?, "import");
+            let registry = registry.placed(at);
             Ok(Box::new(RegistrySource::new(Arc::new(registry))))
         }
         Some(SourceKind::Distribution(root)) => {

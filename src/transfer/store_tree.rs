@@ -33,7 +33,7 @@ impl StoreTree {
 }
 
 impl StorePlace {
-    fn of(&self, key: &Key) -> SourcePlace {
+    pub(super) fn of(&self, key: &Key) -> SourcePlace {
         match self {
             Self::Folder(folder) => SourcePlace::File(folder.join(key.as_str())),
             Self::Bucket(url) => SourcePlace::Object {

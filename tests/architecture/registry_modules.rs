@@ -528,6 +528,7 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "explain",
             "gc",
             "keys",
+            "mirror",
             "name_lists",
             "page",
             "registry",
@@ -535,4 +536,6 @@ pub(crate) const REGISTRY_MODULES: &[(&str, &[&str])] = &[
             "tag_record",
         ],
     ),
+    ("sharing", &["content", "error", "fingerprint", "keys", "link", "registry"]),
+    ("deleted_tags", &["error", "keys", "page", "registry"]),
 ];

@@ -12,6 +12,7 @@ contract! {
             let blobs: usize = image.blobs.iter().map(|blob| blob.bytes.len()).sum();
             let is_right = of("blobBytes") == blobs
                 && of("manifestBytes") == image.manifest.bytes.len()
+                && of("logicalBytes") == blobs + image.manifest.bytes.len()
                 && (of("manifests") == 1 && of("blobs") == 3)
                 && (of("uploads") == 0 && of("deletedBytes") == 0);
             if is_right { Ok(()) } else { Err(usage.to_string()) }

@@ -83,17 +83,21 @@ async fn pages_of_a_large_bucket_cost_a_bounded_number_of_requests() {
         ("/ui/-/search?q=team39/app".to_owned(), "refine", 0, 0),
         ("/ui/big:v".to_owned(), "docker pull", 3, 10),
         (format!("/ui/big@{digest}"), "docker pull", 3, 10),
+        // The manifests of the repository, and the links of each blob.
+        ("/ui/big:v?sharing=yes".to_owned(), "Only this", 7, 14),
         (format!("/ui/big/-/referrers/{digest}"), "Nothing is attached", 1, 4),
         (format!("/ui/big/-/kept/{digest}"), "jreg explain", 4, 2),
         ("/ui/big/-/lifecycle".to_owned(), "No entry", 0, 1),
         ("/ui/big/-/history/v".to_owned(), "Now", 1, 3),
         ("/ui/big/-/manifests".to_owned(), "sha256", 2, 8),
+        ("/ui/big/-/deleted".to_owned(), "Nothing was deleted lately", 2, 1),
         ("/ui/big/-/usage".to_owned(), "Count now", 1, 1),
         // With what is attached: the tags of cosign, and the referrers of the one manifest.
         ("/ui/big?details=yes".to_owned(), "t000049", 3, 52),
         // What the last GC run did.
         ("/ui/-/activity".to_owned(), "Uploads", 4, 1),
         ("/ui/-/usage".to_owned(), "Count now", 0, 1),
+        ("/ui/-/mirrors".to_owned(), "No registry is mirrored", 0, 0),
     ] {
         let (html, lists, others) = large.page(&target).await;
         assert!(html.contains(shown), "{target}\n{html}");

@@ -5,7 +5,6 @@
 //! or with an error, at one moment after its begin, or never. The check searches for an order of
 //! these moments in which every response is correct. It goes through the history in time and keeps
 //! every possible state of the register; an operation is ordered only when it ends.
-//! when it ends.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
@@ -219,7 +218,7 @@ impl History {
                 states = states.into_iter().map(add).collect();
             } else {
                 let next = states.iter().flat_map(|state| self.ends(state, &running, index));
-                let next = without_lesser(next.collect());
+                let next = self.without_lesser(next.collect());
                 running.remove(&index);
                 if next.is_empty() || next.len() > STATES_MAX {
                     return Err(self.explain(index, &states));
@@ -272,10 +271,15 @@ impl History {
 
     /// The states after one more effect.
     fn steps(&self, state: &State, running: &BTreeSet<usize>) -> Vec<State> {
-        let own = running.iter().filter(|index| !state.done.contains(index)).filter_map(|index| {
+        let is_free = |index: &usize| {
+            !state.done.contains(index) && self.0[*index].void_after.is_disjoint(&state.done)
+        };
+        let free: Vec<_> = running.iter().copied().filter(is_free).collect();
+        let own = free.iter().filter_map(|index| {
             let event = &self.0[*index];
             let value = event.effect.after(state.value)?;
-            if !event.void_after.is_disjoint(&state.done) {
+            let is_needless = || value == state.value || self.has_better(*index, &free);
+            if !event.span.is_certain() && is_needless() {
                 return None;
             }
             let mut next = State { value, ..state.clone() };
@@ -294,6 +298,41 @@ impl History {
         own.chain(spare).collect()
     }
 
+    /// Whether another operation, which need not happen either, has the same effect and is of no more use later.
+    fn has_better(&self, index: usize, free: &[usize]) -> bool {
+        let last = |event: &Event| event.span.ended().unwrap_or(u64::MAX);
+        let own = &self.0[index];
+        free.iter().filter(|other| **other != index).any(|other_index| {
+            let other = &self.0[*other_index];
+            let is_first = (last(other), *other_index) < (last(own), index);
+            let is_same = other.effect == own.effect && !other.span.is_certain();
+            is_same && is_first && own.void_after.is_subset(&other.void_after)
+        })
+    }
+
+    /// Removes states that are subsumed by others: what need not happen and has not may still happen.
+    fn without_lesser(&self, states: HashSet<State>) -> HashSet<State> {
+        type Left = (BTreeSet<usize>, Spare);
+        let mut by_core: BTreeMap<(Value, BTreeSet<usize>), Vec<Left>> = BTreeMap::new();
+        let covers = |more: &Left, less: &Left| more.0.is_subset(&less.0) && has(&more.1, &less.1);
+        for State { value, done, spare } in states {
+            let (certain, uncertain) =
+                done.into_iter().partition(|index| self.0[*index].span.is_certain());
+            let (kept, own) = (by_core.entry((value, certain)).or_default(), (uncertain, spare));
+            if !kept.iter().any(|other| covers(other, &own)) {
+                kept.retain(|other| !covers(&own, other));
+                kept.push(own);
+            }
+        }
+        let state = |((value, certain), kept): (_, Vec<Left>)| {
+            kept.into_iter().map(move |(uncertain, spare)| {
+                let certain: &BTreeSet<usize> = &certain;
+                State { value, done: certain.union(&uncertain).copied().collect(), spare }
+            })
+        };
+        by_core.into_iter().flat_map(state).collect()
+    }
+
     fn explain(&self, index: usize, states: &HashSet<State>) -> String {
         let event = &self.0[index];
         let values: BTreeSet<_> = states.iter().map(|state| state.value).collect();
@@ -310,23 +349,7 @@ impl History {
     }
 }
 
-/// Removes states that are subsumed by others.
-fn without_lesser(states: HashSet<State>) -> HashSet<State> {
-    let mut by_core: BTreeMap<(Value, BTreeSet<usize>), Vec<Spare>> = BTreeMap::new();
-    for State { value, done, spare } in states {
-        let kept = by_core.entry((value, done)).or_default();
-        if !kept.iter().any(|other| covers(other, &spare)) {
-            kept.retain(|other| !covers(&spare, other));
-            kept.push(spare);
-        }
-    }
-    let state = |((value, done), spares): (_, Vec<_>)| {
-        spares.into_iter().map(move |spare| State { value, done: BTreeSet::clone(&done), spare })
-    };
-    by_core.into_iter().flat_map(state).collect()
-}
-
-fn covers(more: &Spare, less: &Spare) -> bool {
+fn has(more: &Spare, less: &Spare) -> bool {
     less.iter().all(|(effect, count)| more.get(effect).is_some_and(|other| other >= count))
 }
 
@@ -401,6 +424,22 @@ mod tests {
         assert!(check(&[write, perhaps, read(None, 6)]));
         assert!(check(&[write, perhaps, read(Some(1), 6)]));
         assert!(!check(&[write, perhaps, read(Some(1), 6), read(None, 8)]));
+    }
+
+    /// Regression: every combination of them was a state.
+    #[test]
+    fn many_that_need_not_happen_are_few_states() {
+        let possible = |effect| move |at| (effect, Span::Possible { begun: at, ended: 200 - at });
+        let writes = (0..30).map(possible(Write(1)));
+        let removes = (30..60).map(possible(RemoveFrom(1)));
+        let read = |value, at| (Read(value), done(at, at + 1));
+        let reads = [Some(1), None].into_iter().cycle().take(30).zip(30..);
+        let reads = reads.map(|(value, n)| read(value, 2 * n));
+        let all: Vec<_> = writes.chain(removes).chain(reads).collect();
+        assert!(check(&all));
+        assert!(!check(
+            &[&all[..], &[(Read(Some(1)), done(300, 301)), (Read(None), done(302, 303))]].concat()
+        ));
     }
 
     #[test]

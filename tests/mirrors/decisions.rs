@@ -1,15 +1,20 @@
 //! What is served when, over HTTP: the rows of the decision table that a client sees.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_storage::testing::ManualClock;
 use jreg_testkit::upstream::{
     RequestKind, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault, UpstreamRule,
 };
-use jreg_testkit::{Client, Image, StoreKind};
+use jreg_testkit::{Client, Image, Manifest, ServerSpec, StoreKind, TestServer, media};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{add_image, get, mirror, plain, pull};
+use super::{add_image, get, mirror, mirror_by, plain, pull};
 
+/// How long a tag is fresh, in the tests that turn a clock.
+const FRESH: Duration = Duration::from_secs(300);
 const TAG: &str = "/v2/docker.io/library/app/manifests/v1";
 
 /// The status, the error code and whether there is a warning.
@@ -76,6 +81,59 @@ async fn wrong_bytes_are_a_bad_gateway_and_a_limit_has_its_time() {
     assert_eq!(limited.status, 429);
     let after: u64 = limited.header("Retry-After").unwrap().parse().unwrap();
     assert!((100..=121).contains(&after), "{after}");
+}
+
+/// Regression: a mirror served what a push would refuse, with the media type that the registry made up.
+#[tokio::test]
+async fn fixed_manifests_that_clients_would_disagree_on_are_a_bad_gateway() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = Image::plain(1);
+    let mut both: Value = serde_json::from_slice(&image.manifest.bytes).unwrap();
+    both["manifests"] = json!([image.manifest.descriptor()]);
+    let of =
+        |media_type: &str| Manifest { media_type: media_type.to_owned(), ..image.manifest.clone() };
+    let cases = [
+        ("mismatch", of(media::INDEX)),
+        ("page", Manifest { media_type: "text/html".to_owned(), bytes: "{}".into() }),
+        ("both", Manifest::compact(media::MANIFEST, &both)),
+    ];
+    for (tag, manifest) in &cases {
+        upstream.add_manifest("library/app", Some(tag), manifest);
+    }
+    let target = |reference: &str| format!("/v2/docker.io/library/app/manifests/{reference}");
+    for store in super::stores() {
+        let server = mirror(&upstream, store, "").await;
+        let client = server.client();
+        for (tag, manifest) in &cases {
+            for reference in [(*tag).to_owned(), manifest.digest()] {
+                let refused = get(&client, &target(&reference)).await;
+                assert_eq!(refused.status, 502, "{reference}: {refused}");
+            }
+        }
+        let head = plain(&client, "HEAD", &target(&cases[1].1.digest())).await;
+        assert_eq!(head.status, 502, "{head}");
+    }
+    let allowed = super::settings(&upstream, "", "manifest-media-types = [\"*/*\"]");
+    let spec = ServerSpec { settings: allowed, ..ServerSpec::default() };
+    let server = TestServer::start(spec).await;
+    assert_eq!(get(&server.client(), &target("page")).await.status, 200);
+    assert_eq!(get(&server.client(), &target("mismatch")).await.status, 502);
+}
+
+/// What cannot be read for another reason is served, as it is there.
+#[tokio::test]
+async fn other_manifests_that_cannot_be_stored_are_served() {
+    let upstream = ScriptedUpstream::start().await;
+    let signed = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    let old = Manifest::compact(signed, &json!({"schemaVersion": 1, "fsLayers": []}));
+    let lacking = Manifest::compact(media::MANIFEST, &json!({"schemaVersion": 2}));
+    for manifest in [old, lacking] {
+        upstream.add_manifest("library/app", Some("v1"), &manifest);
+        let server = mirror(&upstream, StoreKind::Memory, "").await;
+        let got = get(&server.client(), TAG).await;
+        assert_eq!((got.status, &got.body), (200, &manifest.bytes));
+        assert_eq!(got.header("Content-Type"), Some(manifest.media_type.as_str()));
+    }
 }
 
 #[tokio::test]
@@ -146,20 +204,22 @@ async fn a_tag_that_is_gone_is_kept_where_the_settings_say_so() {
 async fn a_fresh_tag_costs_nothing_and_a_stale_one_a_head() {
     let upstream = ScriptedUpstream::start().await;
     let image = add_image(&upstream, 1);
-    let server = mirror(&upstream, StoreKind::Folder, "fresh = \"4s\"").await;
+    let clock = Arc::new(ManualClock::default());
+    let server = mirror_by(&clock, &upstream, "fresh = \"5m\"").await;
     let client = server.client();
     pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
     upstream.clear_requests();
+    clock.advance(FRESH - Duration::from_secs(1));
     pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
     assert!(upstream.requests().is_empty());
-    sleep(Duration::from_millis(4200)).await;
+    clock.advance(FRESH + Duration::from_secs(1));
     pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
     let counts = upstream.counts();
     assert_eq!(counts.into_iter().collect::<Vec<_>>(), [(RequestKind::ManifestHead, 1)]);
     // One that has moved.
     let other = Image::plain(2);
     upstream.add_image("library/app", Some("v1"), &other);
-    sleep(Duration::from_millis(4200)).await;
+    clock.advance(FRESH + Duration::from_secs(1));
     upstream.clear_requests();
     let head = plain(&client, "HEAD", TAG).await;
     assert_eq!(head.header("Docker-Content-Digest"), Some(other.manifest.digest().as_str()));

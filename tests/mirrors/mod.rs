@@ -4,6 +4,8 @@ mod blobs;
 mod cluster;
 mod decisions;
 mod names;
+mod page;
+mod recipes;
 mod rights;
 mod scenarios;
 mod slow;
@@ -11,9 +13,11 @@ mod sync;
 mod traces;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use jreg_config::{Settings, read_file};
+use jreg_storage::testing::ManualClock;
 use jreg_testkit::upstream::ScriptedUpstream;
 use jreg_testkit::{Client, Image, Request, Response, ServerSpec, StoreKind, TestServer};
 
@@ -34,6 +38,16 @@ pub(crate) async fn mirror(
 ) -> TestServer {
     let spec = ServerSpec { settings: settings(upstream, table, ""), ..ServerSpec::default() };
     TestServer::start(spec.store(store)).await
+}
+
+/// One that keeps its content in memory and runs by a clock that the test turns.
+pub(crate) async fn mirror_by(
+    clock: &Arc<ManualClock>,
+    upstream: &ScriptedUpstream,
+    table: &str,
+) -> TestServer {
+    let spec = ServerSpec { settings: settings(upstream, table, ""), ..ServerSpec::default() };
+    TestServer::start(spec.clock(Arc::clone(clock) as _)).await
 }
 
 /// Each kind of store.

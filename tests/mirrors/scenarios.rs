@@ -1,14 +1,16 @@
 //! The scenarios of zot's tests of its `sync` extension (`test/blackbox/sync.bats`): images, indexes, signatures by tag and
 //! by referrers, charts and artifacts, each on demand and in advance, byte for byte.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_storage::testing::ManualClock;
 use jreg_testkit::upstream::{RequestKind, ScriptedUpstream, UpstreamFault, UpstreamRule};
 use jreg_testkit::{Blob, Client, Image, ImageSpec, Manifest, StoreKind, index_of, media, sha256};
 use serde_json::{Value, json};
 
 use super::sync::Scene;
-use super::{get, mirror, pull};
+use super::{get, mirror, mirror_by, pull};
 
 const NAME: &str = "library/app";
 const LOCAL: &str = "docker.io/library/app";
@@ -165,14 +167,16 @@ async fn a_tag_is_checked_again_after_the_interval_and_not_before() {
     let upstream = ScriptedUpstream::start().await;
     let (old, new) = (Image::plain(1), Image::plain(2));
     upstream.add_image(NAME, Some("v1"), &old);
-    let server = mirror(&upstream, StoreKind::Memory, "fresh = \"2s\"").await;
+    let clock = Arc::new(ManualClock::default());
+    let server = mirror_by(&clock, &upstream, "fresh = \"1h\"").await;
     let (client, path) = (server.client(), format!("/v2/{LOCAL}"));
     pull(&client, &path, "", "v1", &old).await;
     upstream.add_image(NAME, Some("v1"), &new);
     upstream.clear_requests();
+    clock.advance(Duration::from_secs(3599));
     pull(&client, &path, "", "v1", &old).await;
     assert_eq!(upstream.count(RequestKind::ManifestHead), 0);
-    tokio::time::sleep(Duration::from_millis(2100)).await;
+    clock.advance(Duration::from_secs(2));
     pull(&client, &path, "", "v1", &new).await;
     assert_eq!(upstream.count(RequestKind::ManifestHead), 1);
     assert_eq!(upstream.count_of(RequestKind::ManifestGet, &sha256(&new.manifest.bytes)), 1);

@@ -1,5 +1,6 @@
 //! [`Authorized`]: access to the registry limited to one granted right.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -7,11 +8,11 @@ use jreg_auth::{CONDITIONS_EVALUATED_MAX, DecisionReason, Identity, cursor_key_i
 use jreg_mirror::MirrorError;
 use jreg_oci::{Algorithm, Digest, MountSource, Reference, RepositoryName, Tag};
 use jreg_registry::{
-    Blob, BlobReader, ChangeOrigin, DeleteProtection, DeletedManifest, Error, ExplainReport,
-    GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush, MaySetTag,
-    PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PoolUsage, PushedManifest,
+    Blob, BlobReader, ChangeOrigin, ContentSharing, DeleteProtection, DeletedManifest, Error,
+    ExplainReport, GcOptions, LIST_KEYS_MAX, ListedUpload, ManifestDetails, ManifestPush,
+    MaySetTag, PROTECTING_RECORDS_MAX, PROTECTING_TAGS_MAX, PageRequest, PoolUsage, PushedManifest,
     ReferencePrecondition, Referrer, Repository, RepositoryUsage, RestoredManifest, ResultPage,
-    RetentionError, RetentionOptions, RetentionPreview, StoredManifest, TagDetails,
+    RetentionError, RetentionOptions, RetentionPreview, SharingLimits, StoredManifest, TagDetails,
     TagHistoryEntry, TagList, TagSummary, TagTransition, TouchPolicy, UploadChunk, UploadId,
     UploadProgress, list_requests_max,
 };
@@ -114,6 +115,16 @@ impl Authorized {
             | Right::Delete(_)
             | Right::Fetch(_)
             | Right::Admin => Err(self.forbidden()),
+        }
+    }
+
+    /// The same repository; of a mirror, with the tags that were pulled through it.
+    fn shown(&self) -> Result<Repository> {
+        let repository = self.pull()?;
+        let mirror = self.gate.mirrors.as_ref();
+        match mirror.and_then(|mirrors| mirrors.repository(repository.name())) {
+            Some(mirror) if !mirror.is_local() => Ok(repository.showing_mirrored_tags()),
+            _ => Ok(repository),
         }
     }
 
@@ -294,17 +305,22 @@ impl Authorized {
 
     /// [`Repository::tags`]; requires [`Right::Pull`].
     pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
-        Ok(self.pull()?.tags(page).await?)
+        Ok(self.shown()?.tags(page).await?)
     }
 
     /// [`Repository::tag_details`]; requires [`Right::Pull`].
     pub async fn tag_details(&self, tags: Vec<Tag>) -> Result<Vec<TagDetails>> {
-        Ok(self.pull()?.tag_details(tags).await?)
+        Ok(self.shown()?.tag_details(tags).await?)
     }
 
     /// [`Repository::last_pulls`]; requires [`Right::Pull`].
     pub async fn last_pulls(&self, tags: &[(Tag, Digest)]) -> Result<Vec<Option<SystemTime>>> {
         Ok(self.pull()?.last_pulls(tags).await?)
+    }
+
+    /// [`Repository::deleted_tags`]; requires [`Right::Delete`].
+    pub async fn deleted_tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
+        Ok(self.delete()?.deleted_tags(page).await?)
     }
 
     /// [`Repository::quota_usage`]; requires [`Right::Push`].
@@ -314,12 +330,12 @@ impl Authorized {
 
     /// [`Repository::tag_summary`]; requires [`Right::Pull`].
     pub async fn tag_summary(&self) -> Result<TagSummary> {
-        Ok(self.pull()?.tag_summary().await?)
+        Ok(self.shown()?.tag_summary().await?)
     }
 
     /// [`Repository::tag_list`]; requires [`Right::Pull`].
     pub async fn tag_list(&self) -> Result<Arc<TagList>> {
-        Ok(self.pull()?.tag_list().await?)
+        Ok(self.shown()?.tag_list().await?)
     }
 
     /// [`Repository::tags_of_manifest`]; requires [`Right::Pull`].
@@ -371,6 +387,33 @@ impl Authorized {
         let _slot = self.gate.registry.usage_slot()?;
         let uploads = self.gate.registry.open_uploads().await?;
         Ok(repository.storage_usage(&uploads).await?)
+    }
+
+    /// Which content of an image, or of the whole repository, is needed elsewhere
+    /// ([`Repository::content_sharing`]); requires [`Right::Pull`]. Repositories that the identity may not pull are
+    /// left out, and those that are too many to examine.
+    pub async fn content_sharing(
+        &self,
+        image: Option<&Digest>,
+        limits: SharingLimits,
+    ) -> Result<Option<ContentSharing>> {
+        let repository = self.pull()?;
+        let _slot = match limits == SharingLimits::SMALL {
+            true => None,
+            false => Some(self.gate.registry.usage_slot()?),
+        };
+        let Some(mut found) = repository.content_sharing(image, limits).await? else {
+            return Ok(None);
+        };
+        let names = found.listed.iter().flat_map(|blob| blob.repositories.iter().cloned());
+        let names: BTreeSet<RepositoryName> = names.collect();
+        let names = names.into_iter().take(SEARCH_NAMES_EXAMINED_MAX).collect();
+        let visible = self.gate.authorizer.visible(&self.auth, names).await;
+        let visible: BTreeSet<RepositoryName> = visible.into_iter().collect();
+        for blob in &mut found.listed {
+            blob.repositories.retain(|name| visible.contains(name));
+        }
+        Ok(Some(found))
     }
 
     /// The unfinished uploads of the repositories that the identity may pull; requires [`Right::List`].
@@ -481,7 +524,7 @@ impl Authorized {
 
     /// [`Repository::manifest_get`] to read it; requires [`Right::Pull`].
     pub async fn manifest_get(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
-        Ok(self.pull()?.manifest_get(reference, TouchPolicy::Never).await?)
+        Ok(self.shown()?.manifest_get(reference, TouchPolicy::Never).await?)
     }
 
     /// [`Repository::manifest_get`] to check whether it exists; requires [`Right::Pull`].

@@ -140,6 +140,15 @@ impl DockerArchive {
     }
 
     async fn hash(&self, path: &str) -> Result<HashedMember> {
+        let received = self.tree.received(&clean(path));
+        if let Some(file) = received.filter(|it| it.digest.algorithm() == Algorithm::Sha256) {
+            let (digest, size_bytes) = (file.digest.clone(), file.size_bytes);
+            return Ok(HashedMember {
+                digest,
+                size_bytes,
+                compression: compression_of(&file.start),
+            });
+        }
         let content = self.tree.open(&clean(path)).await?;
         let absent = || ArchiveError::document(LIST, format!("it names {path:?}, which is absent"));
         let SourceContent { size_bytes, mut stream, .. } = content.ok_or_else(absent)?;
@@ -152,6 +161,13 @@ impl DockerArchive {
         let compression = compression.unwrap_or_default();
         Ok(HashedMember { digest: hasher.finish(), size_bytes, compression })
     }
+}
+
+/// The first repository that a list of images names.
+pub(crate) fn first_repository(bytes: &[u8]) -> Option<RepositoryName> {
+    let list: Vec<ListedImage> = serde_json::from_slice(bytes).ok()?;
+    let mut names = list.into_iter().flat_map(|listed| listed.repo_tags.unwrap_or_default());
+    names.find_map(|name| Some(name.parse::<ImageName>().ok()?.repository))
 }
 
 /// How a layer is compressed, by how it begins.

@@ -240,6 +240,13 @@ fn name_of(
     }
 }
 
+/// The first repository that an `index.json` names.
+pub(crate) fn first_repository(bytes: &[u8]) -> Option<RepositoryName> {
+    let index: LayoutIndex = serde_json::from_slice(bytes).ok()?;
+    let entries = index.manifests.unwrap_or_default();
+    entries.into_iter().find_map(|entry| name_of(&entry.annotations?, None).ok()?.0)
+}
+
 #[async_trait]
 impl ImageSource for LayoutSource {
     async fn index(&self) -> Result<SourceIndex> {

@@ -4,8 +4,8 @@
 //!
 //! - `tree.rs`: files below a folder, in a bucket or in a tar archive, as [`SourceTree`]; this crate reads archives,
 //!   the caller brings the others
-//! - `tar_tree.rs`, `spool.rs`: archives, which are hostile input; compressed ones are unpacked to a
-//!   temporary file first
+//! - `tar_members.rs`: the members of an archive, which is hostile input; `tar_tree.rs`: of one that is a file;
+//!   `stream.rs`: of one that is read once, whose blobs go to the registry meanwhile; `unpack.rs`: compressed ones
 //! - `source.rs`: what a source has, as [`ImageSource`]
 //! - `layout.rs`, `docker.rs`, `distribution.rs`: the formats; `detect.rs`: which one something is
 //! - `image_name.rs`: names of images as other tools write them
@@ -24,9 +24,11 @@ mod error;
 mod image_name;
 mod layout;
 mod source;
-mod spool;
+mod stream;
+mod tar_members;
 mod tar_tree;
 mod tree;
+mod unpack;
 mod writer;
 
 pub use detect::{SourceKind, detect, open};
@@ -39,7 +41,12 @@ pub use source::{
     FoundManifest, ImageSource, MANIFEST_BYTES_MAX, SkippedItem, SourceBlob, SourceImage,
     SourceIndex, SourceManifest,
 };
-pub use spool::{SPOOL_BYTES_MAX, SPOOL_RATIO_MAX, Spool, open_archive, spool_stream};
-pub use tar_tree::{HEADER_BYTES_MAX, MEMBERS_MAX, NAME_BYTES_MAX, TarTree};
-pub use tree::{SourceContent, SourcePlace, SourceTree};
+pub use stream::{
+    ArchiveStream, BlobReceiver, KEPT_MEMORY_BYTES_MAX, NoReceiver, OpenedArchive, Spool,
+    StreamedTree, open_archive,
+};
+pub use tar_members::{HEADER_BYTES_MAX, MEMBERS_MAX, NAME_BYTES_MAX};
+pub use tar_tree::TarTree;
+pub use tree::{ReceivedFile, SourceContent, SourcePlace, SourceTree};
+pub use unpack::{UNPACKED_BYTES_MAX, UNPACKED_RATIO_MAX};
 pub use writer::{LayoutImage, LayoutWriter};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, TryStreamExt};
+use jreg_oci::Digest;
 
 use crate::{ArchiveError, Result, SourceBlob};
 
@@ -36,6 +37,15 @@ impl Debug for SourceContent {
     }
 }
 
+/// A file whose bytes went to the registry while the source was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceivedFile {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    /// Its first bytes.
+    pub start: Bytes,
+}
+
 /// Files under paths that are separated by `/`. Nothing is written.
 #[async_trait]
 pub trait SourceTree: Debug + Send + Sync + 'static {
@@ -59,6 +69,11 @@ pub trait SourceTree: Debug + Send + Sync + 'static {
     ///
     /// [`ArchiveError`].
     async fn size(&self, path: &str) -> Result<Option<u64>>;
+
+    /// What is known of a file whose bytes went to the registry already.
+    fn received(&self, _path: &str) -> Option<&ReceivedFile> {
+        None
+    }
 }
 
 /// Reads a small file whole.

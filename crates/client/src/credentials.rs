@@ -18,6 +18,7 @@ use std::time::Duration;
 use form_urlencoded::Serializer;
 use jreg_auth::Secret;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -34,8 +35,11 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const FILE_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long what a credential helper printed is used.
 const HELPER_AGE_MAX: Duration = Duration::from_secs(300);
-/// How long after a failure no other attempt is made.
-const FAILURE_PAUSE: Duration = Duration::from_secs(5);
+/// How long no other attempt is made after credentials could not be loaded, or new ones of a service or a helper are
+/// refused as those before them were.
+const LOAD_PAUSE: Duration = Duration::from_secs(5);
+/// Maximum duration of loading credentials, which may take several requests.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// What authenticates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +93,8 @@ struct ProviderState {
     /// Until when the current one is used; `None` for always.
     until: Option<Instant>,
     is_refused: bool,
+    /// When they were loaded because those before them were refused.
+    renewed: Option<Instant>,
     failed: Option<(Instant, UpstreamErrorKind)>,
 }
 
@@ -141,21 +147,24 @@ impl CredentialProvider {
             return Ok(current);
         }
         let now = Instant::now();
-        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| now < *at + FAILURE_PAUSE)
-        {
+        if let Some((_, error)) = state.failed.as_ref().filter(|(at, _)| now < *at + LOAD_PAUSE) {
             return Err(error.clone());
         }
-        match self.load().await {
+        let loading = tokio::time::timeout(LOAD_TIME_MAX, self.load());
+        let stopped = |_| Err(format!("it took more than {} s", LOAD_TIME_MAX.as_secs()));
+        match loading.await.unwrap_or_else(stopped) {
             Ok(Loaded { value, age_max }) => {
                 let known = state.current.take().filter(|known| known.value == value);
                 let current = known.unwrap_or_else(|| {
                     let generation = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     Arc::new(Credential { value, generation })
                 });
-                let until = age_max.map(|age_max| Instant::now() + age_max);
+                let now = Instant::now();
+                let until = age_max.map(|age_max| now + age_max.max(LOAD_PAUSE));
                 let current_again = Arc::clone(&current);
-                *state =
-                    ProviderState { current: Some(current), until, ..ProviderState::default() };
+                let renewed = if state.is_refused { Some(now) } else { state.renewed };
+                let current = Some(current);
+                *state = ProviderState { current, until, renewed, ..ProviderState::default() };
                 Ok(current_again)
             }
             Err(why) => {
@@ -166,12 +175,22 @@ impl CredentialProvider {
         }
     }
 
-    /// The credentials of this generation were refused: they are loaded again.
+    /// The credentials of this generation were refused: they are loaded again, but not for each request.
     pub(crate) async fn invalidate(&self, generation: u64) {
         let mut state = self.state.lock().await;
-        if state.current.as_ref().is_some_and(|current| current.generation == generation) {
+        let is_new = state.renewed.is_some_and(|renewed| renewed.elapsed() < LOAD_PAUSE);
+        let is_paused = is_new && self.is_costly();
+        if !is_paused
+            && state.current.as_ref().is_some_and(|current| current.generation == generation)
+        {
             state.is_refused = true;
         }
+    }
+
+    /// Whether loading starts a program or sends requests.
+    fn is_costly(&self) -> bool {
+        use CredentialSource::{Acr, Ecr, Gcp, Helper};
+        matches!(self.source, Helper(_) | Ecr | Gcp | Acr)
     }
 
     async fn load(&self) -> Result<Loaded, LoadError> {
@@ -245,11 +264,14 @@ async fn read_secret(source: &SecretSource) -> Result<Secret, LoadError> {
 /// The text of a file.
 async fn read_file(path: &Path) -> Result<String, LoadError> {
     let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let bytes = tokio::fs::metadata(path).await.map_err(failed)?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display()));
+    let mut text = String::new();
+    let file = tokio::fs::File::open(path).await.map_err(failed)?;
+    // Devices and pipes have no length.
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await.map_err(failed)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display())),
+        false => Ok(text),
     }
-    tokio::fs::read_to_string(path).await.map_err(failed)
 }
 
 /// A document of a cloud's service. What is wrong with it is not repeated: it may contain a secret.

@@ -26,6 +26,7 @@ mod transport;
 mod url;
 
 pub use blob::UpstreamBlob;
+pub use breaker::BreakerStatus;
 pub use challenge::{BearerChallenge, CHALLENGE_BYTES_MAX, Challenge, parse_challenges};
 pub use client::UpstreamClient;
 pub use error::{UpstreamError, UpstreamErrorKind};

@@ -67,8 +67,8 @@ use observed::ObservedRequest;
 pub use admin::{AdminApi, SupportSource};
 pub use context::ApiContext;
 pub use jreg_ui::{
-    ActivityRow, ActivitySection, ActivityState, GcNote, QuotaRow, ServiceActivity, ServiceUsage,
-    format_bytes,
+    ActivityRow, ActivitySection, ActivityState, GcNote, MirrorFacts, QuotaRow, ServiceActivity,
+    ServiceUsage, StoredOfMirror, format_bytes, format_span,
 };
 pub use memory::responses_budget;
 pub use options::{CHUNK_BYTES_MIN, HttpOptions};

@@ -19,6 +19,7 @@ mod repositories;
 mod request;
 mod route;
 mod service;
+mod sharing;
 mod tags;
 
 use std::sync::Arc;
@@ -136,6 +137,7 @@ async fn page(request: &UiRequest<'_>, route: UiRoute) -> PageResult {
         UiPage::Search => repositories::search(request, &query).await,
         UiPage::Usage => service::usage(request, &query).await,
         UiPage::Activity => service::activity(request).await,
+        UiPage::Mirrors => service::mirrors(request, &query).await,
         UiPage::Login => login::page(request, &query),
         UiPage::LoginBegin { issuer } => login::begin(request, &issuer, &query).await,
         UiPage::LoginCallback { issuer } => Box::pin(login::complete(request, &issuer)).await,
@@ -234,7 +236,7 @@ fn error_response(
     let html = error_page(
         page,
         &ErrorPage {
-            status: reported.status.as_u16(),
+            status: status.as_u16(),
             message,
             offers_login: is_anonymous && matches!(status.as_u16(), 403 | 404),
             request_id: observed.request_id.to_string(),

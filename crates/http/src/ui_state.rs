@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use futures::future::BoxFuture;
 use jreg_oci::{Digest, Reference, RepositoryName, Tag};
 use jreg_registry::{Error, GcOptions, RetentionOptions};
-use jreg_ui::{ServiceActivity, ServiceUsage};
+use jreg_ui::{MirrorFacts, ServiceActivity, ServiceUsage};
 use quick_cache::unsync::Cache;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -57,6 +57,8 @@ pub trait ActivitySource: Debug + Send + Sync + 'static {
     fn activity(&self) -> BoxFuture<'_, ServiceActivity>;
     /// `counts`: quotas are counted first.
     fn usage(&self, counts: bool) -> BoxFuture<'_, ServiceUsage>;
+    /// `counts`: what each mirror holds is counted.
+    fn mirrors(&self, counts: bool) -> BoxFuture<'_, Vec<MirrorFacts>>;
 }
 
 /// Knows nothing.
@@ -70,6 +72,10 @@ impl ActivitySource for NoActivity {
 
     fn usage(&self, _: bool) -> BoxFuture<'_, ServiceUsage> {
         Box::pin(async { ServiceUsage::default() })
+    }
+
+    fn mirrors(&self, _: bool) -> BoxFuture<'_, Vec<MirrorFacts>> {
+        Box::pin(async { Vec::new() })
     }
 }
 

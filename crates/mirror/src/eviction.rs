@@ -22,6 +22,7 @@ impl Mirrors {
             let wanted = EvictionOptions { prefix, keep, bytes_max };
             let report = self.shared().registry.evict(&wanted).await?;
             self.shared().metrics.mirror.count_evicted(&options.name.namespace, report.evicted);
+            self.shared().runs.note_eviction(&options.name.namespace, report);
             all.manifests += report.manifests;
             all.evicted += report.evicted;
             all.kept_bytes += report.kept_bytes;

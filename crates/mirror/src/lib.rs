@@ -8,6 +8,7 @@
 //! - `blobs.rs`: blobs; `flight.rs`: one of them on its way into the store and to its readers, `reader.rs`: one
 //!   of these readers, `own_stream.rs`: one that does without the others
 //! - `eviction.rs`: what is not pulled any more
+//! - `runs.rs`: what evictions and fetches did last
 //! - `sync.rs`: what is fetched before a client asks; `version_range.rs`: of which versions
 //! - `remembered.rs`, `shared.rs`: what is kept in memory, and concurrent requests for the same thing
 //!
@@ -26,6 +27,7 @@ mod options;
 mod own_stream;
 mod reader;
 mod remembered;
+mod runs;
 mod service;
 mod shared;
 mod sync;
@@ -41,6 +43,7 @@ pub use flight::TAIL_BYTES;
 pub use lists::{MirroredReferrers, MirroredTags};
 pub use manifests::MirroredManifest;
 pub use options::{MirrorLimits, MirrorOptions};
+pub use runs::LastRuns;
 pub use service::{MirrorRepository, MirrorSetupError, MirrorStatus, Mirrors};
 pub use sync::{
     InvalidSyncPlatform, InvalidSyncSelection, MirrorSchedule, SyncItem, SyncObserver, SyncOutcome,

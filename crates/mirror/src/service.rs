@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_client::{
-    EnvironmentVariables, RateLimit, UpstreamClient, UpstreamOptions, UpstreamOutcome,
-    UpstreamSetupError, UpstreamTracing,
+    BreakerStatus, EnvironmentVariables, RateLimit, UpstreamClient, UpstreamOptions,
+    UpstreamOutcome, UpstreamSetupError, UpstreamTracing, UpstreamUrl,
 };
 use jreg_oci::{MirrorNames, MirrorNamesError, RepositoryName, UnknownNamespace};
 use jreg_registry::{LIST_KEYS_MAX, MirrorRoom, PageRequest, Registry, Repository};
@@ -20,6 +20,7 @@ use crate::blobs::BlobFlights;
 use crate::lists::ReferrersMemo;
 use crate::manifests::ManifestRequests;
 use crate::remembered::Remembered;
+use crate::runs::{LastRuns, MirrorRuns};
 use crate::{MirrorLimits, MirrorOptions};
 
 /// Maximum number of repositories below the prefixes of mirrors that are looked at for tags of clients.
@@ -53,6 +54,7 @@ pub(crate) struct MirrorShared {
     pub(crate) flights: BlobFlights,
     pub(crate) manifests: ManifestRequests,
     pub(crate) referrers: ReferrersMemo,
+    pub(crate) runs: MirrorRuns,
 }
 
 impl fmt::Debug for MirrorShared {
@@ -92,6 +94,10 @@ pub struct MirrorStatus {
     pub limited: u64,
     pub received_bytes: u64,
     pub rate_limit: Option<RateLimit>,
+    /// Each URL of the registry, and whether requests are sent to it.
+    pub breakers: Vec<(UpstreamUrl, BreakerStatus)>,
+    pub runs: LastRuns,
+    pub options: Arc<MirrorOptions>,
 }
 
 /// Requests to mirrored registries are part of the trace of the client's.
@@ -185,7 +191,8 @@ impl Mirrors {
             remembered: Remembered::new(Arc::clone(&clock)),
             flights: BlobFlights::new(&limits),
             manifests: ManifestRequests::default(),
-            referrers: ReferrersMemo::new(clock),
+            referrers: ReferrersMemo::new(Arc::clone(&clock)),
+            runs: MirrorRuns::new(clock),
         };
         Ok(Self {
             names: Arc::new(names),
@@ -287,6 +294,9 @@ impl Mirrors {
                 limited: count(&[UpstreamOutcome::TooManyRequests]),
                 received_bytes: statistics.bytes,
                 rate_limit: client.rate_limit(),
+                breakers: client.breakers(),
+                runs: self.shared.runs.of(&options.name.namespace),
+                options: Arc::clone(options),
             }
         });
         status.collect()
@@ -323,6 +333,11 @@ impl MirrorRepository {
     /// Whether it is mirrored by the settings.
     pub(crate) fn is_allowed(&self) -> bool {
         self.registry.options.allows(&self.upstream)
+    }
+
+    /// Whether its tags are those that clients have pushed.
+    pub fn is_local(&self) -> bool {
+        self.is_local
     }
 
     pub(crate) fn namespace(&self) -> &str {

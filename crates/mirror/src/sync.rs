@@ -4,7 +4,7 @@
 //! was. An image is its manifest, its children of the chosen platforms, their blobs, its referrers, and the tags by
 //! which older tools attach signatures.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::pin::pin;
 use std::str::FromStr;
@@ -242,7 +242,7 @@ pub enum SyncOutcome {
 }
 
 /// What a run did.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncReport {
     pub tags: u64,
     pub manifests_fetched: u64,
@@ -279,9 +279,15 @@ impl Mirrors {
     /// Fetches what is selected and is not stored.
     pub async fn sync(&self, request: &SyncRequest, observer: &dyn SyncObserver) -> SyncReport {
         let mut run = SyncRun { request, observer, report: SyncReport::default() };
+        let mut by_mirror: BTreeMap<String, SyncReport> = BTreeMap::new();
         for selection in &request.selections {
             match self.repository(&selection.name) {
-                Some(repository) => run.repository(&repository, selection).await,
+                Some(repository) => {
+                    let before = run.report;
+                    run.repository(&repository, selection).await;
+                    let namespace = repository.namespace().to_owned();
+                    by_mirror.entry(namespace).or_default().add(&run.report.since(&before));
+                }
                 None => {
                     let error = "it is not below the prefix of a mirror".to_owned();
                     run.note(&selection.name, None, SyncOutcome::Failed { error });
@@ -291,7 +297,33 @@ impl Mirrors {
                 break;
             }
         }
+        for (namespace, report) in by_mirror.into_iter().filter(|_| !request.is_dry_run) {
+            self.shared().runs.note_sync(&namespace, report);
+        }
         run.report
+    }
+}
+
+impl SyncReport {
+    /// What was done after `before`.
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            tags: self.tags - before.tags,
+            manifests_fetched: self.manifests_fetched - before.manifests_fetched,
+            blobs_fetched: self.blobs_fetched - before.blobs_fetched,
+            bytes_fetched: self.bytes_fetched - before.bytes_fetched,
+            failed: self.failed - before.failed,
+            is_limited: self.is_limited,
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.tags += other.tags;
+        self.manifests_fetched += other.manifests_fetched;
+        self.blobs_fetched += other.blobs_fetched;
+        self.bytes_fetched += other.bytes_fetched;
+        self.failed += other.failed;
+        self.is_limited |= other.is_limited;
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_oci::{Digest, RepositoryName};
-use jreg_storage::{ByteRange, ByteStream, OpenFile, Presign};
+use jreg_storage::{ByteRange, ByteStream, Key, OpenFile, Presign};
 
 use crate::attempts::SwapAttempts;
 use crate::cache::CachedRecord;
@@ -29,6 +29,11 @@ pub struct BlobReader {
 impl BlobReader {
     pub fn blob(&self) -> &Blob {
         &self.blob
+    }
+
+    /// Where its bytes lie in the store.
+    pub fn location(&self) -> &Key {
+        &self.location.key
     }
 
     /// Streams a range of it; the range must lie within the blob.

@@ -28,6 +28,8 @@ pub(crate) type Sizes = HashMap<Fingerprint, u64>;
 pub(crate) struct ContentSizes {
     pub(crate) manifests: Sizes,
     pub(crate) blobs: Sizes,
+    /// Bytes of each manifest with its blobs, as if no two had one in common.
+    pub(crate) logical: u64,
     pub(crate) unreadable: u64,
 }
 
@@ -154,6 +156,7 @@ impl ContentSizes {
         match found {
             FoundSizes::Read(sizes) => {
                 if let Some((own, blobs)) = sizes.split_first() {
+                    self.logical += sizes.iter().map(|(_, size)| size).sum::<u64>();
                     self.manifests.insert(own.0, own.1);
                     self.blobs.extend(blobs.iter().copied());
                 }

@@ -178,9 +178,14 @@ pub(crate) const HISTORY: &str = "history/";
 /// What ends the key of a change that deleted its tag.
 const DELETED: &str = "deleted";
 
+/// The replaced changes of the tags of a repository.
+pub(crate) fn histories(name: &RepositoryName) -> String {
+    format!("{HISTORY}{}/", encode(name))
+}
+
 /// The replaced changes of a tag, the latest first.
 pub(crate) fn tag_history(name: &RepositoryName, tag: &Tag) -> String {
-    format!("{HISTORY}{}/{tag}/", encode(name))
+    format!("{}{tag}/", histories(name))
 }
 
 /// A change that made a tag point to a digest, or deleted it (`None`).

@@ -23,6 +23,8 @@
 //! - `gc.rs`, `gc/`: garbage collection: removes unreferenced content
 //! - `pace.rs`: how fast background work reads bytes
 //! - `fsck.rs`, `fsck/`: verifies the store, and repairs it
+//! - `deleted_tags.rs`: tags that were deleted and have a history
+//! - `sharing.rs`: which content other manifests and other repositories need
 //! - `explain.rs`: what keeps some content, or when it will go
 //! - `change.rs`, `tag_record.rs`, `history.rs`: changes of tags, by whom, and what they replaced
 //! - `format.rs`: the mark of a store, and what a program must know to collect in it
@@ -67,6 +69,7 @@ mod copied_blob;
 mod core;
 mod damaged;
 mod delete;
+mod deleted_tags;
 mod error;
 mod event;
 mod events;
@@ -115,6 +118,7 @@ mod retention;
 mod rules;
 mod session;
 mod session_cache;
+mod sharing;
 mod size_cache;
 mod storage_usage;
 mod suspects;
@@ -198,6 +202,7 @@ pub use retention::{
     VerdictStatus,
 };
 pub use rules::Rule;
+pub use sharing::{ContentSharing, SharedBlob, SharingLimits};
 pub use storage_usage::RepositoryUsage;
 pub use tag::TagTransition;
 pub use upload::UploadProgress;

@@ -26,6 +26,9 @@ pub struct RepositoryUsage {
     /// Blobs that a manifest references.
     pub blobs: u64,
     pub blob_bytes: u64,
+    /// Bytes of each manifest with its blobs, as if no two had one in common.
+    #[serde(default)]
+    pub logical_bytes: u64,
     /// Copies of deleted manifests that are kept for restoring.
     pub deleted_manifests: u64,
     /// The bytes of these, and of blobs that only they reference.
@@ -65,6 +68,7 @@ impl Repository {
             manifest_bytes: live.manifests.values().sum(),
             blobs: live.blobs.len() as u64,
             blob_bytes: live.blobs.values().sum(),
+            logical_bytes: live.logical,
             deleted_manifests: kept.manifests.len() as u64,
             deleted_bytes: kept.manifests.values().chain(kept.blobs.values()).sum(),
             uploads: held.uploads,

@@ -9,7 +9,7 @@ use jreg::app::App;
 use jreg_access::{AllowAll, Authorizer};
 use jreg_config::Settings;
 use jreg_net::server::{RunningServer, ServerEnding};
-use jreg_storage::{FsOptions, FsStore, ListRequest, MemoryStore, Store};
+use jreg_storage::{Clock, FsOptions, FsStore, ListRequest, MemoryStore, Store, SystemClock};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -37,6 +37,8 @@ pub struct ServerSpec {
     pub store: StoreKind,
     /// Who may do what on it.
     pub authorizer: Arc<dyn Authorizer>,
+    /// By which clock it runs; that of the machine unless given.
+    pub clock: Option<Arc<dyn Clock>>,
 }
 
 impl Default for ServerSpec {
@@ -46,6 +48,7 @@ impl Default for ServerSpec {
             settings: Settings::default(),
             store: StoreKind::default(),
             authorizer: Arc::new(AllowAll),
+            clock: None,
         }
     }
 }
@@ -62,6 +65,14 @@ impl ServerSpec {
     #[must_use]
     pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
         self.authorizer = Arc::new(authorizer);
+        self
+    }
+
+    /// In memory, by another clock, which is that of the store, too.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.store = StoreKind::Given(Arc::new(MemoryStore::with_clock(Arc::clone(&clock))));
+        self.clock = Some(clock);
         self
     }
 
@@ -140,9 +151,11 @@ impl TestServer {
             (_, ServerHome::Bucket(server)) => server.store(),
             (_, ServerHome::Elsewhere) => Arc::new(MemoryStore::new()),
         };
+        let clock = spec.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let app = App::build_guarded(
             spec.settings.clone(),
             Arc::clone(&store),
+            clock,
             Arc::clone(&spec.authorizer),
         )
         .await

@@ -84,9 +84,36 @@ impl ActivityState {
     }
 }
 
+/// A page of what is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ActivityTab {
+    Activity,
+    Mirrors,
+}
+
+/// The tabs of administrators; others have one page.
+pub(crate) fn activity_tabs(context: &PageContext, current: ActivityTab) -> Markup {
+    if !context.viewer.is_admin {
+        return html! {};
+    }
+    let tab = |tab, name, page| parts::Tab {
+        name,
+        path: context.paths.service(page),
+        is_current: tab == current,
+    };
+    parts::tabs(
+        "Activity",
+        &[
+            tab(ActivityTab::Activity, "Overview", "activity"),
+            tab(ActivityTab::Mirrors, "Mirrors", "mirrors"),
+        ],
+    )
+}
+
 pub fn activity_page(context: &PageContext, page: &ActivityPage) -> String {
     let main = html! {
         div class="head" { h1 { "Activity" } }
+        (activity_tabs(context, ActivityTab::Activity))
         (uploads(context, page))
         (pushes(context, page))
         @if let Some(service) = &page.service {
@@ -148,7 +175,7 @@ fn pushes(context: &PageContext, page: &ActivityPage) -> Markup {
                         }
                         td data-label="Pushed" {
                             (parts::time(push.at, context))
-                            @if let Some(by) = &push.by { span class="faint" { " by " (text::line(by)) } }
+                            @if let Some(by) = &push.by { span class="by" { "by " (text::line(by)) } }
                         }
                     } } }
                 }

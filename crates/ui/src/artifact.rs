@@ -58,6 +58,25 @@ impl ArtifactKind {
         }
     }
 
+    const ALL: [Self; 11] = [
+        Self::Index,
+        Self::Image,
+        Self::HelmChart,
+        Self::Signature,
+        Self::Sbom,
+        Self::Attestation,
+        Self::Vex,
+        Self::ScanReport,
+        Self::Wasm,
+        Self::Model,
+        Self::Files,
+    ];
+
+    /// The kind that [`Self::name`] names.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// What a manifest is.
     pub fn of(media_type: &MediaType, manifest: &ManifestDocument) -> Self {
         if is_index(media_type, manifest) {
@@ -92,11 +111,11 @@ impl ArtifactKind {
         if lower.starts_with(MODEL_PACK) {
             return Some(Self::Model);
         }
-        if has("spdx") || has("cyclonedx") || has("syft") {
-            return Some(Self::Sbom);
-        }
         if has("openvex") || has("csaf") || has("vex+json") {
             return Some(Self::Vex);
+        }
+        if has("spdx") || has("cyclonedx") || has("syft") {
+            return Some(Self::Sbom);
         }
         if has("sarif") || has("vuln") || has("security-scan") {
             return Some(Self::ScanReport);
@@ -283,6 +302,11 @@ mod tests {
             ("application/vnd.dev.sigstore.bundle.v0.3+json", ArtifactKind::Attestation),
             ("application/sarif+json", ArtifactKind::ScanReport),
             ("application/vnd.openvex+json", ArtifactKind::Vex),
+            ("application/vnd.cyclonedx.vex+json", ArtifactKind::Vex),
+            (
+                "application/vnd.security.vulnerability.report; version=1.1",
+                ArtifactKind::ScanReport,
+            ),
             ("text/plain", ArtifactKind::Files),
         ] {
             let json = format!(r#"{{"artifactType": "{artifact_type}"}}"#);

@@ -14,9 +14,24 @@ use crate::{link, parts, text};
 #[derive(Clone, Debug)]
 pub struct DeletedPage {
     pub head: RepositoryHead,
+    /// Tags that were deleted by themselves or with a manifest.
+    pub tags: Vec<DeletedTagRow>,
+    /// The tag that the next of them begin after.
+    pub next_tag: Option<String>,
     pub rows: Vec<DeletedRow>,
     pub is_first: bool,
     pub next: Option<String>,
+}
+
+/// A deleted tag, and what it pointed to last.
+#[derive(Clone, Debug)]
+pub struct DeletedTagRow {
+    pub tag: Tag,
+    pub at: SystemTime,
+    pub by: Option<String>,
+    pub digest: Option<Digest>,
+    /// Whether that manifest is there, so that the tag can point to it again.
+    pub is_present: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -35,14 +50,13 @@ pub fn deleted_page(context: &PageContext, page: &DeletedPage) -> String {
     let next = page.next.as_ref().map(|after| link::with_query(&here, &[("after", after)]));
     let first = (!page.is_first).then_some(here.as_str());
     let content = html! {
-        p class="faint" {
-            "Manifests that were deleted and can still be restored, with the tags that pointed to them. \
-             A tag that was deleted by itself is in its history."
-        }
-        @if page.rows.is_empty() {
+        p class="faint" { "What was deleted and can still be brought back." }
+        (deleted_tags(context, page))
+        @if page.rows.is_empty() && page.tags.is_empty() {
             div class="card" { div class="empty" { h2 { "Nothing was deleted lately" } } }
-        } @else {
+        } @else if !page.rows.is_empty() {
             div class="card flush" {
+                h2 { "Manifests " span class="count" { "with the tags that pointed to them" } }
                 table class="rows" {
                     thead {
                         tr {
@@ -60,6 +74,61 @@ pub fn deleted_page(context: &PageContext, page: &DeletedPage) -> String {
         }
     };
     page.head.render(context, RepositoryTab::Deleted, "Deleted manifests", &content)
+}
+
+fn deleted_tags(context: &PageContext, page: &DeletedPage) -> Markup {
+    let here = context.paths.repository_page(&page.head.name, "deleted");
+    let next = page.next_tag.as_ref().map(|after| link::with_query(&here, &[("after-tag", after)]));
+    html! {
+        @if !page.tags.is_empty() || next.is_some() {
+            div class="card flush" {
+                h2 { "Tags" }
+                table class="rows" {
+                    thead { tr {
+                        th scope="col" { "Tag" }
+                        th scope="col" { "Pointed to" }
+                        th scope="col" { "Deleted" }
+                        th scope="col" { span class="away" { "Actions" } }
+                    } }
+                    tbody { @for row in &page.tags { (deleted_tag_row(context, &page.head, row)) } }
+                }
+                (parts::pager(None, next.as_deref()))
+            }
+        }
+    }
+}
+
+fn deleted_tag_row(context: &PageContext, head: &RepositoryHead, row: &DeletedTagRow) -> Markup {
+    let (paths, name) = (&context.paths, &head.name);
+    html! {
+        tr {
+            th class="main name" scope="row" {
+                a href=(paths.repository_page(name, &format!("history/{}", row.tag))) { (text::line(row.tag.as_str())) }
+            }
+            td {
+                @if let Some(digest) = &row.digest {
+                    (parts::digest_link(digest, row.is_present.then(|| paths.manifest(name, digest)).as_deref()))
+                }
+                @if !row.is_present { " " (parts::badge("warn", "deleted, too", "Restore the manifest with its tags")) }
+            }
+            td data-label="Deleted" {
+                (parts::time(row.at, context))
+                @if let Some(by) = &row.by { span class="by" { "by " (text::line(by)) } }
+            }
+            td {
+                @if let (Some(digest), true, true) = (&row.digest, row.is_present, head.may_push) {
+                    form method="post" action=(paths.repository_page(name, "restore-tag")) {
+                        (parts::form_token_field(context))
+                        input type="hidden" name="tag" value=(row.tag);
+                        input type="hidden" name="digest" value=(digest);
+                        div class="actions" {
+                            button class="quiet small" type="submit" aria-label={ "Restore the tag " (row.tag) } { "Restore" }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn deleted_row(context: &PageContext, head: &RepositoryHead, row: &DeletedRow) -> Markup {
@@ -81,7 +150,7 @@ fn deleted_row(context: &PageContext, head: &RepositoryHead, row: &DeletedRow) -
             td { span class="small" { (text::breakable(kind)) } }
             td data-label="Deleted" {
                 (parts::time(row.at, context))
-                @if let Some(by) = &row.by { span class="faint" { " by " (text::line(by)) } }
+                @if let Some(by) = &row.by { span class="by" { "by " (text::line(by)) } }
             }
             td {
                 @if head.may_push {
@@ -94,7 +163,7 @@ fn deleted_row(context: &PageContext, head: &RepositoryHead, row: &DeletedRow) -
                                     input type="checkbox" name="tags" value="on" checked; " with tags"
                                 }
                             }
-                            button class="quiet" type="submit"
+                            button class="quiet small" type="submit"
                                 aria-label={ "Restore " (parts::short(&row.digest)) } { "Restore" }
                         }
                     }

@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Pairs {
 }
 
 /// A field of a wrong type is as if it were absent.
-fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn lenient<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: DeserializeOwned + Default,

@@ -22,18 +22,22 @@ pub struct ErrorPage {
 
 /// The page of an error.
 pub fn error_page(context: &PageContext, error: &ErrorPage) -> String {
-    let heading = heading(error.status);
+    let is_login_offered = error.offers_login && context.viewer.can_log_in;
+    let heading = match error.status {
+        403 if is_login_offered => "Log in to continue",
+        status => heading(status),
+    };
     let paths = &context.paths;
     let main = html! {
         div class="error" {
             p class="code" { (error.status) }
             h1 { (heading) }
-            p { (text::block(&error.message)) }
+            p class="message" { (text::block(&error.message)) }
             @if let Some(after) = error.retry_after_s {
                 p { "Try again in " (after) " s." }
             }
             p class="actions" {
-                @if error.offers_login && context.viewer.can_log_in {
+                @if is_login_offered {
                     a class="button" href=(link::with_query(
                         &paths.service("login"), &[("next", &context.viewer.here)]
                     )) { "Log in" }
@@ -49,7 +53,6 @@ pub fn error_page(context: &PageContext, error: &ErrorPage) -> String {
 fn heading(status: u16) -> &'static str {
     match status {
         400 | 414 | 415 => "This request cannot be understood",
-        401 => "Log in to continue",
         403 => "Not allowed",
         404 => "Not found",
         405 => "Not possible here",

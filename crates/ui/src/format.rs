@@ -55,7 +55,7 @@ pub(crate) fn format_relative(time: SystemTime, now: SystemTime) -> String {
 }
 
 /// A duration in its largest unit.
-pub(crate) fn format_span(span: Duration) -> String {
+pub fn format_span(span: Duration) -> String {
     const STEPS: [(&str, u64); 6] = [
         ("year", 365 * 86_400),
         ("month", 30 * 86_400),

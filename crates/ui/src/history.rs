@@ -55,7 +55,7 @@ pub fn history_page(context: &PageContext, page: &HistoryPage) -> String {
     let first = (!page.is_first).then_some(here.as_str());
     let main = html! {
         div class="head" {
-            h1 { "History of " (text::line(page.tag.as_str())) }
+            h1 { (text::line(page.name.as_str())) ":" (text::line(page.tag.as_str())) }
             p class="lead" { "What the tag pointed to, and who moved it. The latest change is first." }
         }
         (crate::image::tag_tabs(context, &page.name, &page.tag, page.current.as_ref(), "History"))
@@ -99,18 +99,16 @@ fn change_row(
                     }
                     None => strong { "Deleted" },
                 }
-                span class="faint" {
-                    (parts::time(change.at, context))
-                    @if let Some(by) = &change.by { " by " (text::line(by)) }
-                }
                 @if let (Some(digest), true) = (&change.digest, page.may_push) {
                     @if page.current.as_ref() != Some(digest) { (restore_form(context, page, digest)) }
                 }
             }
-            @if let Some(difference) = &change.difference { (difference_row(difference)) }
-            @if let (Some(until), Some(_)) = (change.until, &change.digest) {
-                p class="faint small" { "until " (parts::time(until, context)) }
+            p class="faint small" {
+                (parts::time(change.at, context))
+                @if let (Some(until), Some(_)) = (change.until, &change.digest) { ", until " (parts::time(until, context)) }
+                @if let Some(by) = &change.by { " · by " (text::line(by)) }
             }
+            @if let Some(difference) = &change.difference { (difference_row(difference)) }
         }
     }
 }
@@ -123,7 +121,7 @@ fn restore_form(context: &PageContext, page: &HistoryPage, digest: &Digest) -> M
             input type="hidden" name="tag" value=(page.tag);
             input type="hidden" name="digest" value=(digest);
             @if let Some(current) = &page.current { input type="hidden" name="current" value=(current); }
-            button class="quiet" type="submit" aria-label=(label) { "Restore" }
+            button class="quiet small" type="submit" aria-label=(label) { "Restore" }
         }
     }
 }

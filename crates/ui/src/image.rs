@@ -12,10 +12,12 @@ use crate::document::{
     ChartDocument, ConfigDocument, ContainerDocument, DescriptorDocument, HistoryDocument,
     ManifestDocument, Pairs, Sbom, StatementDocument,
 };
+use crate::findings_card::{FindingsView, findings_card};
 use crate::format::{format_bytes, parse_time};
 use crate::layout::{Crumb, Layout, Section};
 use crate::parts::{self, Tab};
 use crate::repository::crumbs_of;
+use crate::sharing::{SharingView, sharing_card};
 use crate::{chart, link, statement, text};
 
 /// An image or another artifact.
@@ -34,6 +36,7 @@ pub struct ImagePage {
     /// The README of the chart.
     pub readme: Option<String>,
     pub sbom: Option<SbomView>,
+    pub findings: Option<FindingsView>,
     pub statement: Option<StatementDocument>,
     /// Why a document is not shown.
     pub document_note: Option<String>,
@@ -43,6 +46,7 @@ pub struct ImagePage {
     /// What is attached to it, by kind.
     pub attached: Vec<(ArtifactKind, usize)>,
     pub may_delete: bool,
+    pub sharing: SharingView,
 }
 
 /// A manifest as it is stored.
@@ -90,12 +94,17 @@ impl ManifestFacts {
     }
 }
 
+/// What a page calls an image.
+pub(crate) fn title_of(name: &RepositoryName, reference: &Reference) -> String {
+    match reference {
+        Reference::Tag(tag) => format!("{name}:{tag}"),
+        Reference::Digest(digest) => format!("{name}@{}", parts::short(digest)),
+    }
+}
+
 impl ImagePage {
     fn title(&self) -> String {
-        match &self.reference {
-            Reference::Tag(tag) => format!("{}:{tag}", self.name),
-            Reference::Digest(digest) => format!("{}@{}", self.name, parts::short(digest)),
-        }
+        title_of(&self.name, &self.reference)
     }
 
     /// The manifest whose content is shown.
@@ -180,6 +189,7 @@ pub fn image_page(context: &PageContext, page: &ImagePage) -> String {
             }
             div class="stack" {
                 (summary(context, page))
+                (sharing_card(context, &page.sharing))
                 (annotations(page))
                 (raw(page))
             }
@@ -230,7 +240,7 @@ fn commands(context: &PageContext, page: &ImagePage) -> Markup {
                 }
                 @if page.reference.tag().is_some() {
                     @if let Some(pinned) = by_digest.first() {
-                        div { h3 { (pinned.tool) ", exactly this one" } (parts::command(&pinned.command)) }
+                        div { h3 { (pinned.tool) ", by digest: always this content" } (parts::command(&pinned.command)) }
                     }
                 }
                 details {
@@ -417,6 +427,9 @@ fn content(context: &PageContext, page: &ImagePage) -> Markup {
     html! {
         @if let Some(note) = &page.document_note { p class="notice info" { (text::line(note)) } }
         @if let Some(sbom) = &page.sbom { (packages(context, page, sbom)) }
+        @if let Some(findings) = &page.findings {
+            (findings_card(&context.paths.reference(&page.name, &page.reference), findings))
+        }
         @if let Some(statement) = &page.statement { (statement::statement_card(statement)) }
         @if let Some(chart) = &page.chart { (chart::chart_card(chart)) }
         @if let Some(readme) = &page.readme { (chart::readme_card(readme)) }

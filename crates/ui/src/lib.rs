@@ -7,6 +7,7 @@
 //! - `context.rs`: what all pages of a request share; `layout.rs`: the frame of a page
 //! - `parts.rs`: what several pages show: digests, sizes, times, commands, tables of facts
 //! - `artifact.rs`: what a manifest is, and the commands that pull it
+//! - `findings.rs`: scan reports and VEX documents; `findings_card.rs`: their table; `sharing.rs`: what others need, too
 //! - a file for each page
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
@@ -22,6 +23,8 @@ mod context;
 mod deleted;
 pub mod document;
 mod error_page;
+pub mod findings;
+mod findings_card;
 mod format;
 mod history;
 mod image;
@@ -30,11 +33,13 @@ mod lifecycle;
 pub mod link;
 mod login;
 mod manifests;
+mod mirrors;
 mod parts;
 mod referrers;
 mod repositories;
 mod repository;
 mod service;
+mod sharing;
 mod statement;
 pub mod text;
 mod usage;
@@ -51,9 +56,12 @@ pub use admin::{
 pub use artifact::ArtifactKind;
 pub use assets::{ASSET_CACHE_CONTROL, Asset, find_asset};
 pub use context::{Notice, NoticeKind, PageContext, Viewer};
-pub use deleted::{DeleteQuestion, DeletedPage, DeletedRow, delete_page, deleted_page};
+pub use deleted::{
+    DeleteQuestion, DeletedPage, DeletedRow, DeletedTagRow, delete_page, deleted_page,
+};
 pub use error_page::{ErrorPage, error_page};
-pub use format::{format_bytes, format_time};
+pub use findings_card::FindingsView;
+pub use format::{format_bytes, format_span, format_time};
 pub use history::{ChangeRow, ContentDifference, HistoryPage, history_page};
 pub use image::{ImagePage, ManifestFacts, SbomView, TagFacts, image_page};
 pub use layout::{Crumb, Layout, Section};
@@ -61,6 +69,7 @@ pub use lifecycle::{LifecyclePage, VerdictKind, VerdictRow, lifecycle_page};
 pub use login::{LoginPage, login_page};
 pub use manifests::{ManifestRow, ManifestsPage, manifests_page};
 pub use maud::{Markup, PreEscaped, html};
+pub use mirrors::{MirrorFacts, MirrorsPage, StoredOfMirror, mirrors_page};
 pub use parts::form_token_field;
 pub use referrers::{KeptPage, KeptReason, ReferrerRow, ReferrersPage, kept_page, referrers_page};
 pub use repositories::{
@@ -68,4 +77,5 @@ pub use repositories::{
 };
 pub use repository::{RepositoryHead, TagKind, TagOrder, TagRow, TagsPage, tags_page};
 pub use service::{GcNote, QuotaRow, ServiceUsage};
+pub use sharing::{SharingFacts, SharingView, sharing_path};
 pub use usage::{RepositoryUsagePage, UsageFigures, UsagePage, repository_usage_page, usage_page};

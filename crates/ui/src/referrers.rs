@@ -8,7 +8,7 @@ use maud::{Markup, html};
 use crate::artifact::ArtifactKind;
 use crate::context::PageContext;
 use crate::document::Pairs;
-use crate::image::{image_crumbs, image_tabs};
+use crate::image::{image_crumbs, image_tabs, title_of};
 use crate::layout::{Layout, Section};
 use crate::{link, parts, text};
 
@@ -52,7 +52,7 @@ pub fn referrers_page(context: &PageContext, page: &ReferrersPage) -> String {
     let first = (!page.is_first).then(|| link::with_query(&here, &[("tag", tag)]));
     let main = html! {
         div class="head" {
-            h1 { "Attached to " (text::line(page.name.as_str())) }
+            h1 { (text::line(&title_of(&page.name, &reference))) }
             div class="lead" { (parts::digest_link(&page.digest, Some(&paths.manifest(&page.name, &page.digest)))) }
         }
         (image_tabs(context, &page.name, &reference, Some(&page.digest), "Attached"))
@@ -81,7 +81,7 @@ pub fn referrers_page(context: &PageContext, page: &ReferrersPage) -> String {
         }
     };
     let crumbs = image_crumbs(context, &page.name, &reference, Some("Attached"));
-    let title = format!("Attached to {}", page.name);
+    let title = format!("Attached to {}", title_of(&page.name, &reference));
     Layout::new(context, Section::Repositories, &title).crumbs(crumbs).render(&main)
 }
 
@@ -141,12 +141,17 @@ pub fn kept_page(context: &PageContext, page: &KeptPage) -> String {
     let reference = reference_of(&page.digest, page.tag.as_ref());
     let main = html! {
         div class="head" {
-            h1 { "Why it is kept" }
+            h1 { (text::line(&title_of(&page.name, &reference))) }
             div class="lead" { (parts::digest_link(&page.digest, Some(&paths.manifest(&page.name, &page.digest)))) }
         }
         (image_tabs(context, &page.name, &reference, Some(&page.digest), "Why it is kept"))
         section class="card" aria-labelledby="gc" {
-            h2 id="gc" { "Garbage collection" }
+            h2 id="gc" {
+                @match &page.reasons {
+                    Some(reasons) if !reasons.is_empty() => "Garbage collection keeps it because",
+                    _ => "Garbage collection",
+                }
+            }
             @match &page.reasons {
                 None => p {
                     "This repository has more than " (page.manifests_max) " manifests: run "
@@ -176,7 +181,8 @@ pub fn kept_page(context: &PageContext, page: &KeptPage) -> String {
         }
     };
     let crumbs = image_crumbs(context, &page.name, &reference, Some("Why it is kept"));
-    Layout::new(context, Section::Repositories, "Why it is kept").crumbs(crumbs).render(&main)
+    let title = format!("Why {} is kept", title_of(&page.name, &reference));
+    Layout::new(context, Section::Repositories, &title).crumbs(crumbs).render(&main)
 }
 
 fn reason_line(context: &PageContext, page: &KeptPage, reason: &KeptReason) -> Markup {

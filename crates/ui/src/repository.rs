@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use jreg_oci::{Digest, RepositoryName, Tag};
+use jreg_oci::{Digest, Reference, RepositoryName, Tag};
 use maud::{Markup, html};
 
+use crate::artifact::{ArtifactKind, PullCommand, pull_commands};
 use crate::context::PageContext;
 use crate::layout::{Crumb, Layout, Section};
 use crate::parts::{self, Tab};
@@ -181,6 +182,7 @@ pub enum TagKind {
 
 pub fn tags_page(context: &PageContext, page: &TagsPage) -> String {
     let content = html! {
+        (pull_command(context, page))
         (toolbar(context, page))
         @if page.is_too_large {
             p class="notice info" {
@@ -191,6 +193,34 @@ pub fn tags_page(context: &PageContext, page: &TagsPage) -> String {
         @if page.rows.is_empty() { (no_tags(context, page)) } @else { (table(context, page)) }
     };
     page.head.render(context, RepositoryTab::Tags, "", &content)
+}
+
+/// The command that pulls `latest`, or what was pushed last of the rows, if its kind is known.
+fn pull_command(context: &PageContext, page: &TagsPage) -> Markup {
+    if !page.is_first || !page.filter.is_empty() {
+        return html! {};
+    }
+    let latest = page.rows.iter().find(|row| row.tag.as_str() == "latest");
+    let newest = || page.rows.iter().max_by_key(|row| row.pushed);
+    let command = latest.or_else(newest).and_then(|row| {
+        let kind = match (row.kind, row.kind_name, row.size) {
+            (TagKind::Index, None, _) => ArtifactKind::Index,
+            (_, Some(name), _) => ArtifactKind::named(name)?,
+            (TagKind::Manifest, None, Some(_)) => ArtifactKind::Image,
+            (TagKind::Manifest, None, None) => return None,
+        };
+        let reference = Reference::Tag(row.tag.clone());
+        let commands = pull_commands(kind, &context.host, &page.head.name, &reference);
+        commands.into_iter().next()
+    });
+    html! {
+        @if let Some(PullCommand { tool, command }) = &command {
+            div class="pull" {
+                span class="faint small" { "Pull with " (tool) }
+                (parts::command(command))
+            }
+        }
+    }
 }
 
 fn toolbar(context: &PageContext, page: &TagsPage) -> Markup {
@@ -321,9 +351,9 @@ fn tag_row(context: &PageContext, page: &TagsPage, row: &TagRow, may_delete: boo
                 (parts::copy_button(&reference, "Copy reference"))
                 " "
                 span class="badges" {
-                    @if let Some(rule) = &row.immutable { (parts::badge("accent", "immutable", rule)) }
+                    @if let Some(rule) = &row.immutable { (parts::badge("good", "immutable", rule)) }
                     @if let Some(kind) = row.kind_name { (parts::badge("", kind, "")) }
-                    @for kind in &row.attached { (parts::badge("good", kind, "present, not verified")) }
+                    @for kind in &row.attached { (parts::badge("accent", kind, "present, not verified")) }
                 }
             }
             td { (parts::digest_link(&row.digest, Some(&paths.manifest(name, &row.digest)))) }
@@ -352,7 +382,7 @@ fn tag_row(context: &PageContext, page: &TagsPage, row: &TagRow, may_delete: boo
             }
             td data-label="Pushed" {
                 (parts::time(row.pushed, context))
-                @if let Some(by) = &row.by { span class="faint" { " by " (text::line(by)) } }
+                @if let Some(by) = &row.by { span class="by" { "by " (text::line(by)) } }
             }
             @if page.has_pulls {
                 td data-label="Last pulled" {

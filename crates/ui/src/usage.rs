@@ -8,6 +8,7 @@ use crate::format::{format_bytes, format_count};
 use crate::layout::{Layout, Section};
 use crate::repository::{RepositoryHead, RepositoryTab};
 use crate::service::{QuotaRow, ServiceUsage, gc_card, quota_card};
+use crate::sharing::{SharingFacts, listed_note, repositories};
 use crate::{link, parts, text};
 
 /// What a repository holds.
@@ -17,6 +18,8 @@ pub struct UsageFigures {
     pub blobs: u64,
     /// Unique bytes of its manifests and blobs.
     pub bytes: u64,
+    /// Each manifest with its blobs, as if no two had one in common.
+    pub logical_bytes: u64,
     pub deleted_manifests: u64,
     pub deleted_bytes: u64,
     pub uploads: u64,
@@ -30,6 +33,8 @@ pub struct RepositoryUsagePage {
     pub head: RepositoryHead,
     /// `None`: it is asked for by a button, as counting reads every manifest.
     pub figures: Option<UsageFigures>,
+    /// What other repositories have, too; `None`: there is too much to look for it.
+    pub sharing: Option<SharingFacts>,
     /// The quotas that it counts in, for those who may push to it.
     pub quotas: Vec<QuotaRow>,
 }
@@ -39,7 +44,11 @@ pub fn repository_usage_page(context: &PageContext, page: &RepositoryUsagePage) 
     let figures = match &page.figures {
         Some(figures) => html! {
             dl class="stats" {
-                (figure("Content, each blob once", &format_bytes(figures.bytes)))
+                (figure("Logical: each manifest by itself", &format_bytes(figures.logical_bytes)))
+                (figure("Unique: each blob once", &format_bytes(figures.bytes)))
+                @if let Some(sharing) = &page.sharing {
+                    (figure("Shared with other repositories", &format_bytes(sharing.elsewhere_bytes)))
+                }
                 (figure("Manifests", &format_count(figures.manifests)))
                 (figure("Blobs", &format_count(figures.blobs)))
                 (figure("Kept of deleted manifests", &format_bytes(figures.deleted_bytes)))
@@ -49,8 +58,9 @@ pub fn repository_usage_page(context: &PageContext, page: &RepositoryUsagePage) 
             @if figures.unreadable > 0 {
                 p class="notice warn" { (figures.unreadable) " manifests cannot be read: run " code { "jreg fsck" } "." }
             }
-            p class="faint" {
-                "A blob that other repositories hold, too, counts in each of them; the store has it once."
+            @match &page.sharing {
+                Some(sharing) => (shared(context, sharing)),
+                None => p class="faint" { "This repository has too much content to look for what it shares with others." },
             }
         },
         None => html! {
@@ -62,6 +72,18 @@ pub fn repository_usage_page(context: &PageContext, page: &RepositoryUsagePage) 
     };
     let content = html! { (figures) (quota_card(&page.quotas)) };
     page.head.render(context, RepositoryTab::Usage, "Usage", &content)
+}
+
+fn shared(context: &PageContext, sharing: &SharingFacts) -> Markup {
+    html! {
+        p class="faint" {
+            "A blob that several repositories have is stored once, and counts in each of them."
+            @if sharing.elsewhere_bytes == 0 { " No other repository that you may see has any of these." }
+        }
+        @if sharing.elsewhere_bytes > 0 {
+            section class="card" { (repositories(context, sharing)) (listed_note(sharing)) }
+        }
+    }
 }
 
 fn figure(name: &str, value: &str) -> Markup {
@@ -106,7 +128,8 @@ pub fn usage_page(context: &PageContext, page: &UsagePage) -> String {
                     thead { tr {
                         th scope="col" { "Repository" }
                         th scope="col" { span class="away" { "Share of the largest" } }
-                        th class="number" scope="col" { "Content" }
+                        th class="number" scope="col" { "Unique" }
+                        th class="number" scope="col" { "Logical" }
                         th class="number" scope="col" { "Manifests" }
                         th class="number" scope="col" { "Blobs" }
                         th class="number" scope="col" { "Deleted" }
@@ -117,7 +140,8 @@ pub fn usage_page(context: &PageContext, page: &UsagePage) -> String {
                             a href=(context.paths.repository_page(name, "usage")) { (text::line(name.as_str())) }
                         }
                         td class="share" { (parts::bar(figures.bytes, largest)) }
-                        td class="number" data-label="Content" { (parts::size(figures.bytes)) }
+                        td class="number" data-label="Unique" { (parts::size(figures.bytes)) }
+                        td class="number" data-label="Logical" { (parts::size(figures.logical_bytes)) }
                         td class="number" data-label="Manifests" { (format_count(figures.manifests)) }
                         td class="number" data-label="Blobs" { (format_count(figures.blobs)) }
                         td class="number" data-label="Deleted" { (parts::size(figures.deleted_bytes)) }

@@ -49,7 +49,9 @@ fn statuses(id: &str, method: &str) -> [u16; 4] {
         ("ui-logout", "POST") => [303; 4],
         ("ui-account", "GET" | "HEAD") => [303, 200, 200, 200],
         ("ui-account", "POST") => [403, 200, 200, 200],
-        ("ui-access-tokens" | "ui-policy-test", "GET" | "HEAD") => [403, 403, 403, 200],
+        ("ui-access-tokens" | "ui-policy-test" | "ui-mirrors", "GET" | "HEAD") => {
+            [403, 403, 403, 200]
+        }
         ("ui-access-tokens", "POST") => [403, 403, 403, 200],
         // There is no such token.
         ("ui-access-token-revoke", "POST") => [403, 403, 403, 404],
@@ -137,6 +139,11 @@ async fn every_page_is_for_those_who_have_its_right() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    // Without credentials the page says the status that the response has.
+    let refused = Browser::new(&registry).get("/ui/open/app").await;
+    let html = String::from_utf8(refused.body.to_vec()).unwrap();
+    assert!(html.contains("<p class=\"code\">403</p>"), "{html}");
+    assert!(html.contains("Log in to continue"), "{html}");
     let header = basic("reader", "secret");
     let manifest = registry.send("GET", "/v2/open/app/manifests/latest", Some(&header)).await;
     assert_eq!(manifest.status, 200, "nothing was changed");

@@ -150,7 +150,7 @@ def see_why_and_what_before(browser, base):
     until(lambda: "The tag" in browser.text())
     expect(browser.text(), "points to it")
     browser.click(browser.link("History"))
-    until(lambda: "History of" in browser.text("h1"))
+    until(lambda: "What the tag pointed to" in browser.text())
     assert len(browser.all(".timeline li")) >= 5
 
 
@@ -164,6 +164,22 @@ def look_at_what_is_attached(browser, base):
     browser.type(browser.find("#package"), "zlib\n")
     until(lambda: "package=zlib" in browser.url())
     assert "openssl" not in browser.text()
+    browser.open(base + "/ui/library/nginx:1.27.2")
+    browser.click(browser.link("Attached"))
+    until(lambda: "verifies no" in browser.text())
+    browser.click(browser.link("scan report"))
+    until(lambda: "Findings" in browser.text())
+    for wanted in ("1 critical", "CVE-2026-21417", "3.0.16-1", "not verified"):
+        expect(browser.text(), wanted)
+    browser.type(browser.find("#find"), "zlib\n")
+    until(lambda: "find=zlib" in browser.url())
+    assert "CVE-2026-21417" not in browser.text() and "CVE-2026-19004" in browser.text()
+    browser.open(base + "/ui/library/nginx:1.27.2")
+    browser.click(browser.link("Attached"))
+    until(lambda: "verifies no" in browser.text())
+    browser.click(browser.link("VEX document"))
+    until(lambda: "Statements" in browser.text())
+    expect(browser.text(), "not affected")
 
 
 def order_and_filter(browser, base):
@@ -196,11 +212,17 @@ def delete_and_restore(browser, base):
     until(lambda: "Delete 2 tags?" in browser.text())
     browser.click(browser.find("main form button.danger"))
     until(lambda: "The tags were deleted." in browser.text())
+    browser.click(browser.link("Deleted"))
+    until(lambda: "Pointed to" in browser.text())
     for tag in tags:
-        browser.open(f"{base}/ui/library/nginx/-/history/{tag}")
-        expect(browser.text(".timeline li:first-child"), "Deleted")
-        browser.click(browser.find(".timeline form button"))
-        until(lambda: "The tag was restored." in browser.text())
+        expect(browser.text("tbody"), tag)
+    browser.click(browser.find("tbody form button"))
+    until(lambda: "The tag was restored." in browser.text())
+    # The address of the other one leads to its history.
+    browser.open(f"{base}/ui/library/nginx:{tags[1]}")
+    expect(browser.text(".timeline li:first-child"), "Deleted")
+    browser.click(browser.find(".timeline form button"))
+    until(lambda: "The tag was restored." in browser.text())
     browser.open(base + "/ui/team/api/-/deleted")
     browser.click(browser.find("tbody form button"))
     until(lambda: "The manifest was restored." in browser.text())
@@ -359,7 +381,7 @@ def pages_after_a_login():
     return [
         ("login", None, "/ui/-/login"), ("not-allowed", None, "/ui/team/secret"), ("account", "root", "/ui/-/account"),
         ("access-tokens", "root", "/ui/-/admin"), ("policy-test", "root", "/ui/-/admin/policy?test=1&identity=writer&repository=team/secret"),
-        ("admin-usage", "root", "/ui/-/usage?count=yes"), ("admin-activity", "root", "/ui/-/activity"),
+        ("admin-usage", "root", "/ui/-/usage?count=yes"), ("mirrors", "root", "/ui/-/mirrors?count=yes"), ("admin-activity", "root", "/ui/-/activity"),
         ("refused", "writer", "/ui/-/admin"),
     ]
 
@@ -369,12 +391,13 @@ def pages_of(base):
     with urllib.request.urlopen(base + "/ui/library/nginx:1.27.2") as response:
         digest = response.read().decode().split("referrers/")[1].split("?")[0].split('"')[0]
     with urllib.request.urlopen(f"{base}/ui/library/nginx/-/referrers/{digest}") as response:
-        sbom = response.read().decode().split('">SBOM</a>')[0].split('href="')[-1]
+        attached = response.read().decode()
+    sbom, report, vex = (attached.split(f'">{kind}</a>')[0].split('href="')[-1] for kind in ("SBOM", "scan report", "VEX document"))
     with urllib.request.urlopen(f"{base}/ui/library/nginx@{digest}") as response:
         links = [part.split('"')[0] for part in response.read().decode().split('href="')]
         platforms = [link for link in links if link.startswith("/ui/library/nginx@")]
     return {
-        "sbom": sbom, "attestation": platforms[2], "last-pulls": "/ui/library/nginx?pulls=yes&order=newest",
+        "sbom": sbom, "scan-report": report, "vex": vex, "attestation": platforms[2], "last-pulls": "/ui/library/nginx?pulls=yes&order=newest",
         "versions": "/ui/library/nginx?order=version",
         "repositories": "/ui/", "folder": "/ui/?in=team", "search": "/ui/-/search?q=ngnix", "usage": "/ui/-/usage?count=yes",
         "activity": "/ui/-/activity", "tags": "/ui/library/nginx", "image": "/ui/library/nginx:1.27.2",
@@ -434,9 +457,9 @@ def check_accessibility(driver, base, login, axe):
 TALL = {"size": (1280, 1500)}
 SCREENSHOTS = [("repositories", "ui-repositories", {}), ("tags", "ui-tags", {}), ("image", "ui-image", TALL),
                ("history", "ui-history-dark", {"dark": True}), ("attached", "ui-attached", {}), ("kept", "ui-kept", {}),
-               ("sbom", "ui-sbom", {}), ("activity", "ui-activity", {}), ("usage", "ui-usage", {}),
+               ("sbom", "ui-sbom", {}), ("scan-report", "ui-scan-report", {}), ("repository-usage", "ui-repository-usage", {}), ("activity", "ui-activity", {}), ("usage", "ui-usage", {}),
                ("image", "ui-image-phone", {"size": (360, 780)}), ("chart", "ui-chart-dark", {"dark": True, "size": (1280, 1500)})]
-LOGIN_SCREENSHOTS = [("login", "ui-login", {}), ("policy-test", "ui-policy-test", {})]
+LOGIN_SCREENSHOTS = [("login", "ui-login", {}), ("mirrors", "ui-mirrors", {}), ("policy-test", "ui-policy-test", {})]
 
 
 def take_screenshots(driver, base, login, folder):

@@ -1,6 +1,8 @@
 """Fills a registry with content to look at: images, a chart, files, what is attached to them, a history.
 
-    seed.py http://localhost:5000 [plain | login]     plain: nothing hostile; login: for those who log in
+    seed.py http://localhost:5000 [plain | login | mirror]
+
+plain: nothing hostile; login: for those who log in; mirror: pulls by a mirror
 
 Plain HTTP and the standard library only. The content is the same each time.
 """
@@ -46,6 +48,10 @@ class Registry:
 
     def layer(self, repository, size):
         return self.blob(repository, self.random.randbytes(size), LAYER)
+
+    def mount(self, repository, layer, source):
+        self.send("POST", f"/v2/{repository}/blobs/uploads/?mount={layer['digest']}&from={source}")
+        return layer
 
     def manifest(self, repository, reference, document, media_type=MANIFEST):
         """Pushes a manifest by a tag, or by its digest, and returns its descriptor."""
@@ -133,6 +139,34 @@ def sbom(packages):
         for name, version, licence in packages]}).encode()
 
 
+FINDINGS = [
+    ("CVE-2026-21417", "9.8", "openssl", "3.0.15-1", "3.0.16-1", "A crafted certificate overflows a buffer in the verification of names"),
+    ("CVE-2026-20881", "7.5", "libc6", "2.36-9", "2.36-10", "A long host name exhausts memory in the resolver"),
+    ("CVE-2026-19004", "5.3", "zlib1g", "1.2.13", "", "An archive of a certain form is read twice"),
+    ("CVE-2025-44821", "3.1", "ca-certificates", "20230311", "20240203", "A revoked authority is still trusted"),
+]
+
+
+def scan_report():
+    rules = [{"id": name, "helpUri": f"https://avd.example.com/{name}", "shortDescription": {"text": text},
+              "properties": {"security-severity": score}} for name, score, _, _, _, text in FINDINGS]
+    results = [{"ruleId": name, "ruleIndex": index, "level": "error", "message": {"text": f"Package: {package}\nInstalled Version: {version}\nVulnerability {name}\nFixed Version: {fixed}"}}
+               for index, (name, _, package, version, fixed, _) in enumerate(FINDINGS)]
+    driver = {"name": "Trivy", "version": "0.58.1", "rules": rules}
+    return json.dumps({"version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}).encode()
+
+
+def vex_document():
+    product = [{"@id": "pkg:oci/nginx?repository_url=registry.example.com/library"}]
+    statements = [
+        {"vulnerability": {"name": "CVE-2026-21417"}, "products": product, "status": "not_affected",
+         "justification": "vulnerable_code_not_in_execute_path", "impact_statement": "nginx verifies names by itself"},
+        {"vulnerability": {"name": "CVE-2026-20881"}, "products": product, "status": "affected", "action_statement": "Update to 1.27.3"},
+        {"vulnerability": {"name": "CVE-2026-19004"}, "products": product, "status": "under_investigation"},
+    ]
+    return json.dumps({"@context": "https://openvex.dev/ns/v0.2.0", "author": "Web team", "version": 1, "statements": statements}).encode()
+
+
 README = """# Shop
 
 The web shop with its workers and a cache.
@@ -169,6 +203,17 @@ def fill_for_logins(base):
         registry.image(name, "v1", [registry.layer(name, 120_000), registry.layer(name, 44_000), registry.layer(name, 900)], "linux/amd64", "4.2")
 
 
+def pull_by_mirror(base):
+    """What people have pulled by a mirror."""
+    registry = Registry(base, "root:correct horse")
+    for name in ("team/api", "team/web"):
+        path = f"/v2/hub.example.com/{name}"
+        body, _ = registry.send("GET", f"{path}/manifests/main", None, {"Accept": MANIFEST})
+        manifest = json.loads(body)
+        for blob in [manifest["config"], *manifest["layers"]]:
+            registry.send("GET", f"{path}/blobs/{blob['digest']}")
+
+
 def fill(base, is_plain):
     registry = Registry(base)
     nginx = "library/nginx"
@@ -182,7 +227,8 @@ def fill(base, is_plain):
     registry.referrer(nginx, pushed, "application/spdx+json", sbom(packages), {"org.opencontainers.image.created": "2026-11-12T09:31:00Z"})
     registry.referrer(nginx, pushed, "application/vnd.dev.sigstore.bundle.v0.3+json", b'{"messageSignature": {}}',
                       {"dev.sigstore.bundle.content": "message-signature"})
-    registry.referrer(nginx, pushed, "application/sarif+json", b'{"version": "2.1.0", "runs": []}')
+    registry.referrer(nginx, pushed, "application/sarif+json", scan_report())
+    registry.referrer(nginx, pushed, "application/vnd.openvex+json", vex_document())
     for version in ("1.27.0-alpine", "1.27.1-alpine", "1.27.2-alpine"):
         alpine = [registry.layer(nginx, 310_000), registry.layer(nginx, 90_000), registry.layer(nginx, 1_200)]
         registry.image(nginx, version, alpine, "linux/amd64", version)
@@ -202,7 +248,9 @@ def fill(base, is_plain):
              for name, size in (("weights.bin", 400_000), ("tokenizer.json", 9_000), ("README.md", 700))]
     registry.manifest(files, "v3", {"artifactType": "application/vnd.example.model", "config": EMPTY, "layers": parts})
     for name in ("team/api", "team/worker", "team/web", "platform/ingress", "platform/metrics/agent", "tools/backup"):
-        registry.image(name, "main", [registry.layer(name, 120_000), registry.layer(name, 44_000), registry.layer(name, 900)], "linux/amd64", "4.2")
+        # What they are built on is what nginx is built on.
+        base = registry.mount(name, layers["linux/amd64"], nginx)
+        registry.image(name, "main", [base, registry.layer(name, 120_000), registry.layer(name, 44_000), registry.layer(name, 900)], "linux/amd64", "4.2")
     old = registry.image("team/api", "rc", [registry.layer("team/api", 50_000)], "linux/amd64", "4.1")
     registry.send("DELETE", f"/v2/team/api/manifests/{old['digest']}")
     if not is_plain:
@@ -227,5 +275,7 @@ def hostile(registry):
 if __name__ == "__main__":
     if "login" in sys.argv:
         fill_for_logins(sys.argv[1])
+    elif "mirror" in sys.argv:
+        pull_by_mirror(sys.argv[1])
     else:
         fill(sys.argv[1], "plain" in sys.argv)

@@ -2,7 +2,10 @@
 //!
 //! In this order: variables, the web identity (EKS), the container (ECS, EKS Pod Identity), the instance.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use jreg_auth::Secret;
+use reqwest::Url;
 use serde::Deserialize;
 
 use super::cloud::{CloudHttp, metadata_url, service_url};
@@ -14,6 +17,12 @@ use crate::EnvironmentVariables;
 const METADATA: &str = "http://169.254.169.254";
 /// Where a relative URI of a container's credentials is.
 const CONTAINER: &str = "http://169.254.170.2";
+/// Where ECS and EKS have them.
+const CONTAINER_ADDRESSES: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+];
 /// How long the token of the instance's metadata is good for.
 const METADATA_TOKEN_SECONDS: &str = "300";
 
@@ -72,7 +81,8 @@ async fn web_identity(
     role: &str,
 ) -> Result<AwsKeys, LoadError> {
     let token = read_file(file.as_ref()).await?;
-    let default = format!("https://sts.{region}.amazonaws.com");
+    let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    let default = format!("https://sts.{region}.{suffix}");
     let url = environment.get("AWS_ENDPOINT_URL_STS").unwrap_or(&default);
     let form = form([
         ("Action", "AssumeRoleWithWebIdentity"),
@@ -102,7 +112,7 @@ async fn container(
     cloud: &CloudHttp,
     url: &str,
 ) -> Result<AwsKeys, LoadError> {
-    let mut request = cloud.http.get(metadata_url(url)?);
+    let mut request = cloud.http.get(container_url(url)?);
     let token = match environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
         Some(file) => Some(read_file(file.as_ref()).await?.trim().to_owned()),
         None => environment.get("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(str::to_owned),
@@ -113,6 +123,23 @@ async fn container(
     let service = "the credentials of the container";
     let body = cloud.send(service, request).await?;
     parse::<KeysDocument>(service, &body).map(AwsKeys::from)
+}
+
+/// The URL of a container's credentials. Over plain HTTP they, and the token for them, stay on the machine.
+fn container_url(text: &str) -> Result<Url, LoadError> {
+    let url = metadata_url(text)?;
+    let host = url.host_str().unwrap_or_default();
+    let is_local = match host.trim_matches(['[', ']']).parse::<IpAddr>() {
+        Ok(address) => address.is_loopback() || CONTAINER_ADDRESSES.contains(&address),
+        Err(_) => host == "localhost",
+    };
+    match url.scheme() == "https" || is_local {
+        true => Ok(url),
+        false => {
+            Err("the URL of the container's credentials must be https or of this machine"
+                .to_owned())
+        }
+    }
 }
 
 /// By version 2 of the instance's metadata service.
@@ -141,4 +168,29 @@ async fn instance(
     }
     let body = cloud.send(service, get(&role)?).await?;
     parse::<KeysDocument>(service, &body).map(AwsKeys::from)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn plain_http_stays_on_the_machine() {
+        for url in [
+            "http://169.254.170.2/v2/credentials/x",
+            "http://169.254.170.23/v1/credentials",
+            "http://[fd00:ec2::23]/v1/credentials",
+            "http://localhost:5000/x",
+            "http://127.0.0.1/x",
+            "https://credentials.example.com/x",
+        ] {
+            assert!(container_url(url).is_ok(), "{url}");
+        }
+        for url in
+            ["http://example.com/x", "http://169.254.169.254/x", "http://[fd00::1]/x", "ftp://a/x"]
+        {
+            assert!(container_url(url).is_err(), "{url}");
+        }
+    }
 }

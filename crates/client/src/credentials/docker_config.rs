@@ -1,6 +1,6 @@
 //! [`DockerConfig`]: docker's `config.json`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -16,8 +16,8 @@ const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct DockerConfig {
-    auths: HashMap<String, DockerAuth>,
-    cred_helpers: HashMap<String, String>,
+    auths: BTreeMap<String, DockerAuth>,
+    cred_helpers: BTreeMap<String, String>,
     creds_store: String,
 }
 
@@ -51,6 +51,11 @@ fn key_host(key: &str) -> &str {
     key.split('/').next().unwrap_or_default()
 }
 
+/// Whether a key names a namespace or a repository, as podman's do: `quay.io/team`.
+fn is_of_a_part(key: &str) -> bool {
+    !key.contains("://") && key.trim_end_matches('/').contains('/')
+}
+
 fn is_same(key: &str, host: &str) -> bool {
     let key = key_host(key);
     key == host || (is_hub(key) && is_hub(host))
@@ -74,7 +79,9 @@ impl DockerConfig {
     pub(super) fn credential(&self, host: &str) -> Result<CredentialValue, LoadError> {
         // The host itself comes before other names for it.
         let found = self.auths.get(&server_url(host)).filter(|auth| !auth.is_empty());
-        let other = || self.auths.iter().find(|(key, auth)| is_same(key, host) && !auth.is_empty());
+        // podman has keys for a part of a registry, too: they come last.
+        let others = self.auths.iter().filter(|(key, auth)| is_same(key, host) && !auth.is_empty());
+        let other = || others.min_by_key(|(key, _)| is_of_a_part(key));
         match found.or_else(|| other().map(|(_, auth)| auth)) {
             Some(auth) => auth.value(),
             None => Ok(CredentialValue::Anonymous),
@@ -138,6 +145,24 @@ mod tests {
         assert_eq!(config.credential("registry.example.com:5000"), Ok(refresh));
         for host in ["registry.example.com", "stored.example.com", "xghcr.io", "quay.io"] {
             assert_eq!(config.credential(host), Ok(CredentialValue::Anonymous), "{host}");
+        }
+    }
+
+    #[test]
+    fn a_key_of_a_whole_registry_comes_before_those_of_its_parts() {
+        let config = |keys: &[&str]| {
+            let auths: Vec<String> = keys
+                .iter()
+                .map(|key| format!(r#""{key}": {{"username": "{key}", "password": "p"}}"#))
+                .collect();
+            DockerConfig::parse(&format!(r#"{{"auths": {{{}}}}}"#, auths.join(", "))).unwrap()
+        };
+        for (keys, expected) in [
+            (&["quay.io/a", "quay.io/b", "https://quay.io/v2/"][..], "https://quay.io/v2/"),
+            (&["quay.io/b", "quay.io/a"], "quay.io/a"),
+        ] {
+            let found = config(keys).credential("quay.io");
+            assert_eq!(found, Ok(CredentialValue::password(expected, "p")));
         }
     }
 

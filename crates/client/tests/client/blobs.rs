@@ -165,15 +165,14 @@ async fn another_part_than_was_requested_is_refused() {
 async fn wrong_bytes_are_known_at_the_end_and_the_url_is_left_out() {
     let (upstream, bytes, request) = upstream().await;
     upstream.add_rule(on_get(UpstreamFault::WrongBytes).pick(RulePick::First(1)));
-    let client = client_with(&upstream, |options| {
-        options.limits.mismatch_pause = Duration::from_millis(500)
-    });
+    let client =
+        client_with(&upstream, |options| options.limits.mismatch_pause = Duration::from_secs(2));
     let error = kind(read(&client, &request).await);
     assert!(matches!(error, UpstreamErrorKind::WrongDigest { .. }), "{error}");
     let error = kind(read(&client.with_patience(Duration::ZERO), &request).await);
     assert!(matches!(error, UpstreamErrorKind::Unavailable { .. }), "{error}");
     assert_eq!(upstream.count(RequestKind::BlobGet), 1);
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
     assert_eq!(read(&client, &request).await.unwrap(), bytes);
 }
 
@@ -249,8 +248,9 @@ async fn a_slow_body_has_no_total_timeout() {
     upstream
         .add_rule(on_get(UpstreamFault::Slow { chunk: 60_000, pause: Duration::from_millis(300) }));
     let client = client_with(&upstream, |options| {
-        options.timeouts.response = Duration::from_millis(400);
-        options.timeouts.patience = Duration::from_millis(400);
+        options.timeouts.response = Duration::from_millis(900);
+        options.timeouts.patience = Duration::from_millis(900);
+        options.timeouts.idle = Duration::from_secs(30);
     });
     let start = Instant::now();
     assert_eq!(read(&client, &request).await.unwrap(), bytes);

@@ -5,19 +5,23 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::TryStreamExt;
 use jreg_access::Authorized;
-use jreg_oci::{Digest, Endpoint, Reference, RepositoryName, Tag};
+use jreg_oci::{Digest, Endpoint, PageParams, Reference, RepositoryName, Tag};
 use jreg_registry::{PageRequest, StoredManifest};
 use jreg_storage::ByteRange;
 use jreg_ui::document::{
     DOCUMENT_BYTES_MAX, DescriptorDocument, ManifestDocument, Pairs, SBOM_BYTES_MAX, Sbom,
     StatementDocument, decode_envelope, parse, parse_sbom, pretty,
 };
-use jreg_ui::{ArtifactKind, ImagePage, ManifestFacts, SbomView, TagFacts, artifact, image_page};
+use jreg_ui::findings::{Findings, parse_findings};
+use jreg_ui::{
+    ArtifactKind, FindingsView, ImagePage, ManifestFacts, SbomView, TagFacts, artifact, image_page,
+};
 
 use super::PageResponse;
 use super::chart::{self, off_runtime};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
+use super::sharing;
 use super::tags::remember;
 use crate::error::ApiError;
 
@@ -42,7 +46,14 @@ pub(crate) async fn show(
 ) -> PageResult {
     let endpoint = Endpoint::ManifestGet { name: name.clone(), reference: reference.clone() };
     let access = request.admit(&endpoint).await?;
-    let (manifest, tag) = read_reference(request, &access, reference).await?;
+    let (manifest, tag) = match read_reference(request, &access, reference).await {
+        Ok(found) => found,
+        Err(error) if error.is_not_found() => {
+            let history = history_of_deleted(request, name, reference).await;
+            return history.map(PageResponse::SeeOther).ok_or(error);
+        }
+        Err(error) => return Err(error),
+    };
     let manifest = facts(&manifest);
     remember(request, &manifest);
     let entry = match manifest.kind {
@@ -51,6 +62,7 @@ pub(crate) async fn show(
     };
     entry.iter().for_each(|entry| drop(remember(request, entry)));
     let (tags, has_more_tags) = tags_here(request, &access, name, &manifest.digest).await?;
+    let sharing = sharing::of_image(request, (name, reference), &manifest.digest, query).await?;
     let mut view = ImagePage {
         attached: attached(&access, &manifest.digest).await?,
         may_delete: may_delete(request, name, reference),
@@ -67,9 +79,25 @@ pub(crate) async fn show(
         document_note: None,
         tags,
         has_more_tags,
+        findings: None,
+        sharing,
     };
     read_documents(request, &mut view, query).await?;
     Ok(PageResponse::Html(image_page(&request.page, &view)))
+}
+
+/// The address of the history of a tag that was deleted: from there it can be restored.
+async fn history_of_deleted(
+    request: &UiRequest<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Option<String> {
+    let tag = reference.tag()?;
+    let page = PageParams { n: Some(1), last: None };
+    let endpoint = Endpoint::TagHistory { name: name.clone(), tag: tag.clone(), page };
+    let access = request.try_admit(&endpoint)?;
+    access.tag_history(tag, &PageRequest { limit: 1, last: None }).await.ok()?;
+    Some(request.page.paths.repository_page(name, &format!("history/{tag}")))
 }
 
 fn may_delete(request: &UiRequest<'_>, name: &RepositoryName, reference: &Reference) -> bool {
@@ -239,13 +267,11 @@ async fn read_documents(
         ArtifactKind::Sbom
         | ArtifactKind::Attestation
         | ArtifactKind::Vex
+        | ArtifactKind::ScanReport
         | ArtifactKind::Signature => {
             read_statements(request, view, &shown, query).await?;
         }
-        ArtifactKind::ScanReport
-        | ArtifactKind::Wasm
-        | ArtifactKind::Model
-        | ArtifactKind::Files => {}
+        ArtifactKind::Wasm | ArtifactKind::Model | ArtifactKind::Files => {}
     }
     Ok(())
 }
@@ -262,13 +288,13 @@ async fn read_statements(
     let name = view.name.clone();
     for file in artifact::files(&shown.document).iter().take(STATEMENTS_READ_MAX) {
         let predicate = file.annotations.get(PREDICATE_TYPE).unwrap_or(&file.media_type);
-        let is_sbom = shown.kind == ArtifactKind::Sbom
-            || ArtifactKind::of_type(predicate) == Some(ArtifactKind::Sbom);
-        let _turn = match is_sbom {
+        let kinds = [Some(shown.kind), ArtifactKind::of_type(predicate)];
+        let is_large = kinds.into_iter().flatten().any(has_many_entries);
+        let _turn = match is_large {
             true => Some(request.context.ui.document_turn().await?),
             false => None,
         };
-        let bytes_max = if is_sbom { SBOM_BYTES_MAX } else { DOCUMENT_BYTES_MAX };
+        let bytes_max = if is_large { SBOM_BYTES_MAX } else { DOCUMENT_BYTES_MAX };
         let read = read_blob(request, &name, Some(file), bytes_max).await?;
         let bytes = match read {
             BlobRead::Bytes(bytes) => bytes,
@@ -278,26 +304,45 @@ async fn read_statements(
             }
             BlobRead::Absent => continue,
         };
-        let (sbom, statement) = off_runtime(bytes, false, parse_statement).await?;
-        if view.sbom.is_none()
-            && let Some(sbom) = sbom
-        {
-            view.sbom = Some(SbomView { sbom, filter: query.get("package").trim().to_owned() });
-        } else if view.statement.is_none() {
+        let AttachedDocument { sbom, findings, statement } =
+            off_runtime(bytes, false, parse_attached).await?;
+        let filter = |name: &str| query.get(name).trim().to_owned();
+        if view.sbom.is_none() {
+            view.sbom = sbom.map(|sbom| SbomView { sbom, filter: filter("package") });
+        }
+        if view.findings.is_none() {
+            let filter = filter("find");
+            view.findings = findings.map(|findings| FindingsView { findings, filter });
+        }
+        if view.statement.is_none() {
             view.statement = statement.filter(|found| !found.predicate_type.is_empty());
         }
+    }
+    if view.sbom.is_none() && view.findings.is_none() && has_many_entries(shown.kind) {
+        let note = || "It is of a format that is not shown here: download it below.".to_owned();
+        view.document_note.get_or_insert_with(note);
     }
     Ok(())
 }
 
-/// An SBOM, or else a statement, in itself or in an envelope.
-fn parse_statement(bytes: &[u8]) -> (Option<Sbom>, Option<StatementDocument>) {
+/// Whether a document of this kind is a table of many rows.
+fn has_many_entries(kind: ArtifactKind) -> bool {
+    matches!(kind, ArtifactKind::Sbom | ArtifactKind::Vex | ArtifactKind::ScanReport)
+}
+
+/// What an attached document is, in itself or in an envelope: an SBOM may have findings, too.
+struct AttachedDocument {
+    sbom: Option<Sbom>,
+    findings: Option<Findings>,
+    statement: Option<StatementDocument>,
+}
+
+fn parse_attached(bytes: &[u8]) -> AttachedDocument {
     let content = decode_envelope(bytes);
     let bytes = content.as_deref().unwrap_or(bytes);
-    match parse_sbom(bytes) {
-        Some(sbom) => (Some(sbom), None),
-        None => (None, parse(bytes)),
-    }
+    let (sbom, findings) = (parse_sbom(bytes), parse_findings(bytes));
+    let statement = if sbom.is_none() { parse(bytes) } else { None };
+    AttachedDocument { sbom, findings, statement }
 }
 
 fn too_large(size: u64) -> String {

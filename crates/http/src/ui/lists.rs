@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_access::Authorized;
 use jreg_oci::{Digest, Endpoint, MountSource, PageParams, Reference, RepositoryName, Tag};
 use jreg_registry::{
@@ -13,17 +13,18 @@ use jreg_registry::{
 };
 use jreg_ui::document::DescriptorDocument;
 use jreg_ui::{
-    ArtifactKind, ChangeRow, ContentDifference, DeletedPage, DeletedRow, HistoryPage, KeptPage,
-    KeptReason, LifecyclePage, ManifestFacts, ManifestRow, ManifestsPage, QuotaRow, ReferrerRow,
-    ReferrersPage, RepositoryUsagePage, UsageFigures, VerdictKind, VerdictRow, artifact,
-    deleted_page, history_page, kept_page, lifecycle_page, manifests_page, referrers_page,
-    repository_usage_page,
+    ArtifactKind, ChangeRow, ContentDifference, DeletedPage, DeletedRow, DeletedTagRow,
+    HistoryPage, KeptPage, KeptReason, LifecyclePage, ManifestFacts, ManifestRow, ManifestsPage,
+    QuotaRow, ReferrerRow, ReferrersPage, RepositoryUsagePage, UsageFigures, VerdictKind,
+    VerdictRow, artifact, deleted_page, history_page, kept_page, lifecycle_page, manifests_page,
+    referrers_page, repository_usage_page,
 };
 
 use super::PageResponse;
 use super::images::{annotations_of, choose, cosign_tags, listed_facts, may_see_tag};
 use super::query::UiQuery;
 use super::request::{PageResult, UiRequest};
+use super::sharing;
 use super::tags::{head_of, remember};
 use crate::error::ApiError;
 
@@ -94,13 +95,61 @@ pub(crate) async fn deleted(
         size: deleted.size,
         tags: deleted.tags,
     });
+    let (tags, next_tag) = match wanted.last {
+        None => deleted_tags(request, name, &access, query).await?,
+        Some(_) => (Vec::new(), None),
+    };
     let view = DeletedPage {
         head: head_of(request, name),
+        tags,
+        next_tag,
         rows: rows.collect(),
         is_first: wanted.last.is_none(),
         next: found.next,
     };
     Ok(PageResponse::Html(deleted_page(&request.page, &view)))
+}
+
+/// Deleted tags that a page shows, each with a few store requests.
+const DELETED_TAGS_MAX: usize = 20;
+
+/// The deleted tags that the viewer might pull, each with what it pointed to, and where the next ones begin.
+async fn deleted_tags(
+    request: &UiRequest<'_>,
+    name: &RepositoryName,
+    access: &Authorized,
+    query: &UiQuery,
+) -> Result<(Vec<DeletedTagRow>, Option<String>), ApiError> {
+    let last = query.nonempty("after-tag").map(str::to_owned);
+    let found = access.deleted_tags(&PageRequest { limit: DELETED_TAGS_MAX, last }).await?;
+    let rows = found.items.into_iter().map(|tag| async move {
+        let page = PageParams { n: Some(2), last: None };
+        let endpoint = Endpoint::TagHistory { name: name.clone(), tag: tag.clone(), page };
+        let Some(access) = request.try_admit(&endpoint) else { return Ok::<_, ApiError>(None) };
+        let wanted = PageRequest { limit: 2, last: None };
+        let changes = match access.tag_history(&tag, &wanted).await.map_err(ApiError::from) {
+            Ok(changes) => changes.items,
+            // It has expired meanwhile.
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let digest = changes.iter().find_map(|change| change.digest.clone());
+        let manifest = match digest.clone() {
+            Some(digest) => read_manifest(&access, digest).await,
+            None => None,
+        };
+        Ok(changes.first().filter(|change| change.digest.is_none()).map(|change| DeletedTagRow {
+            at: change.change.time(),
+            by: change.origin.actor().map(str::to_owned),
+            is_present: manifest.is_some(),
+            digest,
+            tag,
+        }))
+    });
+    let rows: Vec<_> = rows.collect();
+    let rows = stream::iter(rows).buffered(READS_AT_ONCE);
+    let rows: Vec<Option<DeletedTagRow>> = rows.try_collect().await?;
+    Ok((rows.into_iter().flatten().collect(), found.next))
 }
 
 pub(crate) async fn history(
@@ -417,15 +466,18 @@ pub(crate) async fn usage(
 ) -> PageResult {
     let page = PageParams { n: Some(1), last: None };
     let access = request.admit(&Endpoint::TagList { name: name.clone(), page }).await?;
-    let figures = match query.nonempty("count") {
-        Some(_) => Some(figures(&access.repository_usage().await?)),
-        None => None,
+    let (figures, sharing) = match query.nonempty("count") {
+        Some(_) => {
+            let figures = figures(&access.repository_usage().await?);
+            (Some(figures), sharing::of_repository(&access).await?)
+        }
+        None => (None, None),
     };
     if let Some(figures) = &figures {
         request.context.ui.note_size(name.clone(), figures.bytes);
     }
     let quotas = quotas(request, name);
-    let view = RepositoryUsagePage { head: head_of(request, name), figures, quotas };
+    let view = RepositoryUsagePage { head: head_of(request, name), figures, sharing, quotas };
     Ok(PageResponse::Html(repository_usage_page(&request.page, &view)))
 }
 
@@ -455,6 +507,7 @@ pub(crate) fn figures(usage: &RepositoryUsage) -> UsageFigures {
         manifests: usage.manifests,
         blobs: usage.blobs,
         bytes: usage.manifest_bytes.saturating_add(usage.blob_bytes),
+        logical_bytes: usage.logical_bytes,
         deleted_manifests: usage.deleted_manifests,
         deleted_bytes: usage.deleted_bytes,
         uploads: usage.uploads,

@@ -35,6 +35,7 @@ pub(crate) enum UiPage {
     Search,
     Usage,
     Activity,
+    Mirrors,
     /// The page to log in (GET), and a password (POST).
     Login,
     /// The beginning of a login at an OpenID provider.
@@ -125,6 +126,7 @@ pub const UI_ROUTES: &[UiRouteInfo] = &[
     route("ui-search", READ, "/ui/-/search?q={name}:{tag}"),
     route("ui-usage", READ, "/ui/-/usage?count=yes"),
     route("ui-activity", READ, "/ui/-/activity"),
+    route("ui-mirrors", READ, "/ui/-/mirrors?count=yes"),
     route("ui-login", QUESTION, "/ui/-/login"),
     route("ui-login-begin", VISIT, "/ui/-/login/oidc/{issuer}"),
     route("ui-login-callback", VISIT, "/ui/-/login/oidc/{issuer}/callback"),
@@ -213,6 +215,7 @@ impl UiPage {
             ("search", "") => Some(Self::Search),
             ("usage", "") => Some(Self::Usage),
             ("activity", "") => Some(Self::Activity),
+            ("mirrors", "") => Some(Self::Mirrors),
             ("login", "") => Some(Self::Login),
             ("login", at) => Self::provider(at.strip_prefix("oidc/")?),
             ("logout", "") => Some(Self::Logout),
@@ -273,6 +276,7 @@ impl UiPage {
             Self::Search => "ui-search",
             Self::Usage => "ui-usage",
             Self::Activity => "ui-activity",
+            Self::Mirrors => "ui-mirrors",
             Self::Login => "ui-login",
             Self::LoginBegin { .. } => "ui-login-begin",
             Self::LoginCallback { .. } => "ui-login-callback",
@@ -304,6 +308,7 @@ impl UiPage {
             | Self::Search
             | Self::Usage
             | Self::Activity
+            | Self::Mirrors
             | Self::Login
             | Self::LoginBegin { .. }
             | Self::LoginCallback { .. }
@@ -359,6 +364,7 @@ mod tests {
             ("/ui/-/search", "ui-search"),
             ("/ui/-/activity", "ui-activity"),
             ("/ui/-/usage", "ui-usage"),
+            ("/ui/-/mirrors", "ui-mirrors"),
             ("/ui/-/login", "ui-login"),
             ("/ui/-/login/oidc/company", "ui-login-begin"),
             ("/ui/-/login/oidc/company/callback", "ui-login-callback"),

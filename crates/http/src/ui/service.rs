@@ -2,16 +2,19 @@
 
 use std::time::{Duration, SystemTime};
 
-use jreg_access::USAGE_REPOSITORIES_MAX;
+use jreg_access::{Right, USAGE_REPOSITORIES_MAX};
 use jreg_oci::{Endpoint, PageParams};
 use jreg_registry::{ListedUpload, ListedUploadState, PageRequest};
-use jreg_ui::{ActivityPage, PushRow, UploadRow, UsagePage, activity_page, usage_page};
+use jreg_ui::{
+    ActivityPage, MirrorsPage, PushRow, UploadRow, UsagePage, activity_page, mirrors_page,
+    usage_page,
+};
 
 use super::PageResponse;
 use super::images::may_see_tag;
 use super::lists::figures;
 use super::query::UiQuery;
-use super::request::{PageResult, UiRequest};
+use super::request::{AdminOperation, PageResult, UiRequest};
 use crate::ui_state::RecentPush;
 
 /// Pushes that are shown.
@@ -51,6 +54,20 @@ pub(crate) async fn activity(request: &UiRequest<'_>) -> PageResult {
     };
     let view = ActivityPage { uploads, pushes: pushes(request), service };
     Ok(PageResponse::Html(activity_page(&request.page, &view)))
+}
+
+/// The mirrored registries, for administrators.
+pub(crate) async fn mirrors(request: &UiRequest<'_>, query: &UiQuery) -> PageResult {
+    if request.context.guard.is_some() {
+        request.admit_to(Right::Admin, AdminOperation::page("ui_mirrors")).await?;
+    }
+    let is_counted = query.nonempty("count").is_some();
+    let _turn = match is_counted {
+        true => Some(request.context.ui.document_turn().await?),
+        false => None,
+    };
+    let mirrors = request.context.ui.activity.mirrors(is_counted).await;
+    Ok(PageResponse::Html(mirrors_page(&request.page, &MirrorsPage { mirrors, is_counted })))
 }
 
 /// Recent pushes of tags that the viewer may pull.
