@@ -19,6 +19,7 @@ mod write_probe;
 
 use std::time::Duration;
 
+use jreg_profile::{WorkName, work};
 use jreg_storage::full_jitter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -58,11 +59,18 @@ pub(crate) fn spawn(job: impl Job, tasks: &TaskTracker, stopping: CancellationTo
 }
 
 async fn run_periodically(job: &impl Job) {
+    let name = WorkName("job", name_of(job));
     tokio::time::sleep(spread(job.interval().mul_f64(FIRST))).await;
     loop {
-        job.run().await;
+        work(name, job.run()).await;
         tokio::time::sleep(spread(job.interval())).await;
     }
+}
+
+/// The name of a job's type, without its modules.
+fn name_of<J>(_: &J) -> &'static str {
+    let name = std::any::type_name::<J>();
+    name.rsplit_once("::").map_or(name, |(_, name)| name)
 }
 
 /// A random duration between 0.5 and 1.5 times the mean.

@@ -120,24 +120,39 @@ fn manifests() -> Vec<PathBuf> {
 const LAYERS: &[(&str, &[&str])] = &[
     ("units", &[]),
     ("oci", &[]),
-    ("storage", &[]),
+    ("profile", &[]),
+    ("storage", &["profile"]),
     ("archive", &["oci"]),
     ("auth", &["oci"]),
     ("client", &["auth", "oci"]),
     ("lifecycle", &["oci", "units"]),
     ("ui", &["oci"]),
-    ("registry", &["lifecycle", "oci", "storage"]),
-    ("telemetry", &["registry"]),
+    ("registry", &["lifecycle", "oci", "profile", "storage"]),
+    ("telemetry", &["profile", "registry"]),
     ("reload", &["storage"]),
     ("events", &["auth", "oci", "registry", "storage"]),
-    ("mirror", &["client", "oci", "registry", "storage", "telemetry"]),
+    ("mirror", &["client", "oci", "profile", "registry", "storage", "telemetry"]),
     (
         "config",
         &["auth", "client", "events", "mirror", "oci", "registry", "storage", "telemetry", "units"],
     ),
-    ("net", &["auth", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("access", &["auth", "mirror", "oci", "registry", "reload", "storage", "telemetry"]),
-    ("http", &["access", "auth", "mirror", "net", "oci", "registry", "storage", "telemetry", "ui"]),
+    ("net", &["auth", "oci", "profile", "registry", "reload", "storage", "telemetry"]),
+    ("access", &["auth", "mirror", "oci", "profile", "registry", "reload", "storage", "telemetry"]),
+    (
+        "http",
+        &[
+            "access",
+            "auth",
+            "mirror",
+            "net",
+            "oci",
+            "profile",
+            "registry",
+            "storage",
+            "telemetry",
+            "ui",
+        ],
+    ),
 ];
 
 #[test]
@@ -277,9 +292,13 @@ const HTTP_MODULES: &[(&str, &[&str])] = &[
             "record", "ui_state",
         ],
     ),
+    ("profiles", &["error", "headers"]),
     ("service", &["context", "error", "headers", "memory", "observed", "routes", "token", "ui"]),
     ("exchange", &["context", "error", "framing", "headers", "memory", "observed", "request_id"]),
-    ("admin", &["context", "error", "exchange", "headers", "observed", "routes", "service"]),
+    (
+        "admin",
+        &["context", "error", "exchange", "headers", "observed", "profiles", "routes", "service"],
+    ),
 ];
 
 /// Checks the modules of a folder against a table, in which each uses only those above it: so there

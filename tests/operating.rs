@@ -4,9 +4,12 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use jreg_testkit::{Client, Image, Process, Request, Scenario, push_image};
+use jreg_testkit::s3::{RecordedRequest, S3Operation, S3Server, S3Spec};
+use jreg_testkit::{Client, Image, Process, Request, Rng, Scenario, push_image, sha256};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
@@ -346,6 +349,138 @@ fn a_traced_request_reaches_the_collector_and_a_slow_one_the_log() {
         .collect();
     assert!(received.windows(16).any(|part| part == id), "{text}");
     assert!(!text.contains("PUT manifest_put"), "it was not sampled: {text}");
+}
+
+/// Accepts requests until there are no more senders, and keeps their bytes.
+fn collect_traces(collector: &TcpListener, ended: &AtomicBool) -> Vec<u8> {
+    collector.set_nonblocking(true).unwrap();
+    let mut received = Vec::new();
+    loop {
+        let is_last = ended.load(Ordering::Acquire);
+        let Ok((mut stream, _)) = collector.accept() else {
+            if is_last {
+                return received;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+            continue;
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut chunk = [0; 65536];
+        while let Ok(read @ 1..) = std::io::Read::read(&mut stream, &mut chunk) {
+            received.extend_from_slice(&chunk[..read]);
+        }
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+        // The process may have ended meanwhile.
+        let _ = std::io::Write::write_all(&mut stream, response);
+    }
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(text.get(at..at + 2).unwrap(), 16).unwrap();
+    (0..text.len()).step_by(2).map(byte).collect()
+}
+
+/// The client's trace goes on in each request to the bucket, those of parts, which tasks of their own send, included,
+/// and each is a span of the request that caused it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_parts_of_an_upload_to_a_bucket_belong_to_the_trace_of_its_client() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let bucket = S3Server::start(S3Spec::default()).await;
+    let collector = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", collector.local_addr().unwrap());
+    let ended = Arc::new(AtomicBool::new(false));
+    let received = std::thread::spawn({
+        let ended = Arc::clone(&ended);
+        move || collect_traces(&collector, &ended)
+    });
+    let environment = [
+        ("AWS_ACCESS_KEY_ID", bucket.access_key().to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", bucket.secret_key().to_owned()),
+        ("JREG_PART_BYTES", "5MiB".to_owned()),
+        ("JREG_TRACE_COLLECTOR", url),
+    ];
+    let storage = bucket.storage_url();
+    let process = tokio::task::spawn_blocking(move || {
+        let environment = environment.each_ref().map(|(name, value)| (*name, value.as_str()));
+        Process::start_with_environment(BINARY, &storage, &environment)
+    });
+    let process = process.await.unwrap();
+    bucket.take_requests();
+    let bytes = Rng::new(7).bytes(17 * 1024 * 1024);
+    let traced = |method, target: &str| {
+        Request::new(method, target)
+            .header("traceparent", format!("00-{TRACE}-00f067aa0bc902b7-01"))
+    };
+    let client = process.client();
+    let begun = client.send(traced("POST", "/v2/a/blobs/uploads/").body("")).await;
+    let upload = begun.header("Location").unwrap().to_owned();
+    assert_eq!(client.send(traced("PATCH", &upload).chunked([bytes.clone()])).await.status, 202);
+    let close = traced("PUT", &format!("{upload}?digest={}", sha256(&bytes))).body("");
+    assert_eq!(client.send(close).await.status, 201);
+    let requests = bucket.take_requests();
+    let mut parts = Vec::new();
+    for request in &requests {
+        let header = request.header("traceparent").unwrap_or_default();
+        let fields: Vec<_> = header.split('-').collect();
+        if request.operation == S3Operation::UploadPart {
+            assert!(matches!(fields[..], ["00", TRACE, _, "01"]), "{request:?}");
+            parts.push(fields[2].to_owned());
+        }
+    }
+    assert!(parts.len() >= 3, "{parts:?}");
+    for operation in [S3Operation::CreateMultipartUpload, S3Operation::CompleteMultipartUpload] {
+        let of = |it: &&RecordedRequest| it.operation == operation;
+        let header = requests.iter().find(of).unwrap().header("traceparent");
+        assert!(header.is_some_and(|header| header.contains(TRACE)), "{operation:?}: {header:?}");
+    }
+    tokio::task::spawn_blocking(|| process.terminate()).await.unwrap();
+    ended.store(true, Ordering::Release);
+    let received = received.join().unwrap();
+    let count = |part: &[u8]| received.windows(part.len()).filter(|found| *found == part).count();
+    let spans = count(b"store.put_part") + count(b"store.put_last_part");
+    assert_eq!(spans, parts.len(), "{}", String::from_utf8_lossy(&received));
+    for span in &parts {
+        // As the id of the request's span, and as the parent of those of its calls.
+        assert!(count(&from_hex(span)) > 1, "{span}");
+    }
+}
+
+/// A profile of what the process works on, and its memory, only at the listener of operators.
+#[test]
+fn a_profile_names_the_work_of_a_serving_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let admin = free_address();
+    let process = serve(folder.path(), &["--admin-listen", &admin]);
+    let (public, operators) = (process.client(), Client::new(admin.parse().unwrap()));
+    block_on(async {
+        for path in ["/debug/pprof/profile", "/debug/memory"] {
+            assert_eq!(public.get(path).await.status, 404, "{path}");
+            let put = Request::new("PUT", path).body("");
+            assert_eq!(operators.send(put).await.status, 405, "{path}");
+        }
+        let invalid = operators.get("/debug/pprof/profile?seconds=61").await;
+        assert_eq!(invalid.status, 400, "{invalid:?}");
+        fill(&public).await;
+        let pulling =
+            async { while public.get("/v2/contract/app/manifests/v1").await.status == 200 {} };
+        let profile = tokio::select! {
+            profile = operators.get("/debug/pprof/profile?seconds=1&debug=1") => profile,
+            () = pulling => panic!("a pull failed"),
+        };
+        assert_eq!(profile.status, 200);
+        let text = String::from_utf8(profile.body.to_vec()).unwrap();
+        for work in ["connection > request manifest_get", "> store ", "  other\n"] {
+            assert!(text.contains(work), "{work}: {text}");
+        }
+        let profile = operators.get("/debug/pprof/profile?seconds=1").await;
+        assert_eq!(profile.header("Content-Type"), Some("application/octet-stream"));
+        let memory = operators.get("/debug/memory").await;
+        let memory: Value = serde_json::from_slice(&memory.body).unwrap();
+        assert!(memory["resident_bytes"].as_u64() > memory["anonymous_bytes"].as_u64(), "{memory}");
+        assert!(memory["mappings"]["code"]["resident_bytes"].as_u64() > Some(0), "{memory}");
+    });
+    process.terminate();
 }
 
 /// Between the JSON lines of a log there is no banner.

@@ -10,6 +10,7 @@ use futures::future::{join, join_all};
 use jreg_events::{
     DeliveryError, DeliveryObserver, DeliveryProgress, DeliveryStatus, SinkClient, SinkDelivery,
 };
+use jreg_profile::{WorkName, work};
 use jreg_registry::{DeadLetter, Lease, LeaseKind, Registry, Sequencer, SequencerReport, SinkName};
 use jreg_storage::{Clock, error_chain};
 use jreg_telemetry::metrics::{DeliveryOutcome, GaugeGuard, Metrics};
@@ -92,7 +93,8 @@ impl DeliveryObserver for DeliveryLog {
 
 /// Runs the job until `stopping`.
 pub(crate) fn spawn_events(job: EventsJob, tasks: &TaskTracker, stopping: CancellationToken) {
-    tasks.spawn(async move { stopping.run_until_cancelled(job.run()).await });
+    let running = work(WorkName("job", "EventsJob"), job.run());
+    tasks.spawn(async move { stopping.run_until_cancelled(running).await });
 }
 
 impl EventsJob {

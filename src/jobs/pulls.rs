@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_profile::{WorkName, work};
 use jreg_registry::{LeaseKind, PULLS_FLUSH_INTERVAL, PULLS_MERGE_INTERVAL, Registry, Result};
 use jreg_storage::error_chain;
 use jreg_telemetry::metrics::Metrics;
@@ -44,7 +45,8 @@ pub struct PullsMergeJob {
 /// Runs the job until `stopping`, and once more then.
 pub(crate) fn spawn_pulls(job: PullsJob, tasks: &TaskTracker, stopping: CancellationToken) {
     tasks.spawn(async move {
-        stopping.run_until_cancelled(job.run()).await;
+        let running = work(WorkName("job", "PullsJob"), job.run());
+        stopping.run_until_cancelled(running).await;
         job.write_last().await;
     });
 }

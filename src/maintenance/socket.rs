@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jreg_profile::{WorkName, work};
 use jreg_telemetry::audit::command::Operator;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -127,7 +128,9 @@ impl ControlSocket {
                     let Some((stream, by)) = self.accept().await else { continue };
                     let (served, until) = (Arc::clone(&served), stopping.clone());
                     running.spawn(async move {
-                        until.run_until_cancelled(served.respond(stream, by)).await;
+                        let serving =
+                            work(WorkName("control socket", ""), served.respond(stream, by));
+                        until.run_until_cancelled(serving).await;
                     });
                 }
             };

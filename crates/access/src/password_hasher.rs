@@ -5,8 +5,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jreg_auth::{HashMemory, PasswordComparison, Secret};
+use jreg_profile::WorkName;
 use jreg_registry::BudgetUsage;
 use tokio::sync::Semaphore;
+
+/// What profiles call it.
+const WORK: WorkName = WorkName("password hashing", "");
 
 /// Maximum number of logins that wait for verification. Further ones get 429: this bounds memory
 /// and waiting time.
@@ -80,7 +84,7 @@ impl PasswordHasher {
             return Ok(true);
         }
         let (compared, free) = (Arc::clone(&self.compared), Arc::clone(&self.memory));
-        let verifying = tokio::task::spawn_blocking(move || {
+        let verifying = jreg_profile::carry(WORK, move || {
             let lock = || free.lock().unwrap_or_else(PoisonError::into_inner);
             let mut memory = lock().pop().unwrap_or_default();
             let (is_right, hashes) = comparison.verify(&password, &mut memory);
@@ -89,7 +93,7 @@ impl PasswordHasher {
             drop(slot);
             is_right
         });
-        verifying.await.map_err(|_| HasherBusy)
+        tokio::task::spawn_blocking(verifying).await.map_err(|_| HasherBusy)
     }
 }
 

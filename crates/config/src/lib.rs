@@ -164,9 +164,9 @@ settings! {
         /// insecure-open.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 5000)),
             "IP:PORT, localhost:PORT, or :PORT for all IPv4 addresses, for example [::]:5000", |_| true;
-        /// Address and port of a second listener for /metrics, health and /support, without TLS and
-        /// authentication: for a network that clients do not reach. With it, the first does not serve
-        /// /metrics.
+        /// Address and port of a second listener for /metrics, health, profiles and /support,
+        /// without TLS and authentication: for a network that clients do not reach. With it, the
+        /// first does not serve /metrics.
         admin_listen: Option<SocketAddr> = None,
             "none, IP:PORT, localhost:PORT or :PORT, for example 127.0.0.1:5001", |_| true;
         /// Storage location: a folder, an S3 bucket, or memory (lost when the process ends).

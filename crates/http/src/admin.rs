@@ -1,4 +1,4 @@
-//! [`AdminApi`]: health, metrics and the support bundle on a listener of their own, for operators.
+//! [`AdminApi`]: health, metrics, profiles and the support bundle on a listener of their own, for operators.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::ApiError;
 use crate::headers;
 use crate::observed::ObservedRequest;
 use crate::routes::{self, Document};
-use crate::{exchange, service};
+use crate::{exchange, profiles, service};
 
 /// Where support bundles come from.
 #[async_trait]
@@ -53,6 +53,14 @@ impl AdminApi {
             Document::Support => {
                 service::check_method(route, request.method())?;
                 Ok(headers::json(headers::JSON, &self.support.bundle().await))
+            }
+            Document::Profile => {
+                service::check_method(route, request.method())?;
+                profiles::record(request.uri().query(), &self.context.stopping).await
+            }
+            Document::Memory => {
+                service::check_method(route, request.method())?;
+                profiles::memory()
             }
             _ => Box::pin(service::respond(route, &self.context, observed, request)).await,
         }

@@ -17,6 +17,7 @@ use jreg_auth::Identity;
 use jreg_net::server::files::FileQueue;
 use jreg_net::server::{ConnectionResources, Request, Response};
 use jreg_oci::{Endpoint, RoutedEndpoint};
+use jreg_profile::{WorkName, work};
 use jreg_registry::Error;
 use jreg_telemetry::metrics::GaugeGuard;
 use jreg_telemetry::trace;
@@ -56,7 +57,8 @@ pub(crate) async fn respond(
     observed.set_route(route.as_ref());
     let record = audit_record(context, observed, &endpoint, &parts);
     let began = trace::begin();
-    let admitted = context.gate.admit(observed.request_info(&parts), &endpoint).await;
+    let admitting = context.gate.admit(observed.request_info(&parts), &endpoint);
+    let admitted = work(WorkName("authorize", ""), admitting).await;
     trace::note_since("authorize", if admitted.is_ok() { "ok" } else { "refused" }, began);
     let access = match admitted {
         Ok(access) => access,
@@ -173,7 +175,8 @@ async fn read(
         Some(resources) => resources.memory.turn().await,
         None => None,
     };
-    let result = dispatch(context, call, endpoint).await;
+    let name = WorkName("request", observed.endpoint());
+    let result = work(name, dispatch(context, call, endpoint)).await;
     let result = result.and_then(|response| counted(observed, account.as_ref(), response));
     let result = result.and_then(|response| match is_in_memory {
         true => {
@@ -202,9 +205,10 @@ async fn write(
         repository: name.clone(),
         identity: call.access.identity().to_string(),
     });
-    let work = async move {
-        let work = AssertUnwindSafe(dispatch(&shared, call, endpoint)).catch_unwind();
-        let result = work.await.unwrap_or_else(|_| Err(ApiError::panicked()));
+    let name = WorkName("request", observed.endpoint());
+    let task = async move {
+        let performing = AssertUnwindSafe(dispatch(&shared, call, endpoint)).catch_unwind();
+        let result = performing.await.unwrap_or_else(|_| Err(ApiError::panicked()));
         if let Some(source) = &source {
             log_changes(outcome_of(&result), source);
         }
@@ -214,8 +218,8 @@ async fn write(
         drop(upload);
         result
     };
-    let work = trace::within(trace::current(), Box::pin(work));
-    let task = context.tasks.spawn(work.in_current_span());
+    let task = trace::within(trace::current(), work(name, Box::pin(task)));
+    let task = context.tasks.spawn(task.in_current_span());
     task.await.unwrap_or_else(|_| Err(Error::Stopped.into()))
 }
 

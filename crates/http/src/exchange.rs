@@ -16,6 +16,7 @@ use http_body::{Frame, SizeHint};
 use jreg_access::ConnectionCredentials;
 use jreg_net::server::{Body, BodyFailure, Request, Response};
 use jreg_oci::NamedBy;
+use jreg_profile::WorkName;
 use jreg_storage::error_chain;
 use jreg_telemetry::metrics::{FinishedRequest, GaugeGuard};
 use jreg_telemetry::trace;
@@ -181,6 +182,12 @@ struct WatchedBody {
     watch: Option<ResponseWatch>,
 }
 
+impl WatchedBody {
+    fn endpoint(&self) -> &'static str {
+        self.watch.as_ref().map_or("", |watch| watch.observed.endpoint())
+    }
+}
+
 impl http_body::Body for WatchedBody {
     type Data = Bytes;
     type Error = BodyFailure;
@@ -189,7 +196,9 @@ impl http_body::Body for WatchedBody {
         mut self: Pin<&mut Self>,
         task: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyFailure>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(task));
+        let body = WorkName("response body", self.endpoint());
+        let polled = jreg_profile::measure(body, || Pin::new(&mut self.body).poll_frame(task));
+        let frame = std::task::ready!(polled);
         match (&frame, &mut self.watch) {
             (Some(Ok(frame)), Some(watch)) => watch.sent(frame.data_ref().map_or(0, Bytes::len)),
             (Some(Err(error)), Some(watch)) => {

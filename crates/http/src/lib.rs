@@ -35,6 +35,7 @@ mod oci_history;
 mod options;
 mod outcome;
 mod page;
+mod profiles;
 mod proxies;
 mod pulls;
 mod readiness;
@@ -58,6 +59,7 @@ use std::sync::Arc;
 use http::Method;
 use jreg_access::ConnectionCredentials;
 use jreg_net::server::{Request, RequestHandler, Response, ResponseFuture};
+use jreg_profile::WorkName;
 
 use error::ApiError;
 use observed::ObservedRequest;
@@ -125,14 +127,18 @@ async fn route(
     let route = routes::find(path);
     if let Some(route) = route.filter(|route| context.options.serves_metrics || !route.is_metrics())
     {
-        return Box::pin(service::respond(route, context, observed, request)).await;
+        let responding = Box::pin(service::respond(route, context, observed, request));
+        return jreg_profile::work(WorkName("request", route.id), responding).await;
     }
     let mirror = context.options.mirrors.split_path(path).filter(|(_, rest)| *rest == "/token");
     match mirror {
         Some((mirror, _)) => {
             Box::pin(service::respond_to_mirror_token(context, mirror, observed, request)).await
         }
-        None if ui::is_ui(context, path) => Box::pin(ui::respond(context, observed, request)).await,
+        None if ui::is_ui(context, path) => {
+            let page = Box::pin(ui::respond(context, observed, request));
+            jreg_profile::work(WorkName("page", ""), page).await
+        }
         None => api::respond(context, observed, request).await,
     }
 }

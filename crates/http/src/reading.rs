@@ -7,9 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
 use jreg_net::server::files::read_resident;
+use jreg_profile::WorkName;
 use jreg_registry::{BlobReader, Error};
 use jreg_storage::{ByteRange, ByteStream, ErrorKind, OpenFile};
 
+/// What profiles call it.
+const READING: WorkName = WorkName("read file", "");
 /// Maximum read size, where the connection cannot send from the file itself.
 const PIECE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -69,8 +72,11 @@ impl BlobSource {
         if let Some(bytes) = read_resident(&file, piece) {
             return Ok(Some(bytes));
         }
-        let reading = tokio::task::spawn_blocking(move || read_piece(&file, piece));
-        let bytes = reading.await.map_err(io::Error::other).and_then(|read| read);
+        let reading = jreg_profile::carry(READING, move || read_piece(&file, piece));
+        let bytes = tokio::task::spawn_blocking(reading)
+            .await
+            .map_err(io::Error::other)
+            .and_then(|read| read);
         bytes.map(Some).map_err(|error| {
             let key = "the file of a blob";
             jreg_storage::Error::with_source(ErrorKind::Unavailable, key, error).into()

@@ -21,6 +21,8 @@ pub(crate) enum Document {
     Token,
     OpenApi,
     Support,
+    Profile,
+    Memory,
 }
 
 const TOKEN: Route = Route { path: "/token", id: "token", document: Document::Token };
@@ -37,8 +39,12 @@ pub const ROUTES: &[Route] = &[
     Route { path: "/openapi.yaml", id: "openapi", document: Document::OpenApi },
 ];
 
-/// The support bundle, which only the admin listener serves.
-const SUPPORT: &Route = &Route { path: "/support", id: "support", document: Document::Support };
+/// What only the admin listener serves. The path of the profile is that at which `go tool pprof` looks for one.
+const ADMIN_ROUTES: &[Route] = &[
+    Route { path: "/support", id: "support", document: Document::Support },
+    Route { path: "/debug/pprof/profile", id: "profile", document: Document::Profile },
+    Route { path: "/debug/memory", id: "memory", document: Document::Memory },
+];
 
 /// What is served at a path, if it is one of [`ROUTES`].
 pub(crate) fn find(path: &str) -> Option<&'static Route> {
@@ -55,7 +61,8 @@ pub(crate) fn find_admin(path: &str) -> Option<&'static Route> {
     let is_admin = |route: &&Route| {
         matches!(route.document, Document::Live | Document::Ready | Document::Metrics)
     };
-    find(path).filter(is_admin).or_else(|| (path == SUPPORT.path).then_some(SUPPORT))
+    let own = || ADMIN_ROUTES.iter().find(|route| route.path == path);
+    find(path).filter(is_admin).or_else(own)
 }
 
 impl Route {
@@ -68,11 +75,13 @@ impl Route {
     pub(crate) fn methods(&self) -> &'static [Method] {
         match self.document {
             Document::Token => &[Method::GET, Method::HEAD, Method::POST],
+            Document::Profile => &[Method::GET],
             Document::Root
             | Document::Live
             | Document::Ready
             | Document::Metrics
             | Document::Support
+            | Document::Memory
             | Document::OpenApi => &[Method::GET, Method::HEAD],
         }
     }

@@ -31,7 +31,7 @@ pub(crate) async fn respond(
         Document::Metrics => metrics(context, observed, request.headers()),
         Document::Token => token::respond(token_endpoint(context, None), observed, request).await,
         Document::OpenApi => Ok(text("application/yaml", OPENAPI)),
-        Document::Support => Err(ApiError::not_found()),
+        Document::Support | Document::Profile | Document::Memory => Err(ApiError::not_found()),
     }
 }
 

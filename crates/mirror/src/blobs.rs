@@ -9,6 +9,7 @@ use futures::future::join;
 use futures::{Stream, stream};
 use jreg_client::{BlobRequest, UpstreamError};
 use jreg_oci::{Digest, Hasher, RepositoryName};
+use jreg_profile::{WorkName, work};
 use jreg_registry::{BlobReader, Error, FillClaim, TouchPolicy, UploadChunk};
 use jreg_storage::{ByteRange, error_chain};
 use jreg_telemetry::trace;
@@ -282,7 +283,8 @@ impl MirrorRepository {
         table.insert(key, Arc::clone(&flight));
         drop(table);
         let (mirror, of) = (self.clone(), Arc::clone(&flight));
-        tokio::spawn(trace::within(trace::current(), async move { mirror.fly(&of).await }));
+        let fetching = work(WorkName("mirror", "fetch"), async move { mirror.fly(&of).await });
+        tokio::spawn(trace::within(trace::current(), fetching));
         flight
     }
 
@@ -294,6 +296,7 @@ impl MirrorRepository {
         if let Some((blob, size_bytes)) = self.take_off(flight).await {
             let (mirror, of) = (self.clone(), Arc::clone(flight));
             let store = async move { mirror.store(&of, size_bytes).await };
+            let store = work(WorkName("mirror", "store"), store);
             storing = Some(tokio::spawn(trace::within(trace::current(), store)));
             let (mirror, of) = (self.clone(), Arc::clone(flight));
             tokio::spawn(async move { mirror.link_copy(&of, size_bytes).await });

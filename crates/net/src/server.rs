@@ -32,6 +32,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use ipnet::IpNet;
 use jreg_auth::ClientCertificate;
+use jreg_profile::{WorkName, work};
 use jreg_telemetry::metrics::Metrics;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
@@ -377,7 +378,10 @@ fn take(shared: &Arc<ServerShared>, stream: TcpStream, address: SocketAddr) {
     match Arc::clone(&shared.slots).try_acquire_owned() {
         Ok(slot) => {
             shared.full.store(false, Ordering::Relaxed);
-            let serving = connection::serve(Arc::clone(shared), stream, address);
+            let serving = work(
+                WorkName("connection", ""),
+                connection::serve(Arc::clone(shared), stream, address),
+            );
             shared.connections.spawn(async move {
                 serving.await;
                 drop((slot, place));

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use jreg_profile::WorkName;
 use tokio::sync::Semaphore;
 
 use crate::{Error, Result};
+
+/// What profiles call it.
+const WORK: WorkName = WorkName("hash and parse", "");
 
 /// Work on so many bytes or fewer is done where it is: it takes less than to hand it over would.
 pub(crate) const INLINE_BYTES_MAX: usize = 64 * 1024;
@@ -30,13 +34,13 @@ impl ComputePool {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
         if bytes <= INLINE_BYTES_MAX {
-            return Ok(work());
+            return Ok(jreg_profile::measure(WORK, work));
         }
         let slot = Arc::clone(&self.slots).acquire_owned().await.map_err(|_| Error::Stopped)?;
-        let work = move || {
+        let work = jreg_profile::carry(WORK, move || {
             let _slot = slot;
             work()
-        };
+        });
         match tokio::task::spawn_blocking(work).await {
             Ok(done) => Ok(done),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

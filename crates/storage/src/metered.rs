@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use jreg_profile::{WorkName, work};
 
 use crate::{ByteRange, ByteStream, ErrorKind, Hedge, Key, Result, Store, forward_store};
 
@@ -44,7 +45,7 @@ impl MeteredStore {
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         let started = Instant::now();
-        let outcome = call.await;
+        let outcome = work(WorkName("store", operation), call).await;
         let result = outcome.as_ref().map(|_| ()).map_err(|error| error.kind());
         self.observer.observe(operation, started.elapsed(), result);
         outcome

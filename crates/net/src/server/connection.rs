@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use jreg_profile::WorkName;
 use jreg_telemetry::metrics::GaugeGuard;
 use socket2::SockRef;
 use tokio::net::TcpStream;
@@ -150,6 +151,7 @@ pub(super) async fn serve(shared: Arc<ServerShared>, stream: TcpStream, address:
         return attend(&shared, io, service, window(is_h2)).await;
     };
     let taking = handshake::take(tls, stream, address, time_max);
+    let taking = jreg_profile::work(WorkName("TLS handshake", ""), taking);
     let Some(Some(stream)) = unless_stopped(&shared, taking).await else {
         return;
     };

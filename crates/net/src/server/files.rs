@@ -20,9 +20,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use jreg_profile::WorkName;
 use jreg_storage::{ByteRange, OpenFile};
 use tokio::task::JoinHandle;
 
+/// What profiles call reading a file into the page cache.
+const READING: WorkName = WorkName("read file", "");
 /// Maximum size of a placeholder.
 const PART_BYTES_MAX: usize = 1024 * 1024;
 /// Read size for parts that are not in the page cache.
@@ -177,7 +180,8 @@ impl Body for FileBody {
         let part = self.next_part();
         if self.reading.is_none() && !self.is_resident(part) {
             let file = Arc::clone(&self.file);
-            self.reading = Some(tokio::task::spawn_blocking(move || read_through(&file, part)));
+            let reading = jreg_profile::carry(READING, move || read_through(&file, part));
+            self.reading = Some(tokio::task::spawn_blocking(reading));
         }
         if let Some(reading) = &mut self.reading {
             let read = ready!(Pin::new(reading).poll(task));

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use jreg_profile::WorkName;
 use jreg_storage::{Multipart, Part};
 use tokio::task::JoinHandle;
 
@@ -11,6 +12,9 @@ use super::part_memory::{FilledPart, PartMemory};
 use crate::core::Core;
 use crate::record::Location;
 use crate::{Error, FillProgress, PartTask, Result};
+
+/// What profiles call the task of a part.
+const PART: WorkName = WorkName("upload part", "");
 
 /// The stored part of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +149,8 @@ impl PartPipeline {
             part
         };
         let PartTask(wrap) = self.core.options.part_task;
-        self.in_flight.push_back(tokio::spawn(wrap(Box::pin(work))));
+        let work = jreg_profile::work(PART, wrap(Box::pin(work)));
+        self.in_flight.push_back(tokio::spawn(work));
         Ok(())
     }
 

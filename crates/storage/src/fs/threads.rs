@@ -14,10 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use jreg_profile::WorkName;
 use tokio::sync::oneshot;
 
 /// How long a thread waits for more work. The end of a runtime waits for it.
 const LINGER: Duration = Duration::from_millis(10);
+
+/// What profiles call it.
+const WORK: WorkName = WorkName("folder", "system calls");
 
 type Work = Box<dyn FnOnce() + Send>;
 
@@ -100,6 +104,7 @@ impl BlockingThreads {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, WorkFailure> {
         let (sender, result) = oneshot::channel();
+        let work = jreg_profile::carry(WORK, work);
         self.submit(Box::new(move || {
             // If nobody waits for it, it is dropped.
             let _ = sender.send(catch_unwind(AssertUnwindSafe(work)));

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use jreg_profile::WorkName;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer};
 use object_store::client::{
     Certificate, HttpClient, HttpConnector, HttpRequest, HttpResponseBody, ReqwestConnector,
@@ -52,6 +53,9 @@ const ERROR_BYTES_MAX: u64 = 64 * 1024;
 
 /// A body of so many bytes or fewer is hashed where it is signed: handing it over would take longer.
 const HASHED_INLINE_BYTES_MAX: usize = 64 * 1024;
+
+/// What profiles call the hashing of a body.
+const HASH: WorkName = WorkName("hash for a signature", "");
 
 /// The ids of the trace that a request belongs to.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -310,7 +314,8 @@ impl BucketClient {
             return Ok(Some(*hash));
         }
         let body = request.body.clone();
-        let hashed = tokio::task::spawn_blocking(move || Sha256::digest(&body).into()).await;
+        let hashing = jreg_profile::carry(HASH, move || Sha256::digest(&body).into());
+        let hashed = tokio::task::spawn_blocking(hashing).await;
         let hash = hashed.map_err(|stopped| S3Failure::new(FailureClass::Unsent, stopped))?;
         Ok(Some(*request.body_hash.get_or_init(|| hash)))
     }

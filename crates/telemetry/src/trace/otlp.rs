@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{FinishedTrace, TracedCall};
+use crate::protobuf::Message;
 
 /// Content type of the encoded request.
 pub const CONTENT_TYPE: &str = "application/x-protobuf";
@@ -16,60 +17,16 @@ const CLIENT: u64 = 3;
 /// STATUS_CODE_ERROR.
 const ERROR: u64 = 2;
 
-/// The wire type of a field.
-const VARINT: u64 = 0;
-const FIXED64: u64 = 1;
-const BYTES: u64 = 2;
-
-/// A protobuf message that is being written.
-#[derive(Default)]
-struct Message(Vec<u8>);
-
-impl Message {
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            // The lowest seven bits, and that more follow.
-            self.0.push((value & 0x7f) as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push((value & 0x7f) as u8);
+/// Appends a KeyValue whose value is a string, or a number if it must be one.
+fn attribute(message: &mut Message, field: u64, key: &str, value: &str) {
+    let (mut pair, mut any) = (Message::default(), Message::default());
+    pair.bytes(1, key.as_bytes());
+    match value.parse::<u64>() {
+        Ok(number) if key == "http.response.status_code" => any.number(3, number),
+        _ => any.bytes(1, value.as_bytes()),
     }
-
-    fn key(&mut self, field: u64, wire_type: u64) {
-        self.varint(field << 3 | wire_type);
-    }
-
-    fn number(&mut self, field: u64, value: u64) {
-        self.key(field, VARINT);
-        self.varint(value);
-    }
-
-    fn fixed64(&mut self, field: u64, value: u64) {
-        self.key(field, FIXED64);
-        self.0.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn bytes(&mut self, field: u64, value: &[u8]) {
-        self.key(field, BYTES);
-        self.varint(value.len() as u64);
-        self.0.extend_from_slice(value);
-    }
-
-    fn message(&mut self, field: u64, message: Message) {
-        self.bytes(field, &message.0);
-    }
-
-    /// A KeyValue whose value is a string, or a number if it must be one.
-    fn attribute(&mut self, field: u64, key: &str, value: &str) {
-        let (mut pair, mut any) = (Message::default(), Message::default());
-        pair.bytes(1, key.as_bytes());
-        match value.parse::<u64>() {
-            Ok(number) if key == "http.response.status_code" => any.number(3, number),
-            _ => any.bytes(1, value.as_bytes()),
-        }
-        pair.message(2, any);
-        self.message(field, pair);
-    }
+    pair.message(2, any);
+    message.message(field, pair);
 }
 
 /// The spans of these requests. `instance` tells apart the processes of a registry.
@@ -80,7 +37,7 @@ pub fn encode(traces: &[FinishedTrace], instance: &str) -> Vec<u8> {
         ("service.version", env!("CARGO_PKG_VERSION")),
         ("service.instance.id", instance),
     ] {
-        resource.attribute(1, key, value);
+        attribute(&mut resource, 1, key, value);
     }
     let mut scope = Message::default();
     scope.bytes(1, b"jreg");
@@ -97,7 +54,7 @@ pub fn encode(traces: &[FinishedTrace], instance: &str) -> Vec<u8> {
     resource_spans.message(2, scope_spans);
     let mut request = Message::default();
     request.message(1, resource_spans);
-    request.0
+    request.into_bytes()
 }
 
 fn nanos(time: SystemTime) -> u64 {
@@ -122,9 +79,9 @@ fn request_span(finished: &FinishedTrace) -> Message {
     span.number(6, SERVER);
     times(&mut span, finished.trace.began_at, finished.duration);
     for (key, value) in &finished.attributes {
-        span.attribute(9, key, value);
+        attribute(&mut span, 9, key, value);
     }
-    span.attribute(9, "http.response.status_code", &finished.status.to_string());
+    attribute(&mut span, 9, "http.response.status_code", &finished.status.to_string());
     if finished.status >= 500 {
         let mut status = Message::default();
         status.number(3, ERROR);
@@ -144,7 +101,7 @@ fn call_span(finished: &FinishedTrace, call: &TracedCall) -> Message {
     span.bytes(5, name.as_bytes());
     span.number(6, if call.name == "authorize" { INTERNAL } else { CLIENT });
     times(&mut span, trace.began_at + call.began, call.duration);
-    span.attribute(9, "jreg.outcome", call.outcome);
+    attribute(&mut span, 9, "jreg.outcome", call.outcome);
     if !matches!(call.outcome, "ok" | "not_found" | "already_exists" | "precondition") {
         let mut status = Message::default();
         status.number(3, ERROR);
@@ -160,18 +117,6 @@ mod tests {
 
     use super::super::{RequestTrace, TraceContext};
     use super::*;
-
-    #[test]
-    fn numbers_and_lengths_are_those_of_protobuf() {
-        let mut message = Message::default();
-        message.number(1, 150);
-        message.bytes(2, b"testing");
-        message.fixed64(3, 1);
-        // The examples of the encoding's documentation.
-        assert_eq!(&message.0[..3], [0x08, 0x96, 0x01]);
-        assert_eq!(&message.0[3..12], b"\x12\x07testing");
-        assert_eq!(&message.0[12..], [0x19, 1, 0, 0, 0, 0, 0, 0, 0]);
-    }
 
     #[test]
     fn a_request_has_its_ids_and_a_span_for_each_call() {
