@@ -1,7 +1,7 @@
 //! `jreg ls`: repositories, or the tags of one.
 
 use jreg_oci::{Reference, RepositoryName};
-use jreg_registry::{Error, LIST_KEYS_MAX, PageRequest, Registry, TouchPolicy};
+use jreg_registry::{Error, LIST_KEYS_MAX, PageRequest, Registry, Repository, TouchPolicy};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -79,6 +79,18 @@ async fn list_tags(
     events: &mpsc::Sender<MaintenanceEvent>,
 ) -> jreg_registry::Result<ListContentReport> {
     let repository = registry.repository(name);
+    let report = list_tags_of(&repository, events).await?;
+    match report.listed {
+        // It may be of a mirror: then those that were pulled through that.
+        0 => list_tags_of(&repository.showing_mirrored_tags(), events).await,
+        _ => Ok(report),
+    }
+}
+
+async fn list_tags_of(
+    repository: &Repository,
+    events: &mpsc::Sender<MaintenanceEvent>,
+) -> jreg_registry::Result<ListContentReport> {
     let mut report = ListContentReport { listed: 0, are_tags: true };
     let mut page = PageRequest { limit: LIST_KEYS_MAX, last: None };
     loop {

@@ -7,7 +7,8 @@ use jreg_storage::testing::ManualClock;
 use jreg_testkit::upstream::{
     RequestKind, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault, UpstreamRule,
 };
-use jreg_testkit::{Client, Image, StoreKind};
+use jreg_testkit::{Client, Image, Manifest, ServerSpec, StoreKind, TestServer, media};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{add_image, get, mirror, mirror_by, plain, pull};
@@ -80,6 +81,59 @@ async fn wrong_bytes_are_a_bad_gateway_and_a_limit_has_its_time() {
     assert_eq!(limited.status, 429);
     let after: u64 = limited.header("Retry-After").unwrap().parse().unwrap();
     assert!((100..=121).contains(&after), "{after}");
+}
+
+/// Regression: a mirror served what a push would refuse, with the media type that the registry made up.
+#[tokio::test]
+async fn fixed_manifests_that_clients_would_disagree_on_are_a_bad_gateway() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = Image::plain(1);
+    let mut both: Value = serde_json::from_slice(&image.manifest.bytes).unwrap();
+    both["manifests"] = json!([image.manifest.descriptor()]);
+    let of =
+        |media_type: &str| Manifest { media_type: media_type.to_owned(), ..image.manifest.clone() };
+    let cases = [
+        ("mismatch", of(media::INDEX)),
+        ("page", Manifest { media_type: "text/html".to_owned(), bytes: "{}".into() }),
+        ("both", Manifest::compact(media::MANIFEST, &both)),
+    ];
+    for (tag, manifest) in &cases {
+        upstream.add_manifest("library/app", Some(tag), manifest);
+    }
+    let target = |reference: &str| format!("/v2/docker.io/library/app/manifests/{reference}");
+    for store in super::stores() {
+        let server = mirror(&upstream, store, "").await;
+        let client = server.client();
+        for (tag, manifest) in &cases {
+            for reference in [(*tag).to_owned(), manifest.digest()] {
+                let refused = get(&client, &target(&reference)).await;
+                assert_eq!(refused.status, 502, "{reference}: {refused}");
+            }
+        }
+        let head = plain(&client, "HEAD", &target(&cases[1].1.digest())).await;
+        assert_eq!(head.status, 502, "{head}");
+    }
+    let allowed = super::settings(&upstream, "", "manifest-media-types = [\"*/*\"]");
+    let spec = ServerSpec { settings: allowed, ..ServerSpec::default() };
+    let server = TestServer::start(spec).await;
+    assert_eq!(get(&server.client(), &target("page")).await.status, 200);
+    assert_eq!(get(&server.client(), &target("mismatch")).await.status, 502);
+}
+
+/// What cannot be read for another reason is served, as it is there.
+#[tokio::test]
+async fn other_manifests_that_cannot_be_stored_are_served() {
+    let upstream = ScriptedUpstream::start().await;
+    let signed = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    let old = Manifest::compact(signed, &json!({"schemaVersion": 1, "fsLayers": []}));
+    let lacking = Manifest::compact(media::MANIFEST, &json!({"schemaVersion": 2}));
+    for manifest in [old, lacking] {
+        upstream.add_manifest("library/app", Some("v1"), &manifest);
+        let server = mirror(&upstream, StoreKind::Memory, "").await;
+        let got = get(&server.client(), TAG).await;
+        assert_eq!((got.status, &got.body), (200, &manifest.bytes));
+        assert_eq!(got.header("Content-Type"), Some(manifest.media_type.as_str()));
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! By which names clients reach a mirror.
 
-use jreg_testkit::StoreKind;
 use jreg_testkit::upstream::{RequestKind, ScriptedUpstream};
+use jreg_testkit::{Image, StoreKind};
 
 use super::{add_image, get, mirror, plain, pull};
 
@@ -129,4 +129,32 @@ async fn tags_that_clients_pushed_before_win() {
     upstream.set_tag("library/app", "v2", &image.manifest.digest());
     let mirrored = get(&client, "/v2/docker.io/library/app/manifests/v2").await;
     assert_eq!(mirrored.body, image.manifest.bytes);
+}
+
+/// Regression: the pages of a mirrored repository listed no tag, and an image that was pulled was not found.
+#[tokio::test]
+async fn fixed_pages_show_the_tags_that_were_pulled_through_a_mirror() {
+    let upstream = ScriptedUpstream::start().await;
+    let image = add_image(&upstream, 1);
+    upstream.add_image("library/app", Some("never-pulled"), &Image::plain(2));
+    for (store, fresh) in super::stores().into_iter().zip(["5m", "0s", "5m"]) {
+        let server = mirror(&upstream, store, &format!("fresh = \"{fresh}\"")).await;
+        let client = server.client();
+        pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
+        upstream.clear_requests();
+        for (page, shows) in [
+            ("/ui/docker.io/library/app", "docker.io/library/app:v1"),
+            ("/ui/docker.io/library/app?order=newest", "docker.io/library/app:v1"),
+            ("/ui/docker.io/library/app:v1", &*image.manifest.digest()),
+        ] {
+            let got = get(&client, page).await;
+            assert_eq!(got.status, 200, "{page}: {got}");
+            let html = String::from_utf8(got.body.to_vec()).unwrap();
+            assert!(html.contains(shows), "{page}: no {shows} in {html}");
+            assert!(!html.contains("never-pulled"), "{page}");
+        }
+        let absent = get(&client, "/ui/docker.io/library/app:never-pulled").await;
+        assert_eq!(absent.status, 404, "{absent}");
+        assert_eq!(upstream.requests().len(), 0, "pages ask nobody");
+    }
 }

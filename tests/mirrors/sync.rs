@@ -66,6 +66,18 @@ impl Scene {
         tokio::task::block_in_place(|| sync(&self.data()))
     }
 
+    /// What `jreg ls` prints of a repository.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the scripted registry runs on this runtime, on other threads"
+    )]
+    fn listed(&self, name: &str) -> String {
+        let mut command = Command::new(BINARY);
+        command.args(["ls", name, "--config", &self.config(), "--storage"]).arg(self.data());
+        let output = tokio::task::block_in_place(|| command.output().unwrap());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// The tags with their outcomes, and the report.
     #[track_caller]
     pub(crate) fn sync(&self, args: &[&str]) -> (Vec<(String, String)>, Value) {
@@ -122,6 +134,11 @@ async fn selected_images_are_fetched_once_and_then_pulled_without_the_registry()
         [RequestKind::ManifestGet, RequestKind::BlobGet].map(|kind| counts.get(&kind).copied());
     assert_eq!(gets, [None, None], "{counts:?}");
     // All of it is here now.
+    let listed = scene.listed(LOCAL);
+    for (image, tag) in images.iter().zip(["1.0", "1.1"]) {
+        let line = format!("{tag}  {}", image.manifest.digest());
+        assert!(listed.lines().any(|found| found.starts_with(&line)), "no {line} in {listed}");
+    }
     scene.upstream.add_rule(UpstreamRule::new(UpstreamFault::status(503)));
     let path = format!("/v2/{LOCAL}");
     for (image, tag) in images.iter().zip(["1.0", "1.1"]) {

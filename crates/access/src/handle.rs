@@ -118,6 +118,16 @@ impl Authorized {
         }
     }
 
+    /// The same repository; of a mirror, with the tags that were pulled through it.
+    fn shown(&self) -> Result<Repository> {
+        let repository = self.pull()?;
+        let mirror = self.gate.mirrors.as_ref();
+        match mirror.and_then(|mirrors| mirrors.repository(repository.name())) {
+            Some(mirror) if !mirror.is_local() => Ok(repository.showing_mirrored_tags()),
+            _ => Ok(repository),
+        }
+    }
+
     /// The repository of the right, if it is [`Right::Push`].
     fn push(&self) -> Result<Repository> {
         match &self.right {
@@ -295,12 +305,12 @@ impl Authorized {
 
     /// [`Repository::tags`]; requires [`Right::Pull`].
     pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
-        Ok(self.pull()?.tags(page).await?)
+        Ok(self.shown()?.tags(page).await?)
     }
 
     /// [`Repository::tag_details`]; requires [`Right::Pull`].
     pub async fn tag_details(&self, tags: Vec<Tag>) -> Result<Vec<TagDetails>> {
-        Ok(self.pull()?.tag_details(tags).await?)
+        Ok(self.shown()?.tag_details(tags).await?)
     }
 
     /// [`Repository::last_pulls`]; requires [`Right::Pull`].
@@ -320,12 +330,12 @@ impl Authorized {
 
     /// [`Repository::tag_summary`]; requires [`Right::Pull`].
     pub async fn tag_summary(&self) -> Result<TagSummary> {
-        Ok(self.pull()?.tag_summary().await?)
+        Ok(self.shown()?.tag_summary().await?)
     }
 
     /// [`Repository::tag_list`]; requires [`Right::Pull`].
     pub async fn tag_list(&self) -> Result<Arc<TagList>> {
-        Ok(self.pull()?.tag_list().await?)
+        Ok(self.shown()?.tag_list().await?)
     }
 
     /// [`Repository::tags_of_manifest`]; requires [`Right::Pull`].
@@ -514,7 +524,7 @@ impl Authorized {
 
     /// [`Repository::manifest_get`] to read it; requires [`Right::Pull`].
     pub async fn manifest_get(&self, reference: &Reference) -> Result<Arc<StoredManifest>> {
-        Ok(self.pull()?.manifest_get(reference, TouchPolicy::Never).await?)
+        Ok(self.shown()?.manifest_get(reference, TouchPolicy::Never).await?)
     }
 
     /// [`Repository::manifest_get`] to check whether it exists; requires [`Right::Pull`].

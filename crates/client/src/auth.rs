@@ -18,6 +18,7 @@ use reqwest::Url;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
+use crate::breaker::CountedFailures;
 use crate::challenge::{BearerChallenge, Challenge};
 use crate::credentials::{Credential, CredentialProvider, CredentialValue};
 use crate::endpoint::{Counters, outcome};
@@ -144,10 +145,11 @@ impl Authenticator {
     pub(crate) async fn authorization(
         &self,
         scope: &Scope,
+        counted: &CountedFailures,
     ) -> Result<Option<Authorization>, UpstreamError> {
         let scheme = lock(&self.scheme).clone();
         match scheme {
-            Some(scheme) => self.authorize(&scheme, scope).await,
+            Some(scheme) => self.authorize(&scheme, scope, counted).await,
             None => Ok(None),
         }
     }
@@ -158,6 +160,7 @@ impl Authenticator {
         challenges: &[Challenge],
         scope: &Scope,
         refused: Option<&Authorization>,
+        counted: &CountedFailures,
     ) -> Result<Option<Authorization>, UpstreamError> {
         let Some(scheme) = self.scheme(challenges)? else { return Ok(None) };
         let is_new_scope = self.note_scope(challenges, scope);
@@ -166,7 +169,7 @@ impl Authenticator {
             None => {}
             Some((AuthorizationKey::Credential(generation), _)) => {
                 self.credentials.invalidate(*generation).await;
-                let again = self.authorize(&scheme, scope).await?;
+                let again = self.authorize(&scheme, scope, counted).await?;
                 let is_same = |it: &Authorization| matches!(it.key, AuthorizationKey::Credential(found) if found == *generation);
                 return Ok(again.filter(|again| !is_same(again)));
             }
@@ -177,7 +180,7 @@ impl Authenticator {
                 }
             }
         }
-        self.authorize(&scheme, scope).await
+        self.authorize(&scheme, scope, counted).await
     }
 
     /// Whether a 401 or 403 is about the credentials or about the repository: whether `/v2/` accepts them.
@@ -234,6 +237,7 @@ impl Authenticator {
         &self,
         scheme: &Scheme,
         scope: &Scope,
+        counted: &CountedFailures,
     ) -> Result<Option<Authorization>, UpstreamError> {
         match scheme {
             Scheme::Open => Ok(None),
@@ -246,7 +250,7 @@ impl Authenticator {
             }
             Scheme::Bearer(service) => {
                 let scope = self.scope(scope);
-                let token = self.tokens.get(service, scope).await?;
+                let token = self.tokens.get(service, scope, counted).await?;
                 let key = AuthorizationKey::Token(token.key);
                 Ok(Some(Authorization { header: token.header, key, is_fresh: token.is_fresh }))
             }

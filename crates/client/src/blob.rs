@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::stream::{Stream, try_unfold};
 use jreg_oci::{Digest, Hasher, RepositoryName};
 use reqwest::header::CONTENT_RANGE;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::client::{blob_request, check_digest, digest_header, jitter};
 use crate::endpoint::{Endpoint, Reply, UpstreamRequest};
@@ -19,6 +19,41 @@ const RESUME_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a `Retry-After` is waited for before a blob is resumed.
 const RESUME_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// The rate at which a blob arrives, in windows of a fixed length of waiting time.
+#[derive(Debug)]
+struct ReceiveRate {
+    /// Bytes per second; 0: no minimum.
+    rate_min: u64,
+    window: Duration,
+    waited: Duration,
+    received: u64,
+}
+
+impl ReceiveRate {
+    fn new(rate_min: u64, window: Duration) -> Self {
+        Self { rate_min, window, waited: Duration::ZERO, received: 0 }
+    }
+
+    /// Adds waiting time that no byte has ended yet.
+    fn add_wait(&mut self, waited: Duration) {
+        self.waited += waited;
+    }
+
+    /// Adds waiting time, and the bytes that ended it. The next window begins when this one is over. `false`:
+    /// it has brought too little.
+    fn note(&mut self, waited: Duration, bytes: u64) -> bool {
+        self.add_wait(waited);
+        self.received = self.received.saturating_add(bytes);
+        if self.waited < self.window {
+            return true;
+        }
+        let wanted = u128::from(self.rate_min) * self.waited.as_millis() / 1000;
+        let is_enough = u128::from(self.received) >= wanted;
+        (self.waited, self.received) = (Duration::ZERO, 0);
+        is_enough
+    }
+}
 
 /// A blob, or a part of it.
 ///
@@ -42,6 +77,7 @@ pub struct UpstreamBlob {
     reply: Option<Reply>,
     sources: Vec<Arc<Endpoint>>,
     resumes: u32,
+    rate: ReceiveRate,
 }
 
 impl UpstreamBlob {
@@ -53,7 +89,9 @@ impl UpstreamBlob {
         let range = wanted.range.filter(|range| *range != ByteRange { start: 0, end: None });
         let mut request = blob_request(&repository, &wanted.digest);
         request.range = range.map(|range| range_header(range.start, range.end));
+        let rate_min = client.limits().blob_rate_min;
         let mut blob = Self {
+            rate: ReceiveRate::new(rate_min, client.timeouts().blob_rate_window),
             client,
             request,
             hasher: range.is_none().then(|| Hasher::new(wanted.digest.algorithm())),
@@ -94,7 +132,13 @@ impl UpstreamBlob {
     pub async fn next_chunk(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         loop {
             let Some(reply) = &mut self.reply else { return Ok(None) };
-            let error = match reply.chunk().await {
+            let began = Instant::now();
+            let received = reply.chunk().await;
+            let error = match received {
+                Ok(Some(chunk)) if !self.rate.note(began.elapsed(), chunk.len() as u64) => {
+                    let what = "a blob at the minimum rate";
+                    return self.fail(self.error(UpstreamErrorKind::Timeout { what }));
+                }
                 Ok(Some(chunk)) => match self.take(chunk) {
                     Ok(Some(chunk)) => return Ok(Some(chunk)),
                     Ok(None) => continue,
@@ -107,6 +151,7 @@ impl UpstreamBlob {
                 Err(error) => error,
             };
             self.resume(error).await?;
+            self.rate.add_wait(began.elapsed());
         }
     }
 
@@ -296,5 +341,26 @@ fn range_header(start: u64, end: Option<u64>) -> String {
     match end {
         Some(end) => format!("bytes={start}-{}", end.saturating_sub(1)),
         None => format!("bytes={start}-"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rate_is_measured_over_windows_of_waiting_time() {
+        let seconds = Duration::from_secs;
+        let mut rate = ReceiveRate::new(100, seconds(10));
+        assert!(rate.note(seconds(9), 0), "the window is not over");
+        assert!(rate.note(seconds(1), 1000));
+        assert!(rate.note(seconds(5), 1 << 40), "what is too fast now");
+        rate.add_wait(seconds(5));
+        assert!(rate.note(seconds(0), 0));
+        assert!(!rate.note(seconds(10), 999), "does not count later");
+        rate.add_wait(seconds(60));
+        assert!(!rate.note(Duration::ZERO, 5999), "resumptions count");
+        let mut unlimited = ReceiveRate::new(0, seconds(10));
+        assert!(unlimited.note(seconds(1000), 0));
     }
 }

@@ -1,6 +1,6 @@
 //! [`CircuitBreaker`]: when no request is sent, because the last ones failed or the upstream asked for a pause.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -18,6 +18,24 @@ const PROBE_MAX: Duration = Duration::from_secs(30);
 const LIMITED_PAUSE_FIRST: Duration = Duration::from_millis(500);
 /// The shortest pause after a 429: `Retry-After: 0` is one, too.
 const LIMITED_PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// The breakers that have counted a failure of one operation: its retries fail for the same reason, and
+/// count as no further failure.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CountedFailures(Arc<Mutex<Vec<usize>>>);
+
+impl CountedFailures {
+    /// Whether this breaker has counted none yet; from now on it has.
+    fn is_first_of(&self, breaker: &CircuitBreaker) -> bool {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = std::ptr::from_ref(breaker).addr();
+        let is_first = !counted.contains(&address);
+        if is_first {
+            counted.push(address);
+        }
+        is_first
+    }
+}
 
 /// The breaker of one URL with one credential. What several tasks learn at once counts once.
 #[derive(Debug, Default)]
@@ -78,6 +96,12 @@ impl CircuitBreaker {
         Ok(())
     }
 
+    /// How long the pause after a 429 still is.
+    pub(crate) fn limited_for(&self) -> Option<Duration> {
+        let until = self.state().limited_until?;
+        until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+
     /// What it allows now.
     pub(crate) fn status(&self) -> BreakerStatus {
         let (state, now) = (self.state(), Instant::now());
@@ -102,10 +126,12 @@ impl CircuitBreaker {
         *state = BreakerState { limited, limited_until, ..BreakerState::default() };
     }
 
-    /// No response, or a 5xx.
-    pub(crate) fn note_failure(&self, why: String) {
+    /// No response, or a 5xx. Of the failures of one operation the first counts, and that of the one request
+    /// that is tried while the breaker is open.
+    pub(crate) fn note_failure(&self, why: String, operation: &CountedFailures) {
+        let is_first = operation.is_first_of(self);
         let (mut state, now) = (self.state(), Instant::now());
-        let is_news = state.probe.take().is_some() || state.open_until.is_none();
+        let is_news = state.probe.take().is_some() || (is_first && state.open_until.is_none());
         state.why = why;
         if !is_news {
             return;
@@ -137,15 +163,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    /// A failure of an operation of its own.
+    fn fail(breaker: &CircuitBreaker, why: &str) {
+        breaker.note_failure(why.to_owned(), &CountedFailures::default());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_stop_requests_until_one_succeeds() {
         let breaker = CircuitBreaker::default();
         for _ in 1..FAILURES_MAX {
-            breaker.note_failure("down".to_owned());
+            fail(&breaker, "down");
             assert!(breaker.admit().is_ok());
         }
         assert!(matches!(breaker.status(), BreakerStatus::Failing { left: None, .. }));
-        breaker.note_failure("down".to_owned());
+        fail(&breaker, "down");
         let (failures, last, left) = (FAILURES_MAX, "down".to_owned(), Some(PAUSE_FIRST));
         assert_eq!(breaker.status(), BreakerStatus::Failing { failures, last, left });
         let refused = breaker.admit().unwrap_err();
@@ -156,7 +187,7 @@ mod tests {
         tokio::time::advance(PAUSE_FIRST).await;
         assert!(breaker.admit().is_ok(), "one request is tried");
         assert!(breaker.admit().is_err(), "and no other");
-        breaker.note_failure("still down".to_owned());
+        fail(&breaker, "still down");
         tokio::time::advance(PAUSE_FIRST).await;
         assert!(breaker.admit().is_err(), "the pause has doubled");
         tokio::time::advance(PAUSE_FIRST).await;
@@ -166,10 +197,31 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn retries_of_one_operation_count_as_one_failure() {
+        let (breaker, operation) = (CircuitBreaker::default(), CountedFailures::default());
+        for _ in 0..20 {
+            breaker.note_failure("down".to_owned(), &operation);
+        }
+        (2..FAILURES_MAX).for_each(|_| fail(&breaker, "down"));
+        assert!(breaker.admit().is_ok());
+        fail(&breaker, "down");
+        assert!(breaker.admit().is_err());
+        tokio::time::advance(PAUSE_FIRST).await;
+        assert!(breaker.admit().is_ok(), "one request is tried");
+        breaker.note_failure("down".to_owned(), &operation);
+        tokio::time::advance(PAUSE_FIRST).await;
+        assert!(breaker.admit().is_err(), "it may be a retry");
+        let other = CircuitBreaker::default();
+        (1..FAILURES_MAX).for_each(|_| fail(&other, "down"));
+        other.note_failure("down".to_owned(), &operation);
+        assert!(other.admit().is_err(), "each breaker counts it");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn requests_in_flight_when_it_opens_do_not_make_the_pause_longer() {
         let breaker = CircuitBreaker::default();
         for _ in 0..64 {
-            breaker.note_failure("down".to_owned());
+            fail(&breaker, "down");
         }
         tokio::time::advance(PAUSE_FIRST).await;
         assert!(breaker.admit().is_ok());
@@ -178,7 +230,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_dropped_does_not_stop_all_others() {
         let breaker = CircuitBreaker::default();
-        (0..FAILURES_MAX).for_each(|_| breaker.note_failure("down".to_owned()));
+        (0..FAILURES_MAX).for_each(|_| fail(&breaker, "down"));
         tokio::time::advance(PAUSE_FIRST).await;
         assert!(breaker.admit().is_ok());
         tokio::time::advance(PROBE_MAX).await;

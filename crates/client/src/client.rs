@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::blob::UpstreamBlob;
-use crate::breaker::BreakerStatus;
+use crate::breaker::{BreakerStatus, CountedFailures};
 use crate::endpoint::{Counters, Endpoint, Reply, RequestLimits, UpstreamRequest};
 use crate::link::next_link;
 use crate::response_range::ResponseRange;
@@ -22,7 +22,7 @@ use crate::transport::UpstreamSetupError;
 use crate::{
     BlobRequest, PageQuery, RateLimit, UpstreamError, UpstreamErrorKind, UpstreamLimits,
     UpstreamManifest, UpstreamManifestHead, UpstreamOptions, UpstreamPage, UpstreamReferrers,
-    UpstreamRequestKind, UpstreamStatistics,
+    UpstreamRequestKind, UpstreamStatistics, UpstreamTimeouts,
 };
 
 /// Every media type that jreg stores: what an upstream returns must not depend on the client that asked jreg.
@@ -54,6 +54,7 @@ struct Upstream {
     slots: Arc<Semaphore>,
     counters: Arc<Counters>,
     limits: UpstreamLimits,
+    timeouts: UpstreamTimeouts,
     host: Arc<str>,
 }
 
@@ -73,12 +74,10 @@ impl UpstreamClient {
             |endpoint| Endpoint::new(&options, endpoint, Arc::clone(&counters)).map(Arc::new);
         let endpoints = options.endpoints.iter().map(endpoint).collect::<Result<_, _>>()?;
         let slots = Arc::new(Semaphore::new(options.limits.connections_max));
-        let upstream = Upstream { endpoints, slots, counters, limits: options.limits, host };
-        Ok(Self {
-            upstream: Arc::new(upstream),
-            patience: options.timeouts.patience,
-            response_max: Duration::MAX,
-        })
+        let UpstreamOptions { limits, timeouts, .. } = options;
+        let patience = timeouts.patience;
+        let upstream = Upstream { endpoints, slots, counters, limits, timeouts, host };
+        Ok(Self { upstream: Arc::new(upstream), patience, response_max: Duration::MAX })
     }
 
     /// The same client with another patience.
@@ -87,8 +86,8 @@ impl UpstreamClient {
         Self { patience, ..self.clone() }
     }
 
-    /// The same client that waits so long in all, and no longer for the head of a response either: for where
-    /// something cached can be served instead.
+    /// The same client that waits so long in all, and no longer for the head of a response, and then for its
+    /// body if that is no blob: for where something cached can be served instead.
     #[must_use]
     pub fn in_a_hurry(&self, most: Duration) -> Self {
         Self { patience: most, response_max: most, ..self.clone() }
@@ -155,11 +154,12 @@ impl UpstreamClient {
         reference: &Reference,
     ) -> Result<UpstreamManifest, UpstreamError> {
         let request = manifest_request(UpstreamRequestKind::ManifestGet, repository, reference);
-        let mut attempt = 0;
+        let (mut attempt, mut until) = (0, None);
         loop {
             attempt += 1;
             let mut reply = self.send(&request).await?;
-            let error = match self.manifest(&mut reply, reference).await {
+            let until = *until.get_or_insert_with(|| reply.response.body_deadline());
+            let error = match self.manifest(&mut reply, reference, until).await {
                 Ok(manifest) => return Ok(manifest),
                 Err(error) => error,
             };
@@ -168,7 +168,8 @@ impl UpstreamClient {
                 reply.endpoint.skip(&request);
             }
             let may_help = error.kind.is_temporary() || (is_wrong && self.has_other(&request));
-            if !may_help || attempt >= BODY_ATTEMPTS_MAX || self.patience.is_zero() {
+            let is_over = Instant::now() >= until || self.patience.is_zero();
+            if !may_help || attempt >= BODY_ATTEMPTS_MAX || is_over {
                 return Err(error);
             }
         }
@@ -178,6 +179,7 @@ impl UpstreamClient {
         &self,
         reply: &mut Reply,
         reference: &Reference,
+        until: Instant,
     ) -> Result<UpstreamManifest, UpstreamError> {
         if !reply.status().is_success() {
             return Err(reply.unexpected());
@@ -188,7 +190,7 @@ impl UpstreamClient {
         };
         let media_type = media_type_header(reply);
         let etag = reply.response.header(ETAG).map(str::to_owned);
-        let bytes = reply.body(self.upstream.limits.manifest_bytes_max).await?;
+        let bytes = reply.body(self.upstream.limits.manifest_bytes_max, until).await?;
         let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
         let digest = Digest::of(algorithm, &bytes);
         if let Some(expected) = &expected {
@@ -428,16 +430,18 @@ impl UpstreamClient {
 
     /// A response with its whole body; retried if that breaks off.
     async fn list(&self, request: &UpstreamRequest) -> Result<(Reply, Bytes), UpstreamError> {
-        let mut attempt = 0;
+        let (mut attempt, mut until) = (0, None);
         loop {
             attempt += 1;
             let mut reply = self.send(request).await?;
-            match reply.body(self.upstream.limits.list_bytes_max).await {
+            let until = *until.get_or_insert_with(|| reply.response.body_deadline());
+            let error = match reply.body(self.upstream.limits.list_bytes_max, until).await {
                 Ok(body) => return Ok((reply, body)),
-                Err(error) if !error.kind.is_temporary() || attempt >= BODY_ATTEMPTS_MAX => {
-                    return Err(error);
-                }
-                Err(_) => {}
+                Err(error) => error,
+            };
+            let is_over = attempt >= BODY_ATTEMPTS_MAX || Instant::now() >= until;
+            if is_over || !error.kind.is_temporary() {
+                return Err(error);
             }
         }
     }
@@ -449,6 +453,10 @@ impl UpstreamClient {
 
     pub(crate) fn limits(&self) -> &UpstreamLimits {
         &self.upstream.limits
+    }
+
+    pub(crate) fn timeouts(&self) -> &UpstreamTimeouts {
+        &self.upstream.timeouts
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -570,6 +578,7 @@ fn get(
         accept: None,
         range: None,
         digest: None,
+        counted: CountedFailures::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::auth::{Authenticator, Scope};
-use crate::breaker::{BreakerStatus, CircuitBreaker};
+use crate::breaker::{BreakerStatus, CircuitBreaker, CountedFailures};
 use crate::challenge::{Challenge, parse_challenges};
 use crate::pace::RequestPace;
 use crate::response::RateLimit;
@@ -39,6 +39,8 @@ pub(crate) struct UpstreamRequest {
     pub(crate) range: Option<String>,
     /// URLs that served other bytes for this are left out.
     pub(crate) digest: Option<Digest>,
+    /// The breakers that have counted a failure of the operation that it is for. Clones share it.
+    pub(crate) counted: CountedFailures,
 }
 
 impl UpstreamRequest {
@@ -110,8 +112,13 @@ impl Reply {
         Ok(chunk)
     }
 
-    pub(crate) async fn body(&mut self, bytes_max: u64) -> Result<Bytes, UpstreamError> {
-        let body = self.response.body(bytes_max).await?;
+    /// The whole body, if it has arrived by then.
+    pub(crate) async fn body(
+        &mut self,
+        bytes_max: u64,
+        until: Instant,
+    ) -> Result<Bytes, UpstreamError> {
+        let body = self.response.body(bytes_max, until).await?;
         self.counters.add_bytes(body.len());
         Ok(body)
     }
@@ -232,9 +239,10 @@ impl Endpoint {
     ) -> Result<Reply, UpstreamError> {
         let scope = request.scope();
         if self.auth.is_unknown() {
-            self.discover(limits).await?;
+            self.discover(limits, &request.counted).await?;
         }
-        let mut authorization = self.in_time(limits, self.auth.authorization(&scope)).await?;
+        let authorizing = self.auth.authorization(&scope, &request.counted);
+        let mut authorization = self.in_time(limits, authorizing).await?;
         let mut is_renewed = false;
         let response = loop {
             let header = authorization.as_ref().map(|authorization| authorization.header.clone());
@@ -245,7 +253,8 @@ impl Endpoint {
             }
             is_renewed = true;
             let challenges = challenges(&response);
-            let renewing = self.auth.renew(&challenges, &scope, authorization.as_ref());
+            let renewing =
+                self.auth.renew(&challenges, &scope, authorization.as_ref(), &request.counted);
             match self.in_time(limits, renewing).await? {
                 Some(renewed) => authorization = Some(renewed),
                 None => break response,
@@ -278,7 +287,11 @@ impl Endpoint {
     }
 
     /// Asks `/v2/` for a challenge, once for all requests that wait for it.
-    async fn discover(&self, limits: RequestLimits) -> Result<(), UpstreamError> {
+    async fn discover(
+        &self,
+        limits: RequestLimits,
+        counted: &CountedFailures,
+    ) -> Result<(), UpstreamError> {
         let _turn = self.discovery.lock().await;
         if !self.auth.is_unknown() {
             return Ok(());
@@ -292,6 +305,7 @@ impl Endpoint {
             accept: None,
             range: None,
             digest: None,
+            counted: counted.clone(),
         };
         let response = self.send(&ping, None, limits).await?;
         match response.status().as_u16() {
@@ -319,16 +333,21 @@ impl Endpoint {
         let response = self.transport.send(sent).await;
         self.counters.count(request.kind, outcome(&response));
         match &response {
-            Ok(response) => self.note(response),
-            Err(error) if error.kind.is_temporary() => {
-                self.breaker.note_failure(error.kind.to_string())
+            Ok(response) => self.note(response, &request.counted),
+            Err(error) if error.kind.is_temporary() && error.host == host => {
+                self.breaker.note_failure(error.kind.to_string(), &request.counted)
             }
+            // This URL responded, with a redirect if the error is another host's.
             Err(_) => self.breaker.note_response(),
         }
         response
     }
 
-    fn note(&self, response: &HttpResponse) {
+    fn note(&self, response: &HttpResponse, counted: &CountedFailures) {
+        if response.is_elsewhere {
+            // What another host responds says nothing about this one, which has redirected to it.
+            return self.breaker.note_response();
+        }
         if let Some(found) = RateLimit::of(response) {
             *lock(&self.rate_limit) = Some(found);
         }
@@ -337,7 +356,7 @@ impl Endpoint {
                 self.breaker.note_limited(response.retry_after());
             }
             501 => self.breaker.note_response(),
-            status @ 500.. => self.breaker.note_failure(format!("status {status}")),
+            status @ 500.. => self.breaker.note_failure(format!("status {status}"), counted),
             _ => self.breaker.note_response(),
         }
     }
@@ -346,7 +365,10 @@ impl Endpoint {
     fn judge(&self, response: &HttpResponse) -> Result<(), UpstreamErrorKind> {
         let status = response.status().as_u16();
         match status {
-            429 => Err(UpstreamErrorKind::TooManyRequests { retry_after: self.pause(response) }),
+            429 => {
+                let retry_after = self.breaker.limited_for().or(response.retry_after());
+                Err(UpstreamErrorKind::TooManyRequests { retry_after })
+            }
             // An object store behind a redirect cannot say that something does not exist in the registry, and
             // responds with 403 to signatures that have expired.
             400..=415 | 417..500 if !response.is_api => {
@@ -357,14 +379,6 @@ impl Endpoint {
             501 => Ok(()),
             500.. => Err(UpstreamErrorKind::unavailable(format!("status {status}"))),
             _ => Ok(()),
-        }
-    }
-
-    /// The pause that the breaker makes after a 429.
-    fn pause(&self, response: &HttpResponse) -> Option<Duration> {
-        match self.breaker.admit() {
-            Err(UpstreamErrorKind::TooManyRequests { retry_after }) => retry_after,
-            _ => response.retry_after(),
         }
     }
 }

@@ -184,7 +184,7 @@ impl std::str::FromStr for HelperName {
     }
 }
 
-/// How long an upstream may take. There is no limit of the total time: blobs may be large.
+/// How long an upstream may take. A blob has no limit of the total time, but a minimum rate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamTimeouts {
     /// To connect, TLS included.
@@ -193,6 +193,10 @@ pub struct UpstreamTimeouts {
     pub response: Duration,
     /// Between two reads of a body.
     pub idle: Duration,
+    /// For the whole body of a manifest, a page of a list or a token, all retries together.
+    pub body: Duration,
+    /// The waiting time over which the rate of a blob is measured ([`UpstreamLimits::blob_rate_min`]).
+    pub blob_rate_window: Duration,
     /// How long an operation retries and waits for `Retry-After` and its turn, in all; retries of a body that
     /// broke off have as long each. 0 sends one request to each URL.
     pub patience: Duration,
@@ -206,6 +210,8 @@ impl Default for UpstreamTimeouts {
             connect: Duration::from_secs(10),
             response: Duration::from_secs(30),
             idle: Duration::from_secs(30),
+            body: Duration::from_secs(60),
+            blob_rate_window: Duration::from_secs(120),
             patience: Duration::from_secs(20),
             credentials: Duration::from_secs(10),
         }
@@ -227,6 +233,9 @@ pub struct UpstreamLimits {
     pub referrer_pages_max: usize,
     /// How often a blob that broke off is resumed without a byte in between.
     pub resumes_max: u32,
+    /// Minimum bytes per second of a blob, resumptions included. The time in which its reader takes nothing does
+    /// not count. 0 for none.
+    pub blob_rate_min: u64,
     /// How long a URL is not asked for a digest after it served other bytes for it.
     pub mismatch_pause: Duration,
 }
@@ -240,6 +249,7 @@ impl Default for UpstreamLimits {
             list_bytes_max: 8 << 20,
             referrer_pages_max: 100,
             resumes_max: 5,
+            blob_rate_min: 1024,
             mismatch_pause: Duration::from_secs(30),
         }
     }

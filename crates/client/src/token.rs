@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::auth::{basic, bearer};
-use crate::breaker::CircuitBreaker;
+use crate::breaker::{CircuitBreaker, CountedFailures};
 use crate::credentials::{Credential, CredentialProvider, CredentialValue};
 use crate::endpoint::{Counters, outcome};
-use crate::transport::{HttpRequest, Transport};
+use crate::transport::{HttpRequest, HttpResponse, Transport};
 use crate::{UpstreamError, UpstreamErrorKind, UpstreamRequestKind};
 
 /// Maximum bytes of the response of a token service.
@@ -106,9 +106,10 @@ impl TokenCache {
         &self,
         service: &Arc<TokenService>,
         scope: Option<String>,
+        counted: &CountedFailures,
     ) -> Result<Token, UpstreamError> {
         let credential = self.credential(service).await?;
-        let token = self.get_with(service, scope.clone(), &credential).await;
+        let token = self.get_with(service, scope.clone(), &credential, counted).await;
         match &token {
             Err(error) if matches!(error.kind, UpstreamErrorKind::CredentialsRefused { .. }) => {}
             _ => return token,
@@ -118,7 +119,7 @@ impl TokenCache {
         let renewed = self.credential(service).await?;
         match renewed.generation == credential.generation {
             true => token,
-            false => self.get_with(service, scope, &renewed).await,
+            false => self.get_with(service, scope, &renewed, counted).await,
         }
     }
 
@@ -131,6 +132,7 @@ impl TokenCache {
         service: &Arc<TokenService>,
         scope: Option<String>,
         credential: &Arc<Credential>,
+        counted: &CountedFailures,
     ) -> Result<Token, UpstreamError> {
         let key =
             TokenKey { service: Arc::clone(service), scope, generation: credential.generation };
@@ -150,8 +152,9 @@ impl TokenCache {
         }
         // In a task of its own: a client that goes away does not cancel it for the others.
         let (inner, key, credential) = (Arc::clone(&self.0), key.clone(), Arc::clone(credential));
+        let counted = counted.clone();
         let fetching = async move {
-            let fetched = inner.fetch(&key, &credential).await;
+            let fetched = inner.fetch(&key, &credential, &counted).await;
             match &fetched {
                 Ok(token) => *lock(&slot.kept) = Some(token.clone()),
                 Err(error) => *lock(&slot.failed) = Some((Instant::now(), error.clone())),
@@ -201,16 +204,23 @@ impl TokenCacheInner {
         &self,
         key: &TokenKey,
         credential: &Credential,
+        counted: &CountedFailures,
     ) -> Result<CachedToken, UpstreamError> {
         let service = &key.service;
-        match self.request(service, key.scope.as_deref(), credential).await? {
+        match self.request(service, key.scope.as_deref(), credential, counted).await? {
             Ok(document) => cached(&document).map_err(|kind| kind.of(&service.host)),
-            Err(status) => Err(self.refusal(key, credential, status).await),
+            Err(status) => Err(self.refusal(key, credential, status, counted).await),
         }
     }
 
     /// Whether the token service refuses the credentials or the scope: whether it gives a token without a scope.
-    async fn refusal(&self, key: &TokenKey, credential: &Credential, status: u16) -> UpstreamError {
+    async fn refusal(
+        &self,
+        key: &TokenKey,
+        credential: &Credential,
+        status: u16,
+        counted: &CountedFailures,
+    ) -> UpstreamError {
         let host = &key.service.host;
         let repository = UpstreamErrorKind::RepositoryRefused { status };
         if matches!(credential.value, CredentialValue::Anonymous) {
@@ -218,7 +228,7 @@ impl TokenCacheInner {
         }
         let without_scope = match key.scope {
             None => Ok(Err(status)),
-            Some(_) => self.request(&key.service, None, credential).await,
+            Some(_) => self.request(&key.service, None, credential, counted).await,
         };
         match without_scope {
             Ok(Ok(_)) => repository.of(host),
@@ -236,47 +246,55 @@ impl TokenCacheInner {
         service: &TokenService,
         scope: Option<&str>,
         credential: &Credential,
+        counted: &CountedFailures,
     ) -> Result<Result<TokenDocument, u16>, UpstreamError> {
         let host = &service.host;
         self.breaker.admit().map_err(|kind| kind.of(host))?;
         let request = token_request(service, scope, credential).map_err(|kind| kind.of(host))?;
         let response = self.transport.send(request).await;
         self.counters.count(UpstreamRequestKind::Token, outcome(&response));
-        let mut response = match response {
-            Ok(response) => response,
-            Err(error) => {
-                self.breaker.note_failure(error.kind.to_string());
-                return Err(error);
-            }
-        };
-        match response.status().as_u16() {
+        self.note(host, &response, counted);
+        let mut response = response?;
+        let status = response.status().as_u16();
+        let said = || format!("the token service responds with status {status}");
+        match status {
             200..300 => {}
+            401 | 403 => return Ok(Err(status)),
             429 => {
-                let pause = self.breaker.note_limited(response.retry_after());
-                return Err(
-                    UpstreamErrorKind::TooManyRequests { retry_after: Some(pause) }.of(host)
-                );
+                let retry_after = self.breaker.limited_for().or(response.retry_after());
+                return Err(UpstreamErrorKind::TooManyRequests { retry_after }.of(host));
             }
-            status @ 500.. => {
-                self.breaker.note_failure(format!("status {status}"));
-                let why = format!("the token service responds with status {status}");
-                return Err(UpstreamErrorKind::unavailable(why).of(host));
-            }
-            status @ (401 | 403) => {
-                self.breaker.note_response();
-                return Ok(Err(status));
-            }
-            status => {
-                self.breaker.note_response();
-                let why = format!("the token service responds with status {status}");
-                return Err(UpstreamErrorKind::protocol(why).of(host));
-            }
+            500.. => return Err(UpstreamErrorKind::unavailable(said()).of(host)),
+            _ => return Err(UpstreamErrorKind::protocol(said()).of(host)),
         }
-        self.breaker.note_response();
-        let body = response.body(TOKEN_BYTES_MAX).await?;
+        let until = response.body_deadline();
+        let body = response.body(TOKEN_BYTES_MAX, until).await?;
         serde_json::from_slice(&body).map(Ok).map_err(|_| {
             UpstreamErrorKind::protocol("the response of the token service is not a token").of(host)
         })
+    }
+
+    /// What a response of the token service, or none, says about it; one of another host says nothing.
+    fn note(
+        &self,
+        host: &Arc<str>,
+        response: &Result<HttpResponse, UpstreamError>,
+        counted: &CountedFailures,
+    ) {
+        match response {
+            Ok(response) if response.is_elsewhere => self.breaker.note_response(),
+            Ok(response) => match response.status().as_u16() {
+                429 => {
+                    self.breaker.note_limited(response.retry_after());
+                }
+                status @ 500.. => self.breaker.note_failure(format!("status {status}"), counted),
+                _ => self.breaker.note_response(),
+            },
+            Err(error) if error.kind.is_temporary() && error.host == *host => {
+                self.breaker.note_failure(error.kind.to_string(), counted);
+            }
+            Err(_) => self.breaker.note_response(),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! - `https` only; `http` only if the upstream itself is plain HTTP;
 //! - only to addresses that the [`AddressRule`] allows;
 //! - an `Authorization` header is never sent to another host than that for which it was made;
-//! - each wait has a timeout, a whole body has none.
+//! - each wait has a timeout, and so has a body that is read whole.
 
 use std::error::Error as StdError;
 use std::io;
@@ -17,7 +17,7 @@ use reqwest::header::{
     AUTHORIZATION, AsHeaderName, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
 use reqwest::{Method, StatusCode, Url};
-use tokio::time::timeout;
+use tokio::time::{Instant as Deadline, timeout, timeout_at};
 
 use crate::address::{AddressRule, CheckedResolver, RefusedAddress, SystemResolver};
 use crate::error::chain;
@@ -85,7 +85,8 @@ pub(crate) struct HttpRequest {
     pub(crate) authorization: Option<HeaderValue>,
     /// A form with credentials: it is not redirected.
     pub(crate) body: Option<String>,
-    /// How long the head of the response may take, if that is shorter than the timeout.
+    /// How long the head of the response may take, and then its body if it is read whole; if that is shorter
+    /// than the timeouts.
     pub(crate) response_max: Duration,
 }
 
@@ -112,6 +113,7 @@ pub(crate) struct HttpResponse {
     pub(crate) is_api: bool,
     response: reqwest::Response,
     idle: Duration,
+    body_max: Duration,
 }
 
 impl HttpResponse {
@@ -148,8 +150,24 @@ impl HttpResponse {
         }
     }
 
-    /// The whole body, if it is not larger than this.
-    pub(crate) async fn body(&mut self, bytes_max: u64) -> Result<Bytes, UpstreamError> {
+    /// Until when a body whose head has just arrived must have arrived as a whole.
+    pub(crate) fn body_deadline(&self) -> Deadline {
+        Deadline::now() + self.body_max
+    }
+
+    /// The whole body, if it is not larger than this, and has arrived by then.
+    pub(crate) async fn body(
+        &mut self,
+        bytes_max: u64,
+        until: Deadline,
+    ) -> Result<Bytes, UpstreamError> {
+        match timeout_at(until, self.whole(bytes_max)).await {
+            Ok(body) => body,
+            Err(_) => Err(UpstreamErrorKind::Timeout { what: "a whole body" }.of(&self.host)),
+        }
+    }
+
+    async fn whole(&mut self, bytes_max: u64) -> Result<Bytes, UpstreamError> {
         let too_large = |host| UpstreamErrorKind::TooLarge { bytes_max }.of(host);
         if self.content_length().is_some_and(|length| length > bytes_max) {
             return Err(too_large(&self.host));
@@ -214,9 +232,10 @@ impl Transport {
             self.check(&url, &host)?;
             let is_elsewhere = url.origin() != origin;
             let response = self.send_once(&request, &url, &host, is_elsewhere).await?;
-            let (is_api, idle) =
-                (!is_elsewhere || url.path().starts_with("/v2/"), self.timeouts.idle);
-            let response = HttpResponse { host, is_elsewhere, is_api, response, idle };
+            let is_api = !is_elsewhere || url.path().starts_with("/v2/");
+            let idle = self.timeouts.idle;
+            let body_max = self.timeouts.body.min(request.response_max);
+            let response = HttpResponse { host, is_elsewhere, is_api, response, idle, body_max };
             match redirected(&url, &response)? {
                 None => return checked_encoding(response),
                 Some(next) if request.body.is_none() => url = next,

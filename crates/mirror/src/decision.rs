@@ -38,7 +38,8 @@ pub enum UpstreamOutcome {
     Failed,
     /// No response in time.
     TimedOut,
-    /// Content with another digest or size than it should have.
+    /// Content with another digest or size than it should have, or a manifest that a push would refuse because
+    /// clients might take it for something else.
     WrongContent,
 }
 
@@ -165,7 +166,7 @@ impl UpstreamOutcome {
             Self::Limited => "429",
             Self::Failed => "5xx",
             Self::TimedOut => "no response",
-            Self::WrongContent => "wrong digest or size",
+            Self::WrongContent => "wrong digest, size or media type",
         }
     }
 

@@ -250,7 +250,9 @@ impl MirrorRepository {
             let checked = CheckedManifest::said(outcome);
             return self.decide_absent(reference, checked).await;
         }
-        match self.registry.client.head_manifest(&self.upstream, reference).await {
+        let head = self.registry.client.head_manifest(&self.upstream, reference).await;
+        let head = head.and_then(|head| self.check_type_of(head, reference));
+        match head {
             Ok(head) => {
                 self.shared.metrics.mirror.count_response(self.namespace(), "upstream");
                 Ok(head.into())
@@ -399,16 +401,41 @@ impl MirrorRepository {
                 return Err(UpstreamError { host: "the store".into(), kind });
             }
         }
-        self.shared.remembered.note_sizes(self.name(), &got.bytes);
-        self.shared.remembered.note_checked(self.name(), digest);
         let (media_type, bytes) = (got.media_type, got.bytes);
         let stored =
             self.repository.mirror_manifest(digest, Some(media_type.clone()), bytes.clone()).await;
-        if let Err(error) = stored {
-            self.warn_unstored(digest, &error);
+        match stored {
+            Ok(_) => {}
+            Err(error) if error.is_unsafe_manifest() => return Err(self.refuse(digest, &error)),
+            Err(error) => self.warn_unstored(digest, &error),
         }
+        self.shared.remembered.note_sizes(self.name(), &bytes);
+        self.shared.remembered.note_checked(self.name(), digest);
         let manifest = StoredManifest { digest: digest.clone(), media_type, bytes };
         Ok(CheckedManifest::found(UpstreamOutcome::Other, Arc::new(manifest)))
+    }
+
+    /// The head of a manifest that may have its media type.
+    fn check_type_of(
+        &self,
+        head: UpstreamManifestHead,
+        reference: &Reference,
+    ) -> Result<UpstreamManifestHead, UpstreamError> {
+        let media_type = head.media_type.as_ref();
+        let check = |media_type| self.shared.registry.check_manifest_type(media_type);
+        match media_type.map_or(Ok(()), check) {
+            Ok(()) => Ok(head),
+            Err(error) => Err(self.refuse(reference, &error)),
+        }
+    }
+
+    /// A manifest that a push would refuse because clients might take it for something else.
+    fn refuse(&self, reference: &impl std::fmt::Display, error: &Error) -> UpstreamError {
+        let (name, why) = (self.name(), error_chain(error));
+        tracing::warn!(repository = %name, %reference, error = why, "the mirrored registry sent a manifest that is refused");
+        let upstream = self.registry.options.upstream.first();
+        let host = upstream.map_or("", |upstream| upstream.host()).into();
+        UpstreamError { host, kind: UpstreamErrorKind::Protocol { why: why.into() } }
     }
 
     fn warn_unstored(&self, digest: &Digest, error: &Error) {

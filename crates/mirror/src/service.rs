@@ -335,6 +335,11 @@ impl MirrorRepository {
         self.registry.options.allows(&self.upstream)
     }
 
+    /// Whether its tags are those that clients have pushed.
+    pub fn is_local(&self) -> bool {
+        self.is_local
+    }
+
     pub(crate) fn namespace(&self) -> &str {
         &self.registry.options.name.namespace
     }

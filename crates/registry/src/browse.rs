@@ -19,8 +19,9 @@ use crate::gc::GcOptions;
 use crate::keys::{self, ParsedKey};
 use crate::tag_record::{TagRecord, TagTarget, is_deleted_tag};
 use crate::{
-    ChangeOrigin, Error, ExplainReport, ExplainRequest, PageRequest, Registry, Repository, Result,
-    ResultPage, RetentionError, RetentionOptions, RetentionVerdict, StoredManifest, TouchPolicy,
+    ChangeOrigin, Error, ExplainReport, ExplainRequest, MirrorTag, PageRequest, Registry,
+    Repository, Result, ResultPage, RetentionError, RetentionOptions, RetentionVerdict,
+    StoredManifest, TouchPolicy,
 };
 
 /// Maximum number of manifests of a repository in which a page looks for what keeps one.
@@ -40,7 +41,7 @@ pub struct TagDetails {
     pub media_type: MediaType,
     /// Bytes of the manifest.
     pub manifest_bytes: u64,
-    /// When it was last pushed, also with the same digest.
+    /// When it was last pushed, also with the same digest; of a mirrored registry when it was last checked there.
     pub pushed: SystemTime,
     pub created: Option<SystemTime>,
     /// Who made it point there.
@@ -88,6 +89,9 @@ impl Repository {
     /// [`Error::Store`].
     pub async fn tag_details(&self, tags: Vec<Tag>) -> Result<Vec<TagDetails>> {
         let reads = tags.into_iter().map(|tag| async move {
+            if self.shows_mirrored {
+                return self.mirrored_details(tag).await;
+            }
             let found = self.core.find_record::<TagRecord>(&keys::tag(&self.name, &tag)).await?;
             let target = found.target().cloned();
             Ok::<_, Error>(target.map(|target| self.details(tag, target)))
@@ -95,6 +99,44 @@ impl Repository {
         let reads: Vec<_> = reads.collect();
         let found = stream::iter(reads).buffered(self.core.reads_in_flight_max());
         found.try_filter_map(|details| async { Ok(details) }).try_collect().await
+    }
+
+    /// The same repository, whose tags are those that were pulled through a mirror: for listings, and to read what a
+    /// tag points to, without a request to the mirrored registry.
+    #[must_use]
+    pub fn showing_mirrored_tags(self) -> Self {
+        Self { shows_mirrored: true, ..self }
+    }
+
+    /// Where the tags are that it lists.
+    pub(crate) fn tag_keys(&self) -> String {
+        match self.shows_mirrored {
+            true => keys::mirror_tags(&self.name),
+            false => keys::tags(&self.name),
+        }
+    }
+
+    /// What is stored of a tag of a mirrored registry; `None`: its manifest was evicted, or never stored.
+    async fn mirrored_details(&self, tag: Tag) -> Result<Option<TagDetails>> {
+        let Some(MirrorTag { digest, age }) = self.mirror_tag(&tag).await?.tag else {
+            return Ok(None);
+        };
+        let manifest = match self.find_manifest(&digest, TouchPolicy::Never).await {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) | Err(Error::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let checked = self.core.clock.now().checked_sub(age);
+        Ok(Some(TagDetails {
+            tag,
+            digest,
+            media_type: manifest.media_type.clone(),
+            manifest_bytes: manifest.bytes.len() as u64,
+            pushed: checked.unwrap_or(SystemTime::UNIX_EPOCH),
+            created: None,
+            origin: ChangeOrigin::default(),
+            immutable: None,
+        }))
     }
 
     fn details(&self, tag: Tag, target: TagTarget) -> TagDetails {
@@ -117,7 +159,7 @@ impl Repository {
     ///
     /// [`Error::Store`].
     pub async fn tag_summary(&self) -> Result<TagSummary> {
-        let listing = self.core.list(keys::tags(&self.name), None, SUMMARY_TAGS_MAX).await?;
+        let listing = self.core.list(self.tag_keys(), None, SUMMARY_TAGS_MAX).await?;
         let tags: Vec<_> = listing.entries.iter().filter(|tag| !is_deleted_tag(tag)).collect();
         let pushed = tags.iter().map(|tag| tag.last_modified).max();
         Ok(TagSummary {

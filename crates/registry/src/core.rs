@@ -19,8 +19,8 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_lifecycle::CurrentRules;
 use jreg_storage::{
-    Clock, ETag, Key, ListRequest, Listed, Put, PutMode, SequenceOutcome, Stat, Store, StoreChange,
-    Written,
+    Clock, ETag, Key, ListRequest, Listed, Put, PutMode, PutPurpose, SequenceOutcome, Stat, Store,
+    StoreChange, Written,
 };
 use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
@@ -241,6 +241,22 @@ impl Core {
         }
     }
 
+    /// Writes an object, within a window if there is one; a part of a delete by the method that can say so.
+    pub(crate) async fn send_put(
+        &self,
+        window: Option<WriteWindow>,
+        put: Put,
+    ) -> jreg_storage::Result<Written> {
+        match put.purpose {
+            PutPurpose::Content => {
+                self.send_within(window, self.store.put(&put.key, put.bytes, put.mode)).await
+            }
+            PutPurpose::Delete => {
+                self.send_within(window, self.store.put_after(Vec::new(), put)).await?.last()
+            }
+        }
+    }
+
     /// Writes a record over the version that was read, or creates it if none was. `None` if another
     /// writer was first.
     pub(crate) async fn swap(
@@ -440,11 +456,19 @@ impl Core {
         window: WriteWindow,
         key: &Key,
         value: &T,
+        purpose: PutPurpose,
     ) -> Result<()> {
         let mut attempts = SwapAttempts::new(REPOSITORY_CONTENDED);
         // Mostly there is none: that there is one is no other writer's doing, and no attempt lost.
         let mut seen = FoundRecord::<T>::Absent;
-        while self.swap_within(window, key, seen.etag(), value.encode()).await?.is_none() {
+        loop {
+            self.check_window(window)?;
+            let put = Put::new(key.clone(), value.encode(), swap_mode(seen.etag()));
+            match self.send_put(Some(window), put.with_purpose(purpose)).await {
+                Ok(_) => break,
+                Err(error) if error.is_conflict() => {}
+                Err(error) => return Err(error.into()),
+            }
             attempts.next().await?;
             seen = self.find_record(key).await?;
         }

@@ -194,6 +194,24 @@ pub enum Error {
     Stopped,
 }
 
+impl Error {
+    /// Whether clients would disagree on what a manifest is, or its media type is not allowed: it must not be
+    /// served either.
+    pub fn is_unsafe_manifest(&self) -> bool {
+        match self {
+            Self::MediaTypeNotAllowed { .. } => true,
+            Self::ManifestInvalid(invalid) => matches!(
+                invalid,
+                InvalidManifest::MediaTypeMismatch { .. }
+                    | InvalidManifest::MediaType(_)
+                    | InvalidManifest::AmbiguousField { .. }
+                    | InvalidManifest::Ambiguous { .. }
+            ),
+            _ => false,
+        }
+    }
+}
+
 /// Why a client's body ended early: the client's doing or the network's, never ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {

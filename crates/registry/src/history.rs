@@ -143,7 +143,7 @@ impl Repository {
     pub(crate) fn archive_of(&self, tag: &Tag, record: &TagRecord) -> Put {
         let digest = record.live().map(|target| &target.digest);
         let key = keys::history_entry(&self.name, tag, record.change().id, digest);
-        Put { key, bytes: record.encode_archived(), mode: PutMode::Create }
+        Put::new(key, record.encode_archived(), PutMode::Create)
     }
 
     /// Archives a tag that is about to be replaced, beside the other writes of a push; not where that
@@ -187,8 +187,7 @@ impl Core {
     pub(crate) async fn archive(&self, window: WriteWindow, entry: Put) -> Result<()> {
         self.require_history().await?;
         self.check_window(window)?;
-        let put = self.store.put(&entry.key, entry.bytes, entry.mode);
-        match self.send_within(Some(window), put).await {
+        match self.send_put(Some(window), entry).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_conflict() => Ok(()),
             Err(error) => Err(error.into()),
@@ -234,8 +233,7 @@ impl Core {
 
     async fn send_swap(&self, window: WriteWindow, swap: Put) -> Result<bool> {
         self.check_window(window)?;
-        let put = self.store.put(&swap.key, swap.bytes, swap.mode);
-        match self.send_within(Some(window), put).await {
+        match self.send_put(Some(window), swap).await {
             Ok(_) => Ok(true),
             Err(error) if error.is_conflict() => Ok(false),
             Err(error) => Err(error.into()),

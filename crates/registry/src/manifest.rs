@@ -21,7 +21,7 @@ use jreg_lifecycle::{ImmutableRefusal, QuotaUsage};
 use jreg_oci::{
     Algorithm, Digest, Manifest, ManifestReference, MediaType, Reference, ReferenceKind, Tag,
 };
-use jreg_storage::{ETag, Key};
+use jreg_storage::{ETag, Key, PutPurpose};
 use tokio::sync::Semaphore;
 
 use crate::attempts::SwapAttempts;
@@ -684,7 +684,7 @@ impl Repository {
         let key = keys::referrer(&self.name, &subject.digest, &plan.digest);
         let entry = referrer_entry(&plan.manifest, &plan.digest, plan.record.header.size);
         // Anew even if it is there: a delete that was given up may still be about to remove it.
-        self.core.write_new_version(window, &key, &entry).await
+        self.core.write_new_version(window, &key, &entry, PutPurpose::Content).await
     }
 
     pub(crate) fn unknown(&self, reference: &Reference) -> Error {

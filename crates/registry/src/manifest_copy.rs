@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use jreg_oci::{Digest, Manifest, MediaType, Reference, Tag};
-use jreg_storage::{Key, Put, PutMode};
+use jreg_storage::{Key, Put, PutMode, PutPurpose};
 use serde::{Deserialize, Serialize};
 
 use crate::keys::{self, ParsedKey};
@@ -173,7 +173,8 @@ impl Repository {
             manifest: manifest.clone(),
         };
         let key = keys::manifest_copy(&self.name, digest, change);
-        core.archive(window, Put { key, bytes: copy.encode(), mode: PutMode::Create }).await
+        let put = Put::new(key, copy.encode(), PutMode::Create);
+        core.archive(window, put.with_purpose(PutPurpose::Delete)).await
     }
 
     async fn is_sound(&self, digest: &Digest, manifest: &ManifestRecord) -> Result<bool> {

@@ -40,6 +40,10 @@ impl Repository {
         let touch = self.core.touch_policy(touch);
         let found = match reference {
             Reference::Digest(digest) => self.find_manifest(digest, touch).await,
+            Reference::Tag(tag) if self.shows_mirrored => match self.mirror_tag(tag).await?.tag {
+                Some(of) => self.find_manifest(&of.digest, touch).await,
+                None => Ok(None),
+            },
             Reference::Tag(tag) => self.follow_tag(tag, touch).await,
         };
         let found = match touch {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_lifecycle::CurrentRules;
-use jreg_oci::{Digest, MediaType, MediaTypePattern, Reference, Tag};
-use jreg_storage::{ETag, Key, ListRequest, OpenFile};
+use jreg_oci::{Digest, MediaType, Reference, Tag};
+use jreg_storage::{ETag, Key, ListRequest, OpenFile, PutPurpose};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
@@ -101,12 +101,20 @@ impl Registry {
         core.lifecycle = CurrentRules::default();
         core.events = EventOutbox::default();
         core.options.references = ReferencePolicy::Off;
-        core.options.manifest_media_types = "*/*".parse::<MediaTypePattern>().into_iter().collect();
         core.upload_slots = Arc::new(Semaphore::new(room.fills_max));
         core.upload_bytes = MemoryBudget::new(buffer_bytes, part_bytes, room.wait_max);
         core.mappings = MappingPool::new(buffer_bytes);
         core.is_mirror = true;
         Self::of_core(core)
+    }
+
+    /// Whether a manifest may have a media type.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MediaTypeNotAllowed`].
+    pub fn check_manifest_type(&self, media_type: &MediaType) -> Result<()> {
+        self.core().options.check_media_type(media_type)
     }
 
     /// Whether a blob of so many bytes is stored in several steps, which another instance can take over.
@@ -279,7 +287,8 @@ impl Repository {
         let core = &self.core;
         core.require(StoreFeature::MIRROR).await?;
         let key = keys::mirror_block(&self.name, digest);
-        core.write_new_version(core.open_window(), &key, &PresenceMark {}).await
+        let window = core.open_window();
+        core.write_new_version(window, &key, &PresenceMark {}, PutPurpose::Delete).await
     }
 
     /// Links a blob of this size that one of these repositories links, if its bytes are complete. The

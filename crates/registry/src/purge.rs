@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jreg_oci::{Digest, Manifest, Reference, RepositoryName, Tag};
+use jreg_storage::PutPurpose;
 use serde::{Deserialize, Serialize};
 
 use crate::attempts::SwapAttempts;
@@ -198,7 +199,7 @@ impl Repository {
         core.require_history().await?;
         let key = keys::purge_mark(&self.name, digest);
         let mark = self.new_mark();
-        core.write_new_version(window, &key, &mark).await?;
+        core.write_new_version(window, &key, &mark, PutPurpose::Delete).await?;
         Ok(mark.change)
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::RepositoryName;
-use jreg_storage::{CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, PutMode, Store};
+use jreg_storage::{
+    CLOCK_DIFFERENCE_MAX, Clock, ErrorKind, Key, ListRequest, Put, PutMode, PutPurpose, Store,
+};
 
 use crate::attempts::SwapAttempts;
 use crate::budget::BudgetUsage;
@@ -42,6 +44,8 @@ pub struct Repository {
     pub(crate) origin: Arc<ChangeOrigin>,
     /// The rules of the file, by which this value is judged as a whole.
     pub(crate) rules: Arc<LifecycleRules>,
+    /// Whether the tags that it lists and reads are those that were pulled through a mirror.
+    pub(crate) shows_mirrored: bool,
 }
 
 /// The registry's use of its limits, and the statistics of its cache.
@@ -59,6 +63,8 @@ pub struct RegistryUsage {
     pub damaged_records_replaced: u64,
     /// How far the store's clock was from ours at its last response; zero if it has none.
     pub clock_difference: Duration,
+    /// Bytes of the disk that are kept back for deletes, if there are any.
+    pub reserved_bytes: Option<u64>,
 }
 
 /// Why a store cannot be opened as a registry.
@@ -154,7 +160,7 @@ impl Registry {
     /// The part of the registry with this name. It need not exist.
     pub fn repository(&self, name: RepositoryName) -> Repository {
         let (core, rules) = (Arc::clone(&self.core), self.core.lifecycle.get());
-        Repository { core, name, origin: Arc::default(), rules }
+        Repository { core, name, origin: Arc::default(), rules, shows_mirrored: false }
     }
 
     /// The repositories that a manifest was ever pushed to, in byte order.
@@ -260,13 +266,15 @@ impl Registry {
     /// Its current usage, and the statistics of its cache since it was opened.
     pub fn usage(&self) -> RegistryUsage {
         let (cache_hits, cache_misses) = self.core.cache.hit_counts();
+        let health = self.core.store.health();
         RegistryUsage {
             upload_slots_free: self.core.upload_slots.available_permits(),
             upload_buffer: self.core.upload_bytes.usage(),
             cache_hits,
             cache_misses,
             damaged_records_replaced: self.core.damage.count(),
-            clock_difference: self.core.store.health().clock_difference.unwrap_or_default(),
+            clock_difference: health.clock_difference.unwrap_or_default(),
+            reserved_bytes: health.reserved_bytes,
         }
     }
 }
@@ -330,10 +338,14 @@ impl Core {
                 let reason = "it has no format version".to_owned();
                 return Err(Error::Damaged { key: key.to_string(), reason });
             };
-            if change(&mut marker)
-                && self.swap(&key, Some(&record.etag), marker.encode()).await?.is_none()
-            {
-                continue;
+            if change(&mut marker) {
+                // A delete may wait for it.
+                let put = Put::new(key.clone(), marker.encode(), PutMode::Match(record.etag));
+                match self.send_put(None, put.with_purpose(PutPurpose::Delete)).await {
+                    Ok(_) => {}
+                    Err(error) if error.is_conflict() => continue,
+                    Err(error) => return Err(error.into()),
+                }
             }
             self.required.note(&marker);
             return Ok(());

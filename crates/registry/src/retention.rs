@@ -379,6 +379,7 @@ impl<'a> RetentionPass<'a> {
             origin: Arc::new(ChangeOrigin::program("retention")),
             // The tag was judged by the same rules, which know tags that are immutable and expire.
             rules: Arc::default(),
+            shows_mirrored: false,
         };
         let known = KnownTag { seen, is_archived: false, queued: None, window };
         match repository.change_tag(tag, None, Some(known), TagChange::RemoveKnown).await {

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use jreg_oci::{Digest, MediaType, Reference, Tag};
-use jreg_storage::{Key, Put};
+use jreg_storage::{Key, Put, PutPurpose};
 
 use crate::attempts::SwapAttempts;
 use crate::core::swap_mode;
@@ -36,6 +36,13 @@ pub(crate) enum TagChange<'a> {
 impl TagChange<'_> {
     fn is_restore(self) -> bool {
         matches!(self, Self::Set(push) if push.target.is_restore)
+    }
+
+    fn purpose(self) -> PutPurpose {
+        match self {
+            Self::Set(_) => PutPurpose::Content,
+            Self::Remove | Self::RemoveFrom(_) | Self::RemoveKnown => PutPurpose::Delete,
+        }
     }
 }
 
@@ -149,7 +156,7 @@ impl Repository {
     ///
     /// [`Error::NameUnknown`] if no manifest was ever pushed here; [`Error::Store`].
     pub async fn tags(&self, page: &PageRequest) -> Result<ResultPage<Tag>> {
-        let prefix = keys::tags(&self.name);
+        let prefix = self.tag_keys();
         let start_after = page.last.as_ref().map(|last| format!("{prefix}{last}"));
         let limit = page.limit.min(self.core.options.limits.page_items_max);
         let requests = list_requests_max(limit);
@@ -219,9 +226,11 @@ impl Repository {
             }
             let Some(next) = self.next_record(tag, change, &seen, queued)? else { return Ok(None) };
             core.check_window(window)?;
+            let purpose = change.purpose();
             let archived = self.archived(tag, &seen, &next).filter(|_| !is_archived);
-            let swap =
-                Put { key: key.clone(), bytes: encode(&seen, &next), mode: swap_mode(seen.etag()) };
+            let archived = archived.map(|put| put.with_purpose(purpose));
+            let swap = Put::new(key.clone(), encode(&seen, &next), swap_mode(seen.etag()));
+            let swap = swap.with_purpose(purpose);
             let event =
                 self.tag_event(tag, &seen, &next, change.is_restore()).filter(|_| queued.is_none());
             let transition = TagTransition {

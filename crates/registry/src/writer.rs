@@ -456,7 +456,7 @@ impl UploadWriter {
         let part = self.pipeline.memory.take();
         let tail = Location::new(key.clone(), part.bytes.len() as u64);
         let (parts, _) = self.pipeline.stored().clone().into_parts_and_tail();
-        let object = Put { key, bytes: part.bytes, mode: NEW_KEY };
+        let object = Put::new(key, part.bytes, NEW_KEY);
         let progress = self.progress(Some(tail.clone()));
         match self.record.put_and_save(object, progress, parts.clone()).await {
             Ok(true) => {

@@ -58,9 +58,9 @@ pub use send_window::{SendWindow, SendWindowClosed};
 pub use single_writer::SingleWriterStore;
 pub use store::{
     ByteRange, ByteStream, CopiedObject, CopyMethod, CopySource, ETag, ListPage, ListRequest,
-    Listed, Multipart, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, RECORD_BYTES_MAX,
-    Record, SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange,
-    StoreFuture, StoreHealth, Written, put_in_sequence,
+    Listed, Multipart, OpenFile, Part, PartRules, Presign, Purged, Put, PutMode, PutPurpose,
+    RECORD_BYTES_MAX, Record, SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities,
+    StoreChange, StoreFuture, StoreHealth, Written, put_in_sequence,
 };
 pub use swap_retries::SwapRetries;
 pub use tombstones::{TOMBSTONE_BYTES, TombstoneStore};

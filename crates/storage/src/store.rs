@@ -242,6 +242,17 @@ pub struct Purged {
     pub next: Option<String>,
 }
 
+/// What a write is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PutPurpose {
+    /// Content, or a record about it.
+    #[default]
+    Content,
+    /// A delete: what it leaves of what it removes. If there is no space, it may take what the store keeps back
+    /// for deletes ([`Store::put_after`]).
+    Delete,
+}
+
 /// A write of a whole object.
 #[derive(Clone, Debug)]
 pub struct Put {
@@ -251,6 +262,21 @@ pub struct Put {
     pub bytes: Bytes,
     /// Under which condition.
     pub mode: PutMode,
+    /// For what.
+    pub purpose: PutPurpose,
+}
+
+impl Put {
+    /// A write of content.
+    pub fn new(key: Key, bytes: Bytes, mode: PutMode) -> Self {
+        Self { key, bytes, mode, purpose: PutPurpose::Content }
+    }
+
+    /// The same write for another purpose.
+    #[must_use]
+    pub fn with_purpose(self, purpose: PutPurpose) -> Self {
+        Self { purpose, ..self }
+    }
 }
 
 /// A store's rules for the parts of a multipart upload.
@@ -344,6 +370,8 @@ pub struct StoreHealth {
     /// How long the oldest request that waits for the disk has waited: a read, or a write that is
     /// in flight into the write-ahead log. `None` if none waits, or if the store has no disk.
     pub longest_wait: Option<Duration>,
+    /// How many bytes of the disk the store keeps back for deletes. `None` if it keeps none back.
+    pub reserved_bytes: Option<u64>,
 }
 
 /// A multipart upload in progress: plain data, so that any instance can pick it up.

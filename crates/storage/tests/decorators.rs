@@ -236,7 +236,7 @@ async fn a_read_only_store_passes_no_write_on() {
         part_bytes: 0,
         parts: Vec::new(),
     };
-    let then = Put { key: b.clone(), bytes: "1".into(), mode: PutMode::Create };
+    let then = Put::new(b.clone(), "1".into(), PutMode::Create);
     let refused = [
         store.put(&b, "1".into(), PutMode::Create).await.map(drop),
         store.put(&a, "1".into(), PutMode::Overwrite).await.map(drop),

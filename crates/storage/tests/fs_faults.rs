@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use jreg_storage::testing::SyscallFaults;
+use jreg_storage::testing::{FullDisk, SyscallFaults};
 use jreg_storage::{
-    Error, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest, Put, PutMode, Result,
-    SequenceOutcome, Store, StoreChange, Syscall, SyscallHook, SyscallTarget,
+    Durability, ETag, Error, ErrorKind, FsOpenError, FsOptions, FsStore, Key, ListRequest, Put,
+    PutMode, PutPurpose, Result, SequenceOutcome, Store, StoreChange, Syscall, SyscallHook,
+    SyscallTarget,
 };
 
 use crate::power::{PowerDisk, folder};
@@ -65,9 +66,10 @@ impl FaultRun<'_> {
         self.note(name, Some(bytes), &done);
     }
 
-    async fn put_pair(&mut self, first: &str, then: &str) {
+    async fn put_pair(&mut self, first: &str, then: &str, purpose: PutPurpose) {
         let bytes = Bytes::from("both");
-        let put = |name| Put { key: key(name), bytes: bytes.clone(), mode: PutMode::Overwrite };
+        let put =
+            |name| Put::new(key(name), bytes.clone(), PutMode::Overwrite).with_purpose(purpose);
         let done = self.store.put_after(vec![StoreChange::Put(put(first))], put(then)).await;
         self.note(first, Some(bytes.clone()), &done);
         match done {
@@ -114,7 +116,7 @@ impl FaultRun<'_> {
         let [first, object, last] = names;
         let bytes = Bytes::from(vec![b'u'; length]);
         let small = Bytes::from("sequence");
-        let put = |name| Put { key: key(name), bytes: small.clone(), mode: PutMode::Overwrite };
+        let put = |name| Put::new(key(name), small.clone(), PutMode::Overwrite);
         let Ok(mut upload) = self.store.create_multipart(&key(object), 1, 1024).await else {
             return;
         };
@@ -151,7 +153,8 @@ impl FaultRun<'_> {
         self.delete("many/0").await;
         self.put("b/c/d", vec![b'l'; LOGGED_BYTES_MAX + 1], PutMode::Overwrite).await;
         self.put("b/c/d", "small", PutMode::Overwrite).await;
-        self.put_pair("b/e", "many/both").await;
+        self.put_pair("b/e", "many/both", PutPurpose::Content).await;
+        self.put_pair("d/history", "many/4", PutPurpose::Delete).await;
         self.delete_many(&["a", "many/1", "many/2", "b/c/d"]).await;
         self.upload("bulk/small", 100).await;
         self.upload("bulk/large", LOGGED_BYTES_MAX + 2).await;
@@ -518,36 +521,8 @@ async fn reserve_takes_back_what_there_is() {
     *disk.failing.lock().unwrap() = [Syscall::Create, Syscall::Allocate].repeat(2);
     store.put(&key("a"), "dead".into(), PutMode::Match(version)).await.unwrap();
     assert_eq!(*disk.failing.lock().unwrap(), []);
-    assert_eq!(fs::metadata(root.path().join(".reserve")).unwrap().len(), MIB);
-}
-
-/// A disk that has space for so many more calls that need some, and for some more with each step that
-/// the store gives back.
-#[derive(Debug, Default)]
-struct FullDisk {
-    room: Mutex<Option<usize>>,
-}
-
-impl SyscallHook for FullDisk {
-    fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> io::Result<()> {
-        const STEP: usize = 8;
-        let mut room = self.room.lock().unwrap();
-        let Some(left) = &mut *room else { return Ok(()) };
-        let needed = match call {
-            Syscall::Create | Syscall::Write | Syscall::MakeFolder => 1,
-            Syscall::Allocate => STEP,
-            Syscall::SetLength => {
-                *left += STEP;
-                return Ok(());
-            }
-            _ => return Ok(()),
-        };
-        if *left < needed {
-            return Err(io::Error::from_raw_os_error(28));
-        }
-        *left -= needed;
-        Ok(())
-    }
+    assert_eq!(fs::metadata(root.path().join(".reserve")).unwrap().len(), 8 * MIB);
+    assert_eq!(store.health().reserved_bytes, Some(8 * MIB));
 }
 
 #[tokio::test]
@@ -561,7 +536,7 @@ async fn what_frees_space_is_written_on_a_full_disk() {
         let name = key(&format!("a/{number}"));
         versions.push(store.put(&name, "live".into(), PutMode::Create).await.unwrap().etag);
     }
-    *disk.room.lock().unwrap() = Some(0);
+    disk.set_room(0);
     assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full));
     assert_eq!(put(&store, "a/0", "new").await, Err(ErrorKind::Full));
     let swap = PutMode::Match(versions.remove(0));
@@ -573,8 +548,58 @@ async fn what_frees_space_is_written_on_a_full_disk() {
     store.delete(&key("a/1"), Some(&versions[0])).await.unwrap();
     store.delete_many(&[key("a/2"), key("a/0")]).await.unwrap();
     put(&store, "notes/new/1", "what goes").await.unwrap();
-    *disk.room.lock().unwrap() = Some(0);
+    disk.set_room(0);
     assert_eq!(put(&store, "a/3", "new").await, Err(ErrorKind::Full), "it is for others");
+}
+
+/// Regression: deletes of tags and manifests, which leave a record each, needed some free space.
+#[tokio::test]
+async fn fixed_what_deletes_leave_is_written_on_a_full_disk() {
+    let root = folder();
+    let disk = Arc::new(FullDisk::default());
+    let store = FsStore::open_with(root.path(), FsOptions::default(), disk.clone()).unwrap();
+    let version = store.put(&key("a/1"), "live".into(), PutMode::Create).await.unwrap().etag;
+    let swap = |version: &ETag, bytes: &'static str| {
+        Put::new(key("a/1"), bytes.into(), PutMode::Match(version.clone()))
+    };
+    let left = |at: &str, bytes: Vec<u8>| Put::new(key(at), bytes.into(), PutMode::Create);
+    disk.set_room(0);
+    let before = vec![StoreChange::Put(left("history/1", vec![1; 300]))];
+    let refused = store.put_after(before.clone(), swap(&version, "deleted, and longer")).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Full, "it is for deletes");
+    let deleted = swap(&version, "deleted, and longer").with_purpose(PutPurpose::Delete);
+    let written = store.put_after(before, deleted.clone()).await.unwrap().last().unwrap();
+    assert_eq!(store.get(&key("a/1")).await.unwrap().etag, written.etag);
+    assert_eq!(store.get(&key("history/1")).await.unwrap().bytes.len(), 300);
+    // More than a step of what is kept back.
+    disk.set_room(0);
+    let copy = left("copies/1", vec![2; 200_000]).with_purpose(PutPurpose::Delete);
+    store.put_after(Vec::new(), copy).await.unwrap().last().unwrap();
+    // What is refused for another reason is refused.
+    disk.set_room(0);
+    let again = store.put_after(Vec::new(), deleted).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::Precondition);
+    assert_eq!(put(&store, "a/2", "new").await, Err(ErrorKind::Full));
+}
+
+/// A write of a delete that was made in part before the space ended goes on where it was.
+#[tokio::test]
+async fn a_delete_continues_after_the_change_that_found_space() {
+    for room in 0..12 {
+        let root = folder();
+        let disk = Arc::new(FullDisk::default());
+        let options = FsOptions { durability: Durability::Relaxed, ..FsOptions::default() };
+        let store = FsStore::open_with(root.path(), options, disk.clone()).unwrap();
+        let version = store.put(&key("a/1"), "live".into(), PutMode::Create).await.unwrap().etag;
+        disk.set_room(room);
+        let history = Put::new(key("history/1"), "live".into(), PutMode::Create);
+        let deleted = Put::new(key("a/1"), "deleted".into(), PutMode::Match(version));
+        let deleted = deleted.with_purpose(PutPurpose::Delete);
+        let done = store.put_after(vec![StoreChange::Put(history)], deleted).await.unwrap();
+        assert!(matches!(done, SequenceOutcome::All(_)), "{room}: {done:?}");
+        assert_eq!(store.get(&key("a/1")).await.unwrap().bytes, "deleted");
+        assert_eq!(store.get(&key("history/1")).await.unwrap().bytes, "live");
+    }
 }
 
 /// A file system that has space and no inode for one more file.

@@ -97,7 +97,7 @@ impl WalRun {
         let (name, length) = (self.name(), self.length());
         let bytes = self.numbers.bytes(length);
         let other = format!("pairs/{}", self.numbers.below(3));
-        let put = |name: &str, mode| Put { key: key(name), bytes: bytes.clone(), mode };
+        let put = |name: &str, mode| Put::new(key(name), bytes.clone(), mode);
         let first = put(&name, PutMode::Overwrite);
         let then = self
             .store
@@ -274,7 +274,7 @@ async fn relaxed_durability_replays_the_log_of_a_strict_run_and_has_none() {
 async fn two_small_objects_share_a_sync() {
     let root = tempfile::tempdir().unwrap();
     let store = open(root.path());
-    let put = |name| Put { key: key(name), bytes: "1".into(), mode: PutMode::Create };
+    let put = |name| Put::new(key(name), "1".into(), PutMode::Create);
     store.put_after(vec![StoreChange::Put(put("a/1"))], put("b/1")).await.unwrap().last().unwrap();
     assert_eq!(store.sync_counts(), SyncCounts { files: 0, folders: 0, logs: 1 });
 }

@@ -787,7 +787,7 @@ impl Metrics {
         let mut text = String::new();
         process::append_process(&mut text);
         if let Some(folder) = self.folder.get() {
-            process::append_disk(&mut text, folder);
+            process::append_disk(&mut text, folder, usage.reserved_bytes);
         }
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         form.of(text)

@@ -52,7 +52,8 @@ pub(super) async fn load(
             response.status().as_u16()
         ));
     }
-    let body = response.body(RESPONSE_BYTES_MAX).await.map_err(|error| error.to_string())?;
+    let until = response.body_deadline();
+    let body = response.body(RESPONSE_BYTES_MAX, until).await.map_err(|error| error.to_string())?;
     let document: RefreshTokenResponse = parse("the registry's exchange", &body)?;
     let value = CredentialValue::RefreshToken(Secret::new(document.refresh_token));
     Ok(Loaded { value, age_max: Some(AGE_MAX) })

@@ -4,13 +4,14 @@ use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
-use jreg_client::{BlobRequest, UpstreamErrorKind};
+use jreg_client::{BlobRequest, PageQuery, UpstreamError, UpstreamErrorKind};
 use jreg_testkit::Image;
 use jreg_testkit::upstream::{
-    RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
+    RequestKind, RulePick, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault,
+    UpstreamRule,
 };
 
-use super::{client, client_with, digest, kind, name, reference};
+use super::{client, client_with, digest, kind, name, read, reference};
 
 async fn upstream() -> ScriptedUpstream {
     let upstream = ScriptedUpstream::start().await;
@@ -122,4 +123,111 @@ async fn at_most_so_many_requests_are_sent_per_second() {
         matches!(error, UpstreamErrorKind::TooManyRequests { retry_after: Some(_) }),
         "{error}"
     );
+}
+
+/// Regression: five retries of one request opened the breaker for all others.
+#[tokio::test]
+async fn fixed_retries_of_one_request_count_as_one_failure() {
+    for is_token in [false, true] {
+        let upstream = upstream().await;
+        let rule = UpstreamRule::new(UpstreamFault::status(500));
+        if is_token {
+            upstream.set_auth(UpstreamAuth::Bearer(TokenService::anonymous()));
+            upstream.add_rule(rule.on(RequestKind::Token));
+        } else {
+            upstream.add_rule(rule.on(RequestKind::ManifestHead));
+        }
+        let client = client(&upstream);
+        let patient = client.with_patience(Duration::from_millis(500));
+        for _ in 0..4 {
+            assert!(kind(patient.head_manifest(&name(), &reference("v1")).await).is_temporary());
+        }
+        assert!(upstream.requests().len() > 8, "{:?}", upstream.counts());
+        upstream.clear_rules();
+        let impatient = client.with_patience(Duration::ZERO);
+        impatient.head_manifest(&name(), &reference("v1")).await.unwrap();
+    }
+}
+
+/// Regression: the storage behind a registry failed, and no manifest of the registry was to be had either.
+#[tokio::test]
+async fn fixed_failures_of_another_host_do_not_stop_requests_to_this_one() {
+    let (upstream, other) = (upstream().await, ScriptedUpstream::start().await);
+    let hex = upstream.add_blob(super::REPOSITORY, vec![7; 100]);
+    let request = BlobRequest::new(digest(&hex));
+    let gone = ScriptedUpstream::start().await.url();
+    let faults = [UpstreamFault::status(503), UpstreamFault::too_many_requests(Some(60))];
+    let faults = faults.into_iter().chain([UpstreamFault::NoResponse]).map(Some).chain([None]);
+    for fault in faults {
+        upstream.clear_rules();
+        other.clear_rules();
+        let to = if fault.is_some() { other.url() } else { gone.clone() };
+        upstream.add_rule(UpstreamRule::new(UpstreamFault::Redirect(to)).on(RequestKind::BlobGet));
+        fault.clone().into_iter().for_each(|fault| other.add_rule(UpstreamRule::new(fault)));
+        let impatient = client(&upstream).with_patience(Duration::ZERO);
+        for _ in 0..6 {
+            let error = kind(impatient.open_blob(&name(), &request).await.map(drop));
+            assert!(error.is_temporary(), "{fault:?}: {error}");
+        }
+        impatient.head_manifest(&name(), &reference("v1")).await.unwrap();
+        assert_eq!(upstream.count(RequestKind::BlobGet), 6, "{fault:?}");
+        upstream.clear_requests();
+    }
+}
+
+/// Regression: one byte within each idle timeout kept a request in flight for hours.
+#[tokio::test]
+async fn fixed_bodies_that_are_read_whole_end_in_time() {
+    let upstream = upstream().await;
+    upstream.set_auth(UpstreamAuth::Bearer(TokenService::anonymous()));
+    let slow = UpstreamFault::Slow { chunk: 1, pause: Duration::from_millis(100) };
+    let client =
+        client_with(&upstream, |options| options.timeouts.body = Duration::from_millis(700));
+    let check = |error: UpstreamError, began: Instant| {
+        assert!(matches!(error.kind, UpstreamErrorKind::Timeout { .. }), "{error}");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    };
+    upstream.add_rule(UpstreamRule::new(slow.clone()).on(RequestKind::Token));
+    let began = Instant::now();
+    let impatient = client.with_patience(Duration::ZERO);
+    check(impatient.get_manifest(&name(), &reference("v1")).await.unwrap_err(), began);
+    upstream.clear_rules();
+    client.ping().await.unwrap();
+    upstream.add_rule(UpstreamRule::new(slow));
+    let began = Instant::now();
+    check(client.get_manifest(&name(), &reference("v1")).await.unwrap_err(), began);
+    let began = Instant::now();
+    check(client.tags(&name(), &PageQuery::default()).await.unwrap_err(), began);
+    let began = Instant::now();
+    check(client.catalog(&PageQuery::default()).await.unwrap_err(), began);
+    let subject = digest(&Image::plain(1).manifest.digest());
+    let began = Instant::now();
+    check(client.referrers(&name(), &subject, None).await.unwrap_err(), began);
+    let hurried = client.in_a_hurry(Duration::from_millis(300));
+    let began = Instant::now();
+    check(hurried.get_manifest(&name(), &reference("v1")).await.unwrap_err(), began);
+    assert!(began.elapsed() < Duration::from_millis(690), "{:?}", began.elapsed());
+}
+
+/// Regression: a blob at a byte per second, or with one byte per connection, occupied a request for ever.
+#[tokio::test]
+async fn fixed_blob_below_the_minimum_rate_ends() {
+    let upstream = upstream().await;
+    let hex = upstream.add_blob(super::REPOSITORY, vec![7; 10_000]);
+    let request = BlobRequest::new(digest(&hex));
+    for fault in [
+        UpstreamFault::Slow { chunk: 10, pause: Duration::from_millis(100) },
+        UpstreamFault::ResetAfter(1),
+    ] {
+        upstream.clear_rules();
+        upstream.add_rule(UpstreamRule::new(fault.clone()).on(RequestKind::BlobGet));
+        let client = client_with(&upstream, |options| {
+            options.timeouts.blob_rate_window = Duration::from_millis(700);
+            options.limits.blob_rate_min = 4096;
+        });
+        let began = Instant::now();
+        let error = kind(read(&client, &request).await);
+        assert!(matches!(error, UpstreamErrorKind::Timeout { .. }), "{fault:?}: {error}");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    }
 }

@@ -64,7 +64,7 @@ impl Repository {
         let mut tags = Vec::new();
         let mut after = None;
         for _ in 0..TAG_LIST_MAX.div_ceil(LIST_KEYS_MAX) {
-            let listing = self.core.list(keys::tags(&self.name), after, LIST_KEYS_MAX).await?;
+            let listing = self.core.list(self.tag_keys(), after, LIST_KEYS_MAX).await?;
             let last = listing.entries.last().map(|entry| entry.key.to_string());
             for entry in listing.entries.iter().filter(|entry| !is_deleted_tag(entry)) {
                 if let Some(tag) = keys::tag_of(&entry.key) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use jreg_storage::{Key, Listed, PutMode};
+use jreg_storage::{Key, Listed, Put, PutMode, PutPurpose};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Core;
@@ -90,8 +90,12 @@ impl Core {
         };
         let (key, record) =
             (keys::queued_event(queued_as), QueuedEvent { event: event.clone(), more: Vec::new() });
-        let put = self.store.put(&key, record.encode(), PutMode::Create);
-        match self.send_within(window, put).await {
+        let purpose = match event.action {
+            EventAction::ManifestDelete | EventAction::TagDelete => PutPurpose::Delete,
+            _ => PutPurpose::Content,
+        };
+        let put = Put::new(key, record.encode(), PutMode::Create).with_purpose(purpose);
+        match self.send_put(window, put).await {
             Ok(_) => {}
             // An earlier try of the same write.
             Err(error) if error.is_conflict() => {}

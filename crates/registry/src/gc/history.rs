@@ -371,6 +371,7 @@ impl GcRun<'_> {
             name: name.clone(),
             origin: std::sync::Arc::new(ChangeOrigin::program("gc")),
             rules: std::sync::Arc::default(),
+            shows_mirrored: false,
         }
     }
 }

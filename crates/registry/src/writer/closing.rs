@@ -90,7 +90,7 @@ impl UploadWriter {
             false => None,
         };
         let mode = swap_mode(deleted.as_ref());
-        let put = Put { key, bytes: link, mode };
+        let put = Put::new(key, link, mode);
         match core.put_after(window, before, put).await {
             Ok(SequenceOutcome::All(_)) => Ok(CloseOutcome::Linked(closed.location)),
             // The bytes are not complete yet, or the repository has another link.
@@ -122,7 +122,7 @@ impl UploadWriter {
         if !self.is_recorded() && !self.has_parts() {
             let (key, part) = (self.new_key(), self.pipeline.memory.take());
             let location = Location::new(key.clone(), part.bytes.len() as u64);
-            let put = Put { key, bytes: part.bytes, mode: NEW_KEY };
+            let put = Put::new(key, part.bytes, NEW_KEY);
             let closed = ClosedUpload::new(digest.clone(), location, None);
             return Ok((closed, vec![StoreChange::Put(put)], part.reservation));
         }

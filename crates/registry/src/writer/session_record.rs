@@ -195,7 +195,7 @@ impl SessionRecord {
     pub(super) fn put(&self, state: SessionState) -> Put {
         let session = UploadSession { repository: self.name.clone(), state };
         let mode = swap_mode(self.version.as_ref());
-        Put { key: keys::upload(&self.id), bytes: session.encode(), mode }
+        Put::new(keys::upload(&self.id), session.encode(), mode)
     }
 
     /// A tail that the record no longer references is deleted at once where that costs little, and

@@ -15,6 +15,7 @@ mod folder_unrecorded;
 mod folder_uploads;
 mod fsck;
 mod fsck_concurrent;
+mod full_disk;
 mod gc;
 mod history;
 mod history_faults;

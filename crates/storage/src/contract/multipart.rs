@@ -29,7 +29,7 @@ pub async fn upload_is_invisible_until_completed(store: Arc<dyn Store>) {
 /// Changes are made one after the other, up to the first that cannot be made; an error says that none
 /// was.
 pub async fn completion_is_one_of_a_sequence_of_changes(store: Arc<dyn Store>) {
-    let put = |at: &str| Put { key: key(at), bytes: "1".into(), mode: PutMode::Create };
+    let put = |at: &str| Put::new(key(at), "1".into(), PutMode::Create);
     for (number, then) in ["then/0", "then/0"].into_iter().enumerate() {
         let mut upload = begin_at(&*store, &format!("bulk/{number}")).await;
         append(&*store, &mut upload, part_bytes(&*store, 0, 1)).await;

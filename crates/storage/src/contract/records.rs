@@ -58,7 +58,7 @@ pub async fn match_refuses_an_absent_key(store: Arc<dyn Store>) {
 }
 
 fn put_of(at: &str, bytes: &'static str, mode: PutMode) -> Put {
-    Put { key: key(at), bytes: bytes.into(), mode }
+    Put::new(key(at), bytes.into(), mode)
 }
 
 async fn put_pair(store: &dyn Store, first: Put, then: Put) -> Result<SequenceOutcome> {

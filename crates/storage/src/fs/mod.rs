@@ -68,9 +68,9 @@ use self::uploads::{FsUploads, STAGING};
 use self::wal::{ReplayError, Wal};
 use crate::{
     ByteRange, ByteStream, Clock, CopiedObject, CopySource, ETag, Error, ErrorKind, Key, ListPage,
-    ListRequest, Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, ReadOnlyStore,
-    Record, Result, SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities, StoreChange,
-    StoreHealth, SystemClock, Written,
+    ListRequest, Multipart, OpenFile, Part, PartRules, Presign, Put, PutMode, PutPurpose,
+    ReadOnlyStore, Record, Result, SequenceOutcome, StagedUpload, Stat, Store, StoreCapabilities,
+    StoreChange, StoreHealth, SystemClock, Written,
 };
 
 #[cfg(feature = "testing")]
@@ -365,7 +365,7 @@ impl FsInner {
     fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         loop {
             let done = work();
-            if is_full(&done) && self.reserve.release() {
+            if is_full(&done) && self.reserve.release(0) {
                 continue;
             }
             if done.is_ok() {
@@ -458,7 +458,11 @@ impl Store for FsStore {
     }
 
     fn health(&self) -> StoreHealth {
-        StoreHealth { longest_wait: self.inner.watch.longest(), ..StoreHealth::default() }
+        StoreHealth {
+            longest_wait: self.inner.watch.longest(),
+            reserved_bytes: self.inner.reserve.bytes(),
+            ..StoreHealth::default()
+        }
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {
@@ -496,7 +500,11 @@ impl Store for FsStore {
     }
 
     async fn put_after(&self, before: Vec<StoreChange>, then: Put) -> Result<SequenceOutcome> {
-        self.write_in(then.key.clone(), move |inner| inner.put_after(&before, &then)).await
+        self.write_in(then.key.clone(), move |inner| match then.purpose {
+            PutPurpose::Content => inner.put_after(&before, &then),
+            PutPurpose::Delete => inner.put_after_with_reserve(&before, &then),
+        })
+        .await
     }
 
     async fn delete(&self, key: &Key, version: Option<&ETag>) -> Result<()> {
@@ -639,7 +647,7 @@ mod tests {
         for (first, bytes) in [("a/small", "1".into()), ("a/large", large())] {
             let (first, then): (Key, Key) =
                 (first.parse().unwrap(), format!("{first}-record").parse().unwrap());
-            let put = |key: &Key, bytes| Put { key: key.clone(), bytes, mode: PutMode::Create };
+            let put = |key: &Key, bytes| Put::new(key.clone(), bytes, PutMode::Create);
             let before = vec![StoreChange::Put(put(&first, bytes))];
             let written = store.put_after(before, put(&then, "2".into())).await.unwrap();
             let kept = |key: &Key| store.inner.known.get(key, &store.inner.path(key)).flatten();

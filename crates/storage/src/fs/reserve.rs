@@ -1,8 +1,8 @@
 //! [`DiskReserve`]: space that is kept back for what frees space.
 //!
-//! On a full disk a delete that writes a record first (a link that says that its blob is deleted, what
-//! garbage collection notes) could not free anything. Such a write takes space from here, a step at a
-//! time, and tries again. The space is allocated again once the write is done, as far as there is any.
+//! On a full disk a delete that writes a record first (a link that says that its blob is deleted, a tag's history,
+//! the copy of a manifest, what garbage collection notes) could not free anything. Such a write takes space from here, a
+//! step at a time, and tries again. The space is allocated again once the write is done, as far as there is any.
 //! A file system may also have no inode left for one more file while it has space: so a few empty files
 //! are kept back, too.
 
@@ -16,8 +16,8 @@ use super::disk::Disk;
 
 /// The file; the names of the empty ones begin with this, and a number follows.
 const RESERVE: &str = ".reserve";
-/// How much is kept back.
-const RESERVE_BYTES: u64 = 1024 * 1024;
+/// How much is kept back: enough for a copy of the largest manifest, or for some hundred deletes of tags.
+const RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 /// How much is freed at a time: enough for a record, its folders, and a block of their names each.
 const STEP_BYTES: u64 = 128 * 1024;
 /// The least that is taken back at a time: a block.
@@ -79,18 +79,27 @@ impl DiskReserve {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a step of it up. `false`: there is none left.
-    pub(super) fn release(&self) -> bool {
+    /// Gives a step of it up for a write of so many bytes, or as many steps as that takes. `false`: there is none
+    /// left.
+    pub(super) fn release(&self, bytes: u64) -> bool {
         let mut held = self.lock();
         self.is_short.store(true, Ordering::Relaxed);
-        self.release_bytes(&held) || self.release_file(&mut held)
+        self.release_bytes(&held, bytes) || self.release_file(&mut held)
     }
 
-    fn release_bytes(&self, held: &ReservedSpace) -> bool {
+    fn release_bytes(&self, held: &ReservedSpace, bytes: u64) -> bool {
         let Some(file) = &held.file else { return false };
         let Ok(metadata) = self.disk.metadata_of(file) else { return false };
-        let left = metadata.len().saturating_sub(STEP_BYTES);
+        let left =
+            metadata.len().saturating_sub(bytes.next_multiple_of(STEP_BYTES).max(STEP_BYTES));
         metadata.len() > 0 && self.disk.set_length(file, left).is_ok()
+    }
+
+    /// How many bytes are kept back now. `None`: none are to be.
+    pub(super) fn bytes(&self) -> Option<u64> {
+        let held = self.lock();
+        let file = held.file.as_ref()?;
+        self.disk.metadata_of(file).ok().map(|metadata| metadata.len())
     }
 
     fn release_file(&self, held: &mut ReservedSpace) -> bool {
@@ -124,12 +133,12 @@ impl DiskReserve {
     fn refill_bytes(&self, held: &ReservedSpace) -> bool {
         let Some(file) = &held.file else { return false };
         let Ok(metadata) = self.disk.metadata_of(file) else { return false };
-        let (mut length, mut step) = (metadata.len(), STEP_BYTES);
+        let (mut length, mut step) = (metadata.len(), RESERVE_BYTES);
         while length < RESERVE_BYTES && step >= STEP_BYTES_MIN {
             let bytes = step.min(RESERVE_BYTES - length);
             match self.allocate(file, length, bytes) {
                 Ok(()) => length += bytes,
-                Err(_) => step /= 2,
+                Err(_) => step = bytes / 2,
             }
         }
         length >= RESERVE_BYTES

@@ -114,6 +114,36 @@ impl FsInner {
         }
     }
 
+    /// Makes changes, and then a write, with the space that is kept back, if there is no other. After a change
+    /// for which there was none, what is left is tried again: the changes before it are made.
+    pub(super) fn put_after_with_reserve(
+        &self,
+        before: &[StoreChange],
+        then: &Put,
+    ) -> Result<SequenceOutcome> {
+        let mut made = 0;
+        loop {
+            let left = before.get(made..).unwrap_or_default();
+            let (done, error) = match self.put_after(left, then) {
+                Ok(SequenceOutcome::All(written)) => {
+                    self.reserve.refill();
+                    return Ok(SequenceOutcome::All(written));
+                }
+                Ok(SequenceOutcome::Stopped { done, error }) => (done, error),
+                Err(error) => (0, error),
+            };
+            made += done;
+            let bytes = match before.get(made) {
+                Some(StoreChange::Put(put)) => put.bytes.len(),
+                Some(StoreChange::Complete(_)) => 0,
+                None => then.bytes.len(),
+            };
+            if error.kind() != ErrorKind::Full || !self.reserve.release(bytes as u64) {
+                return SequenceOutcome::stopped(made, error);
+            }
+        }
+    }
+
     pub(super) fn complete_multipart(&self, upload: &Multipart) -> Result<()> {
         self.check_syncs(&upload.key)?;
         let steps = [SequenceStep::Complete(upload)];

@@ -4,6 +4,7 @@
 
 mod clock;
 mod faulty;
+mod full_disk;
 mod gate;
 mod intercept;
 mod recording;
@@ -12,6 +13,7 @@ mod syscalls;
 
 pub use clock::ManualClock;
 pub use faulty::{Fault, FaultHit, Faults, FaultyStore};
+pub use full_disk::FullDisk;
 pub use gate::{GateStore, Gates, HeldCalls};
 pub use intercept::{Call, InterceptedStore, Interceptor};
 pub use recording::{CallLog, RecordingStore};

@@ -46,6 +46,7 @@ fn counted(metrics: &Metrics, outcome: &str) -> u64 {
             cache_misses: 0,
             damaged_records_replaced: 0,
             clock_difference: std::time::Duration::ZERO,
+            reserved_bytes: None,
         },
     );
     let line = format!("jreg_audit_lines_total{{outcome=\"{outcome}\"}} ");

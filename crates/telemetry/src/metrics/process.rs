@@ -41,8 +41,12 @@ pub(super) fn append_process(text: &mut String) {
     }
 }
 
-/// Appends the size and the free space of a folder's file system.
-pub(super) fn append_disk(text: &mut String, folder: &Path) {
+/// Appends the size and the free space of a folder's file system, and what of it is kept back for deletes.
+pub(super) fn append_disk(text: &mut String, folder: &Path, reserved_bytes: Option<u64>) {
+    if let Some(reserved) = reserved_bytes {
+        let help = "Bytes of the storage folder that are kept back for deletes on a full disk";
+        family(text, "jreg_store_disk_reserved_bytes", "gauge", help, as_f64(reserved));
+    }
     let Ok(disk) = rustix::fs::statvfs(folder) else { return };
     let bytes = |blocks: u64| as_f64(blocks.saturating_mul(disk.f_frsize));
     let help = "Size of the file system of the storage folder";
@@ -111,7 +115,7 @@ mod tests {
     fn the_process_has_used_memory_and_started_in_the_past() {
         let mut text = String::new();
         append_process(&mut text);
-        append_disk(&mut text, Path::new("/"));
+        append_disk(&mut text, Path::new("/"), Some(4096));
         let of = |name: &str| -> f64 {
             let line = text.lines().find(|line| line.starts_with(&format!("{name} ")));
             line.unwrap().rsplit_once(' ').unwrap().1.parse().unwrap()
@@ -121,6 +125,7 @@ mod tests {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
         let age = now - of("process_start_time_seconds");
         assert!((-2.0..3600.0).contains(&age), "{age}");
+        assert!((4095.0..4097.0).contains(&of("jreg_store_disk_reserved_bytes")), "{text}");
         assert!(of("jreg_store_disk_size_bytes") >= of("jreg_store_disk_free_bytes"), "{text}");
     }
 }

@@ -14,6 +14,7 @@ const USAGE: RegistryUsage = RegistryUsage {
     cache_misses: 3,
     damaged_records_replaced: 4,
     clock_difference: Duration::from_millis(1500),
+    reserved_bytes: Some(8 << 20),
 };
 
 fn has_line(text: &str, line: &str) {

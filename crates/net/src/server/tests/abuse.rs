@@ -38,6 +38,7 @@ impl Fixture {
                 cache_misses: 0,
                 damaged_records_replaced: 0,
                 clock_difference: Duration::ZERO,
+                reserved_bytes: None,
             },
         )
     }
