@@ -134,8 +134,8 @@ fn upstream_state(breaker: &BreakerStatus) -> (ActivityState, String) {
 
 fn settings(options: &MirrorOptions) -> Vec<(&'static str, String)> {
     let mut rows = vec![
-        ("Tags asked for", format!("again after {}", format_span(options.fresh))),
-        ("If it fails", format!("served for {}", format_span(options.stale_if_error))),
+        ("Tags", format!("asked for again after {}", format_span(options.fresh))),
+        ("If it fails", format!("content is served for {}", format_span(options.stale_if_error))),
         ("Credentials", if options.has_credentials() { "yes" } else { "anonymous" }.to_owned()),
     ];
     if let Some(keep) = options.keep {

@@ -41,7 +41,7 @@ pub(crate) fn findings_card(here: &str, view: &FindingsView) -> Markup {
                     p { @if *is_vex { "It makes no statement." } @else { "It names no finding." } }
                 }
             } @else {
-                div class="pad badges" { (summary(items, *is_vex)) }
+                p class="pad badges" { (summary(items, *is_vex)) }
                 form class="toolbar pad" method="get" action=(here) {
                     div class="field grow" {
                         label for="find" { "Find a vulnerability, product or " @if *is_vex { "status" } @else { "severity" } }
@@ -117,7 +117,7 @@ fn name(of: &Finding) -> Markup {
 
 fn found(findings: &[&Finding]) -> Markup {
     html! {
-        table class="rows" {
+        table class="rows findings" {
             thead { tr {
                 th scope="col" { "Vulnerability" }
                 th scope="col" { "Severity" }
@@ -141,7 +141,7 @@ fn found(findings: &[&Finding]) -> Markup {
 
 fn statements(findings: &[&Finding]) -> Markup {
     html! {
-        table class="rows" {
+        table class="rows findings" {
             thead { tr {
                 th scope="col" { "Vulnerability" }
                 th scope="col" { "Status" }

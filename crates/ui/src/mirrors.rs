@@ -91,7 +91,7 @@ fn mirror_card(context: &PageContext, index: usize, mirror: &MirrorFacts) -> Mar
                 @for (url, state, note) in &mirror.upstreams {
                     li {
                         code { (text::line(url)) } " "
-                        @if mirror.upstreams.len() > 1 || note.is_empty() { (state_badge(*state)) " " }
+                        @if mirror.upstreams.len() > 1 { (state_badge(*state)) " " }
                         span class="faint" { (text::line(note)) }
                     }
                 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jreg_access::Authorized;
 use jreg_oci::{Digest, Endpoint, PageParams, Reference, RepositoryName};
-use jreg_registry::{ContentSharing, SharingLimits};
+use jreg_registry::{ContentSharing, SharedBlob, SharingLimits};
 use jreg_ui::{SharingFacts, SharingView, sharing_path};
 
 use super::query::UiQuery;
@@ -13,6 +13,9 @@ use crate::error::ApiError;
 
 /// Repositories that a page names.
 const REPOSITORIES_SHOWN_MAX: usize = 8;
+
+/// The empty JSON object, which artifacts have as config: that others have it, too, says nothing.
+const EMPTY_BYTES: u64 = 2;
 
 /// What a page of an image says: in a folder it looks by itself where that is little work.
 pub(crate) async fn of_image(
@@ -63,7 +66,9 @@ fn facts(found: ContentSharing) -> SharingFacts {
         ..SharingFacts::default()
     };
     let mut repositories: HashMap<RepositoryName, u64> = HashMap::new();
-    for blob in found.listed.into_iter().filter(|blob| !blob.repositories.is_empty()) {
+    let is_elsewhere =
+        |blob: &SharedBlob| blob.size_bytes > EMPTY_BYTES && !blob.repositories.is_empty();
+    for blob in found.listed.into_iter().filter(is_elsewhere) {
         facts.elsewhere_bytes += blob.size_bytes;
         if !blob.is_needed_here {
             facts.only_bytes -= blob.size_bytes;
