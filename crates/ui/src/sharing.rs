@@ -82,27 +82,27 @@ fn sharing_facts(context: &PageContext, facts: &SharingFacts) -> Markup {
     ];
     html! {
         (parts::facts(&rows))
-        (repositories(context, facts))
+        @if !facts.repositories.is_empty() {
+            div { h3 { (REPOSITORIES) } (repositories(context, facts)) }
+        }
         (listed_note(facts))
     }
 }
 
+/// The heading of these.
+pub(crate) const REPOSITORIES: &str = "Repositories with some of it";
+
 /// The repositories that have some of the content, too.
 pub(crate) fn repositories(context: &PageContext, facts: &SharingFacts) -> Markup {
     html! {
-        @if !facts.repositories.is_empty() {
-            div {
-                h3 { "Repositories with some of it" }
-                ul class="plain small" {
-                    @for (name, bytes) in &facts.repositories {
-                        li {
-                            a href=(context.paths.repository(name)) { (text::line(name.as_str())) }
-                            span class="faint" { " " (parts::size(*bytes)) }
-                        }
-                    }
-                    @if facts.more_repositories > 0 { li class="faint" { "and " (facts.more_repositories) " more" } }
+        ul class="plain small" {
+            @for (name, bytes) in &facts.repositories {
+                li {
+                    a href=(context.paths.repository(name)) { (text::line(name.as_str())) }
+                    span class="faint" { " " (parts::size(*bytes)) }
                 }
             }
+            @if facts.more_repositories > 0 { li class="faint" { "and " (facts.more_repositories) " more" } }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::format::{format_bytes, format_count};
 use crate::layout::{Layout, Section};
 use crate::repository::{RepositoryHead, RepositoryTab};
 use crate::service::{QuotaRow, ServiceUsage, gc_card, quota_card};
-use crate::sharing::{SharingFacts, listed_note, repositories};
+use crate::sharing::{REPOSITORIES, SharingFacts, listed_note, repositories};
 use crate::{link, parts, text};
 
 /// What a repository holds.
@@ -81,7 +81,7 @@ fn shared(context: &PageContext, sharing: &SharingFacts) -> Markup {
             @if sharing.elsewhere_bytes == 0 { " No other repository that you may see has any of these." }
         }
         @if sharing.elsewhere_bytes > 0 {
-            section class="card" { (repositories(context, sharing)) (listed_note(sharing)) }
+            section class="card" { h2 { (REPOSITORIES) } (repositories(context, sharing)) (listed_note(sharing)) }
         }
     }
 }

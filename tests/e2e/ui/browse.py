@@ -457,7 +457,7 @@ def check_accessibility(driver, base, login, axe):
 TALL = {"size": (1280, 1500)}
 SCREENSHOTS = [("repositories", "ui-repositories", {}), ("tags", "ui-tags", {}), ("image", "ui-image", TALL),
                ("history", "ui-history-dark", {"dark": True}), ("attached", "ui-attached", {}), ("kept", "ui-kept", {}),
-               ("sbom", "ui-sbom", {}), ("scan-report", "ui-scan-report", {}), ("repository-usage", "ui-repository-usage", {}), ("activity", "ui-activity", {}), ("usage", "ui-usage", {}),
+               ("sbom", "ui-sbom", {}), ("scan-report", "ui-scan-report", {}), ("activity", "ui-activity", {}), ("usage", "ui-usage", {}),
                ("image", "ui-image-phone", {"size": (360, 780)}), ("chart", "ui-chart-dark", {"dark": True, "size": (1280, 1500)})]
 LOGIN_SCREENSHOTS = [("login", "ui-login", {}), ("mirrors", "ui-mirrors", {}), ("policy-test", "ui-policy-test", {})]
 
