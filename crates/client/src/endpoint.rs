@@ -19,8 +19,8 @@ use crate::pace::RequestPace;
 use crate::response::RateLimit;
 use crate::transport::{HttpRequest, HttpResponse, Transport, UpstreamSetupError};
 use crate::{
-    UpstreamEndpoint, UpstreamError, UpstreamErrorKind, UpstreamOptions, UpstreamOutcome,
-    UpstreamRequestKind, UpstreamUrl,
+    MISMATCH_PAUSE_MIN, UpstreamEndpoint, UpstreamError, UpstreamErrorKind, UpstreamOptions,
+    UpstreamOutcome, UpstreamRequestKind, UpstreamUrl,
 };
 
 /// Maximum digests for which a URL is skipped.
@@ -41,6 +41,26 @@ pub(crate) struct UpstreamRequest {
     pub(crate) digest: Option<Digest>,
     /// The breakers that have counted a failure of the operation that it is for. Clones share it.
     pub(crate) counted: CountedFailures,
+    /// The URLs that served something else for it. Clones share it.
+    pub(crate) mismatched: MismatchedUrls,
+}
+
+/// The URLs that served something else than one operation requested: that does not ask them again, however short
+/// the pause is after which others do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MismatchedUrls(Arc<Mutex<Vec<usize>>>);
+
+impl MismatchedUrls {
+    fn add(&self, endpoint: &Endpoint) {
+        let (mut mismatched, address) = (lock(&self.0), std::ptr::from_ref(endpoint).addr());
+        if !mismatched.contains(&address) {
+            mismatched.push(address);
+        }
+    }
+
+    fn contains(&self, endpoint: &Endpoint) -> bool {
+        lock(&self.0).contains(&std::ptr::from_ref(endpoint).addr())
+    }
 }
 
 impl UpstreamRequest {
@@ -193,7 +213,7 @@ impl Endpoint {
             counters,
             rate_limit: Mutex::default(),
             skips: Mutex::default(),
-            mismatch_pause: options.limits.mismatch_pause,
+            mismatch_pause: options.limits.mismatch_pause.max(MISMATCH_PAUSE_MIN),
         })
     }
 
@@ -209,16 +229,22 @@ impl Endpoint {
         *lock(&self.rate_limit)
     }
 
-    /// Whether this URL served other bytes for the digest of a request a short time ago, in the same repository:
-    /// what one repository has wrong, another may have right.
+    /// Whether this URL served something else for this very request, or a short time ago for its digest in the same
+    /// repository: what one repository has wrong, another may have right.
     pub(crate) fn is_skipped(&self, request: &UpstreamRequest) -> bool {
+        if request.mismatched.contains(self) {
+            return true;
+        }
         let skips = lock(&self.skips);
         let until = request.content().and_then(|content| skips.get(&content).copied());
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// This URL served other bytes for the digest of a request.
-    pub(crate) fn skip(&self, request: &UpstreamRequest) {
+    /// This URL served something else than was requested.
+    pub(crate) fn skip(&self, request: &UpstreamRequest, error: &UpstreamErrorKind) {
+        request.mismatched.add(self);
+        let (upstream, path) = (self.url.host(), &request.path);
+        tracing::warn!(upstream, path, %error, "an upstream served something else than was requested");
         let Some(content) = request.content() else { return };
         let (mut skips, now) = (lock(&self.skips), Instant::now());
         if skips.len() >= SKIPS_MAX {
@@ -306,6 +332,7 @@ impl Endpoint {
             range: None,
             digest: None,
             counted: counted.clone(),
+            mismatched: MismatchedUrls::default(),
         };
         let response = self.send(&ping, None, limits).await?;
         match response.status().as_u16() {
