@@ -24,6 +24,8 @@ const REMEMBERED_MAX: usize = 512;
 const DEPTH_MAX: usize = 4;
 /// How many items a page of a listing should have.
 const PAGE_ITEMS: u32 = 1000;
+/// Maximum pages of a listing: a registry whose pages have no end would be read for ever.
+const PAGES_MAX: usize = 10_000;
 
 /// What to import from another registry: `https://HOST[/NAME[:TAG|@DIGEST]]`.
 #[derive(Clone, Debug)]
@@ -96,7 +98,7 @@ impl RemoteSource {
         }
         let mut names = Vec::new();
         let mut query = PageQuery::new(Some(PAGE_ITEMS), None);
-        loop {
+        for _ in 0..PAGES_MAX {
             let page = self.client.catalog(&query).await.map_err(failed)?;
             names.extend(page.items);
             match page.next {
@@ -104,12 +106,13 @@ impl RemoteSource {
                 None => return Ok(names),
             }
         }
+        Err(too_many_pages("the list of repositories"))
     }
 
     async fn tags(&self, name: &RepositoryName) -> Result<Vec<Tag>> {
         let mut tags = Vec::new();
         let mut query = PageQuery::new(Some(PAGE_ITEMS), None);
-        loop {
+        for _ in 0..PAGES_MAX {
             let page = match self.client.tags(name, &query).await {
                 Err(UpstreamError { kind: UpstreamErrorKind::NotFound, .. }) => return Ok(tags),
                 page => page.map_err(failed)?,
@@ -120,6 +123,7 @@ impl RemoteSource {
                 None => return Ok(tags),
             }
         }
+        Err(too_many_pages("the list of tags"))
     }
 
     async fn look_up(
@@ -200,6 +204,11 @@ impl RemoteSource {
         }));
         Ok(())
     }
+}
+
+fn too_many_pages(what: &str) -> ArchiveError {
+    let error = format!("{what} has more than {PAGES_MAX} pages");
+    ArchiveError::Io { what: "the registry".to_owned(), source: io::Error::other(error) }
 }
 
 fn failed(error: UpstreamError) -> ArchiveError {

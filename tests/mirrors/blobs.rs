@@ -98,6 +98,26 @@ async fn wrong_bytes_never_reach_their_end_and_are_not_stored() {
     }
 }
 
+/// Regression: with `negative = "0s"`, one wrong size began an endless storm of requests, which outlived its client.
+#[tokio::test(flavor = "multi_thread")]
+async fn fixed_wrong_content_costs_one_request_though_nothing_is_remembered() {
+    let encoded = UpstreamFault::Header("content-encoding".to_owned(), "gzip".to_owned());
+    for fault in [UpstreamFault::LongBody(7), UpstreamFault::WrongDigestHeader, encoded] {
+        let upstream = ScriptedUpstream::start().await;
+        let image = super::add_image(&upstream, 1);
+        let server = mirror(&upstream, StoreKind::Memory, "negative = \"0s\"").await;
+        let client = server.client();
+        let manifest = get(&client, "/v2/docker.io/library/app/manifests/v1").await;
+        assert_eq!(manifest.status, 200);
+        upstream.add_rule(UpstreamRule::new(fault.clone()).on(RequestKind::BlobGet));
+        let blob = target(&image.blobs[1].digest());
+        let got = timeout(Duration::from_secs(20), get(&client, &blob)).await.expect("it ends");
+        assert_eq!(got.status, 502, "{fault:?}: {got}");
+        assert_eq!(upstream.count(RequestKind::BlobGet), 1, "{fault:?}");
+        server.stop().await;
+    }
+}
+
 /// Over HTTP/2 the stream is reset, and the connection goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_reset_their_stream_over_http2() {

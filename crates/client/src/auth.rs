@@ -5,6 +5,8 @@
 //! - A token service is on the upstream's own host, or on one that is listed: else a challenge could send the
 //!   password anywhere.
 //! - A request that is refused with a token from the cache is sent once more, with a new one.
+//! - A challenge concerns the scope that got it. One that led to an accepted request is what other scopes begin
+//!   with, too. One that leads to no token is forgotten: what the registry says next counts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,7 +34,7 @@ use crate::{
 
 /// The longest scope of a challenge that is used.
 const SCOPE_BYTES_MAX: usize = 1024;
-/// Maximum repositories whose scope is remembered because it is not the usual one.
+/// Maximum scopes whose challenges are remembered.
 const SCOPES_MAX: usize = 1024;
 /// How long it is remembered whether the credentials are accepted.
 const ACCEPTED_AGE_MAX: Duration = Duration::from_secs(60);
@@ -45,7 +47,7 @@ const KNOWN_TOKEN_HOSTS: [(&str, &str); 3] = [
 ];
 
 /// What a request needs a token for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
     None,
     Catalog,
@@ -53,11 +55,29 @@ pub(crate) enum Scope {
 }
 
 /// How the registry wants to be authenticated to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Scheme {
     Open,
     Basic,
     Bearer(Arc<TokenService>),
+}
+
+/// A challenge, as it is answered for one scope.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ScopeChallenge {
+    scheme: Scheme,
+    /// The scope of the token.
+    token_scope: Option<String>,
+}
+
+/// The challenges that are remembered.
+#[derive(Debug, Default)]
+struct KnownChallenges {
+    /// What `/v2/` said, or the last challenge that led to an accepted request: scopes without a challenge of their
+    /// own begin with it.
+    usual: Option<Scheme>,
+    /// Those that led to a token or a password.
+    by_scope: HashMap<Scope, ScopeChallenge>,
 }
 
 /// The header, and what it was made of.
@@ -95,8 +115,7 @@ pub(crate) struct Authenticator {
     counters: Arc<Counters>,
     credentials: Arc<CredentialProvider>,
     tokens: TokenCache,
-    scheme: Mutex<Option<Scheme>>,
-    scopes: Mutex<HashMap<RepositoryName, String>>,
+    known: Mutex<KnownChallenges>,
     /// Whether `/v2/` accepted a credential.
     accepted: Mutex<Option<(Instant, u64, bool)>>,
 }
@@ -123,64 +142,108 @@ impl Authenticator {
             counters,
             credentials,
             tokens,
-            scheme: Mutex::default(),
-            scopes: Mutex::default(),
+            known: Mutex::default(),
             accepted: Mutex::default(),
         }
     }
 
     /// Whether a challenge should be asked for before the first request.
     pub(crate) fn is_unknown(&self) -> bool {
-        !self.credentials.is_anonymous() && lock(&self.scheme).is_none()
+        !self.credentials.is_anonymous() && lock(&self.known).usual.is_none()
     }
 
     /// Learns how to authenticate, from the challenges of a response; no challenge is none.
     pub(crate) fn learn(&self, challenges: &[Challenge]) -> Result<(), UpstreamError> {
         let scheme = self.scheme(challenges)?.unwrap_or(Scheme::Open);
-        *lock(&self.scheme) = Some(scheme);
+        lock(&self.known).usual = Some(scheme);
         Ok(())
     }
 
-    /// What is known before a request.
-    pub(crate) async fn authorization(
-        &self,
-        scope: &Scope,
-        counted: &CountedFailures,
-    ) -> Result<Option<Authorization>, UpstreamError> {
-        let scheme = lock(&self.scheme).clone();
-        match scheme {
-            Some(scheme) => self.authorize(&scheme, scope, counted).await,
-            None => Ok(None),
+    /// The challenge that a request is expected to get, before it is sent.
+    pub(crate) fn known(&self, scope: &Scope) -> Option<ScopeChallenge> {
+        let known = lock(&self.known);
+        match (known.by_scope.get(scope), &known.usual) {
+            (Some(challenge), _) => Some(challenge.clone()),
+            (None, Some(scheme)) => Some(scope_challenge(scheme.clone(), scope, None)),
+            (None, None) => None,
         }
     }
 
-    /// What a 401 challenges to; `None` if nothing else can be sent than was.
-    pub(crate) async fn renew(
+    /// Forgets the challenge of a scope, and does not begin with it in other scopes either.
+    pub(crate) fn forget(&self, scope: &Scope, challenge: &ScopeChallenge) {
+        self.forget_of_scope(scope, challenge);
+        let mut known = lock(&self.known);
+        if known.usual.as_ref() == Some(&challenge.scheme) {
+            known.usual = None;
+        }
+    }
+
+    /// Forgets the challenge of a scope.
+    pub(crate) fn forget_of_scope(&self, scope: &Scope, challenge: &ScopeChallenge) {
+        let mut known = lock(&self.known);
+        if known.by_scope.get(scope) == Some(challenge) {
+            known.by_scope.remove(scope);
+        }
+    }
+
+    /// Whether a request for which there was no token may be sent without one. Credentials that do not work now are
+    /// no reason to: the registry would show as absent what others may not see.
+    pub(crate) fn may_go_without(&self, kind: &UpstreamErrorKind) -> bool {
+        self.credentials.is_anonymous() && !kind.is_temporary()
+    }
+
+    /// The best of the challenges of a 401; `None` if none can be answered.
+    pub(crate) fn challenged(
         &self,
         challenges: &[Challenge],
+        scope: &Scope,
+    ) -> Result<Option<ScopeChallenge>, UpstreamError> {
+        let Some(scheme) = self.scheme(challenges)? else { return Ok(None) };
+        let token_scope = challenges.iter().find_map(|challenge| match challenge {
+            Challenge::Bearer(bearer) => bearer.scope.clone(),
+            Challenge::Basic => None,
+        });
+        Ok(Some(scope_challenge(scheme, scope, token_scope)))
+    }
+
+    /// What a challenge leads to; `None` if nothing else can be sent than was.
+    pub(crate) async fn renew(
+        &self,
+        challenge: &ScopeChallenge,
         scope: &Scope,
         refused: Option<&Authorization>,
         counted: &CountedFailures,
     ) -> Result<Option<Authorization>, UpstreamError> {
-        let Some(scheme) = self.scheme(challenges)? else { return Ok(None) };
-        let is_new_scope = self.note_scope(challenges, scope);
-        *lock(&self.scheme) = Some(scheme.clone());
-        match refused.map(|refused| (&refused.key, refused.is_fresh)) {
+        let mut refused_credential = None;
+        match refused.map(|refused| (&refused.key, refused)) {
             None => {}
             Some((AuthorizationKey::Credential(generation), _)) => {
                 self.credentials.invalidate(*generation).await;
-                let again = self.authorize(&scheme, scope, counted).await?;
-                let is_same = |it: &Authorization| matches!(it.key, AuthorizationKey::Credential(found) if found == *generation);
-                return Ok(again.filter(|again| !is_same(again)));
+                refused_credential = Some(*generation);
             }
-            Some((AuthorizationKey::Token(_), true)) if !is_new_scope => return Ok(None),
-            Some((AuthorizationKey::Token(key), _)) => {
-                if let Some(refused) = refused {
-                    self.tokens.invalidate(key, &refused.header);
+            Some((AuthorizationKey::Token(key), refused)) => {
+                if refused.is_fresh && is_of(key, challenge) {
+                    return Ok(None);
                 }
+                self.tokens.invalidate(key, &refused.header);
             }
         }
-        self.authorize(&scheme, scope, counted).await
+        let renewed = self.authorize(challenge, counted).await?;
+        let is_same = |it: &Authorization| matches!(it.key, AuthorizationKey::Credential(found) if Some(found) == refused_credential);
+        let renewed = renewed.filter(|renewed| !is_same(renewed));
+        if renewed.is_some() {
+            let mut known = lock(&self.known);
+            if known.by_scope.len() >= SCOPES_MAX {
+                known.by_scope.clear();
+            }
+            known.by_scope.insert(scope.clone(), challenge.clone());
+        }
+        Ok(renewed)
+    }
+
+    /// A challenge led to a request that the registry accepted: other scopes begin with it.
+    pub(crate) fn note_accepted(&self, challenge: &ScopeChallenge) {
+        lock(&self.known).usual = Some(challenge.scheme.clone());
     }
 
     /// Whether a 401 or 403 is about the credentials or about the repository: whether `/v2/` accepts them.
@@ -233,13 +296,13 @@ impl Authenticator {
         }
     }
 
-    async fn authorize(
+    /// The header that answers a challenge; `None` if there is nothing to answer it with.
+    pub(crate) async fn authorize(
         &self,
-        scheme: &Scheme,
-        scope: &Scope,
+        challenge: &ScopeChallenge,
         counted: &CountedFailures,
     ) -> Result<Option<Authorization>, UpstreamError> {
-        match scheme {
+        match &challenge.scheme {
             Scheme::Open => Ok(None),
             Scheme::Basic => {
                 let failed = |kind: UpstreamErrorKind| kind.of(&self.host);
@@ -249,8 +312,8 @@ impl Authenticator {
                 Ok(Some(Authorization { header, key, is_fresh: false }))
             }
             Scheme::Bearer(service) => {
-                let scope = self.scope(scope);
-                let token = self.tokens.get(service, scope, counted).await?;
+                let token =
+                    self.tokens.get(service, challenge.token_scope.clone(), counted).await?;
                 let key = AuthorizationKey::Token(token.key);
                 Ok(Some(Authorization { header: token.header, key, is_fresh: token.is_fresh }))
             }
@@ -291,38 +354,26 @@ impl Authenticator {
         }
         Ok(TokenService { realm, host, service: challenge.service.clone() })
     }
+}
 
-    /// Remembers the scope of a challenge if it is not the usual one. Returns whether it is news.
-    fn note_scope(&self, challenges: &[Challenge], scope: &Scope) -> bool {
-        let Scope::Repository(repository) = scope else { return false };
-        let challenged = challenges.iter().find_map(|challenge| match challenge {
-            Challenge::Bearer(bearer) => bearer.scope.as_deref(),
-            Challenge::Basic => None,
-        });
-        let Some(challenged) = challenged.filter(|scope| scope.len() <= SCOPE_BYTES_MAX) else {
-            return false;
-        };
-        let is_news = self.scope(scope).as_deref() != Some(challenged);
-        if is_news {
-            let mut scopes = lock(&self.scopes);
-            if scopes.len() >= SCOPES_MAX {
-                scopes.clear();
-            }
-            scopes.insert(repository.clone(), challenged.to_owned());
+/// A challenge for a scope, whose token has the scope that was challenged for or the usual one.
+fn scope_challenge(scheme: Scheme, scope: &Scope, challenged: Option<String>) -> ScopeChallenge {
+    let token_scope = match (&scheme, scope) {
+        (Scheme::Open | Scheme::Basic, _) | (_, Scope::None) => None,
+        (_, Scope::Catalog) => Some("registry:catalog:*".to_owned()),
+        (_, Scope::Repository(repository)) => {
+            let challenged = challenged.filter(|scope| scope.len() <= SCOPE_BYTES_MAX);
+            Some(challenged.unwrap_or_else(|| format!("repository:{repository}:pull")))
         }
-        is_news
-    }
+    };
+    ScopeChallenge { scheme, token_scope }
+}
 
-    /// The scope of a token for a request.
-    fn scope(&self, scope: &Scope) -> Option<String> {
-        match scope {
-            Scope::None => None,
-            Scope::Catalog => Some("registry:catalog:*".to_owned()),
-            Scope::Repository(repository) => {
-                let known = lock(&self.scopes).get(repository).cloned();
-                Some(known.unwrap_or_else(|| format!("repository:{repository}:pull")))
-            }
-        }
+/// Whether a challenge asks for the token that a key is of.
+fn is_of(key: &TokenKey, challenge: &ScopeChallenge) -> bool {
+    match &challenge.scheme {
+        Scheme::Bearer(service) => key.is_of(service, challenge.token_scope.as_deref()),
+        Scheme::Open | Scheme::Basic => false,
     }
 }
 

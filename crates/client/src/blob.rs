@@ -12,9 +12,11 @@ use tokio::time::{Instant, sleep};
 use crate::client::{blob_request, check_digest, digest_header, jitter};
 use crate::endpoint::{Endpoint, Reply, UpstreamRequest};
 use crate::response_range::ResponseRange;
-use crate::{BlobRequest, ByteRange, UpstreamClient, UpstreamError, UpstreamErrorKind};
+use crate::{
+    BlobRequest, ByteRange, RESUMED_BYTES_MIN, UpstreamClient, UpstreamError, UpstreamErrorKind,
+};
 
-/// The first pause before a blob is resumed; doubled while no byte arrives.
+/// The first pause before a blob is resumed; doubled while too few bytes come ([`RESUMED_BYTES_MIN`]).
 const RESUME_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a `Retry-After` is waited for before a blob is resumed.
@@ -76,7 +78,9 @@ pub struct UpstreamBlob {
     hasher: Option<Hasher>,
     reply: Option<Reply>,
     sources: Vec<Arc<Endpoint>>,
+    /// How often it was resumed, and the bytes since the last time.
     resumes: u32,
+    resumed_bytes: u64,
     rate: ReceiveRate,
 }
 
@@ -104,6 +108,7 @@ impl UpstreamBlob {
             reply: None,
             sources: Vec::new(),
             resumes: 0,
+            resumed_bytes: 0,
         };
         blob.connect().await?;
         Ok(blob)
@@ -193,7 +198,10 @@ impl UpstreamBlob {
             hasher.update(&chunk);
         }
         self.position += chunk.len() as u64;
-        self.resumes = 0;
+        self.resumed_bytes += chunk.len() as u64;
+        if self.resumed_bytes >= RESUMED_BYTES_MIN {
+            self.resumes = 0;
+        }
         Ok(Some(chunk))
     }
 
@@ -213,7 +221,7 @@ impl UpstreamBlob {
     /// Ends the stream. URLs that served other bytes are not asked for this digest for a while.
     fn fail(&mut self, error: UpstreamError) -> Result<Option<Bytes>, UpstreamError> {
         if is_mismatch(&error) {
-            self.sources.iter().for_each(|source| source.skip(&self.request));
+            self.sources.iter().for_each(|source| source.skip(&self.request, &error.kind));
         }
         self.reply = None;
         Err(error)
@@ -229,6 +237,7 @@ impl UpstreamBlob {
     /// Continues after an error, if it may help.
     async fn resume(&mut self, mut error: UpstreamError) -> Result<(), UpstreamError> {
         self.reply = None;
+        self.resumed_bytes = 0;
         while error.kind.is_temporary() && self.resumes < self.client.limits().resumes_max {
             let pause = RESUME_PAUSE.saturating_mul(1 << self.resumes.min(6));
             let asked = match error.kind {
@@ -264,7 +273,7 @@ impl UpstreamBlob {
                     return Ok(());
                 }
                 Err(error) if is_mismatch(&error) => {
-                    reply.endpoint.skip(&self.request);
+                    reply.endpoint.skip(&self.request, &error.kind);
                     if !self.client.has_other(&self.request) {
                         return Err(error);
                     }

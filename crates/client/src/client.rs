@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::blob::UpstreamBlob;
 use crate::breaker::{BreakerStatus, CountedFailures};
-use crate::endpoint::{Counters, Endpoint, Reply, RequestLimits, UpstreamRequest};
+use crate::endpoint::{Counters, Endpoint, MismatchedUrls, Reply, RequestLimits, UpstreamRequest};
 use crate::link::next_link;
 use crate::response_range::ResponseRange;
 use crate::transport::UpstreamSetupError;
@@ -165,7 +165,7 @@ impl UpstreamClient {
             };
             let is_wrong = matches!(error.kind, UpstreamErrorKind::WrongDigest { .. });
             if is_wrong {
-                reply.endpoint.skip(&request);
+                reply.endpoint.skip(&request, &error.kind);
             }
             let may_help = error.kind.is_temporary() || (is_wrong && self.has_other(&request));
             let is_over = Instant::now() >= until || self.patience.is_zero();
@@ -337,11 +337,8 @@ impl UpstreamClient {
                 return Ok(None);
             }
             descriptors.append(&mut index(&reply, &body)?);
-            match next_page(&reply)? {
+            match next_page(&reply, &request)? {
                 None => return Ok(Some(descriptors)),
-                Some(next) if request.query.as_deref() == Some(next.as_str()) => {
-                    return Err(reply.error(UpstreamErrorKind::protocol("a page links to itself")));
-                }
                 Some(next) => request.query = Some(next.as_str().to_owned()),
             }
         }
@@ -386,7 +383,7 @@ impl UpstreamClient {
         let list: TagList = json(&reply, &body)?;
         let names = list.tags.unwrap_or_default();
         let items = names.iter().flatten().filter_map(|name| name.parse().ok()).collect();
-        Ok(UpstreamPage { items, next: next_page(&reply)? })
+        Ok(UpstreamPage { items, next: next_page(&reply, &request)? })
     }
 
     /// A page of the repositories of the registry.
@@ -409,7 +406,7 @@ impl UpstreamClient {
         let list: Catalog = json(&reply, &body)?;
         let names = list.repositories.unwrap_or_default();
         let items = names.iter().flatten().filter_map(|name| name.parse().ok()).collect();
-        Ok(UpstreamPage { items, next: next_page(&reply)? })
+        Ok(UpstreamPage { items, next: next_page(&reply, &request)? })
     }
 
     /// The rate limit as the last response of the first URL that has one said it.
@@ -446,7 +443,7 @@ impl UpstreamClient {
         }
     }
 
-    /// Whether there is a URL that was not found to have other bytes for the digest of the request.
+    /// Whether there is a URL that was not found to have something else than is requested.
     pub(crate) fn has_other(&self, request: &UpstreamRequest) -> bool {
         self.upstream.endpoints.iter().any(|endpoint| !endpoint.is_skipped(request))
     }
@@ -579,6 +576,7 @@ fn get(
         range: None,
         digest: None,
         counted: CountedFailures::default(),
+        mismatched: MismatchedUrls::default(),
     }
 }
 
@@ -698,11 +696,14 @@ fn json<T: for<'de> Deserialize<'de>>(reply: &Reply, body: &[u8]) -> Result<T, U
 }
 
 /// The query of the next page. Only the query: the list is on the same host, at the same path.
-fn next_page(reply: &Reply) -> Result<Option<PageQuery>, UpstreamError> {
+fn next_page(reply: &Reply, request: &UpstreamRequest) -> Result<Option<PageQuery>, UpstreamError> {
     let Some(target) = reply.response.header(LINK).and_then(next_link) else { return Ok(None) };
     let query = target.split_once('?').map_or("", |(_, query)| query);
     let query = query.split('#').next().unwrap_or_default();
     match PageQuery::from_link(query) {
+        Some(next) if request.query.as_deref() == Some(next.as_str()) => {
+            Err(reply.error(UpstreamErrorKind::protocol("a page links to itself")))
+        }
         Some(page) => Ok(Some(page)),
         None => {
             Err(reply.error(UpstreamErrorKind::protocol("a Link to the next page without a query")))

@@ -12,15 +12,15 @@ use reqwest::{Method, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::auth::{Authenticator, Scope};
+use crate::auth::{Authenticator, Authorization, Scope, ScopeChallenge};
 use crate::breaker::{BreakerStatus, CircuitBreaker, CountedFailures};
 use crate::challenge::{Challenge, parse_challenges};
 use crate::pace::RequestPace;
 use crate::response::RateLimit;
 use crate::transport::{HttpRequest, HttpResponse, Transport, UpstreamSetupError};
 use crate::{
-    UpstreamEndpoint, UpstreamError, UpstreamErrorKind, UpstreamOptions, UpstreamOutcome,
-    UpstreamRequestKind, UpstreamUrl,
+    MISMATCH_PAUSE_MIN, UpstreamEndpoint, UpstreamError, UpstreamErrorKind, UpstreamOptions,
+    UpstreamOutcome, UpstreamRequestKind, UpstreamUrl,
 };
 
 /// Maximum digests for which a URL is skipped.
@@ -41,6 +41,26 @@ pub(crate) struct UpstreamRequest {
     pub(crate) digest: Option<Digest>,
     /// The breakers that have counted a failure of the operation that it is for. Clones share it.
     pub(crate) counted: CountedFailures,
+    /// The URLs that served something else for it. Clones share it.
+    pub(crate) mismatched: MismatchedUrls,
+}
+
+/// The URLs that served something else than one operation requested: that does not ask them again, however short
+/// the pause is after which others do.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MismatchedUrls(Arc<Mutex<Vec<usize>>>);
+
+impl MismatchedUrls {
+    fn add(&self, endpoint: &Endpoint) {
+        let (mut mismatched, address) = (lock(&self.0), std::ptr::from_ref(endpoint).addr());
+        if !mismatched.contains(&address) {
+            mismatched.push(address);
+        }
+    }
+
+    fn contains(&self, endpoint: &Endpoint) -> bool {
+        lock(&self.0).contains(&std::ptr::from_ref(endpoint).addr())
+    }
 }
 
 impl UpstreamRequest {
@@ -77,6 +97,15 @@ pub(crate) struct RequestLimits {
     pub(crate) deadline: Instant,
     /// How long it waits for its credentials, and then for the head of its response.
     pub(crate) response: Duration,
+}
+
+/// What is known of the challenge to a request before it is sent.
+#[derive(Debug, Default)]
+struct ExpectedChallenge {
+    challenge: Option<ScopeChallenge>,
+    authorization: Option<Authorization>,
+    /// Why the challenge led to no token.
+    failure: Option<UpstreamError>,
 }
 
 /// A response, which keeps its place among the requests in flight until it is dropped.
@@ -193,7 +222,7 @@ impl Endpoint {
             counters,
             rate_limit: Mutex::default(),
             skips: Mutex::default(),
-            mismatch_pause: options.limits.mismatch_pause,
+            mismatch_pause: options.limits.mismatch_pause.max(MISMATCH_PAUSE_MIN),
         })
     }
 
@@ -209,16 +238,22 @@ impl Endpoint {
         *lock(&self.rate_limit)
     }
 
-    /// Whether this URL served other bytes for the digest of a request a short time ago, in the same repository:
-    /// what one repository has wrong, another may have right.
+    /// Whether this URL served something else for this very request, or a short time ago for its digest in the same
+    /// repository: what one repository has wrong, another may have right.
     pub(crate) fn is_skipped(&self, request: &UpstreamRequest) -> bool {
+        if request.mismatched.contains(self) {
+            return true;
+        }
         let skips = lock(&self.skips);
         let until = request.content().and_then(|content| skips.get(&content).copied());
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// This URL served other bytes for the digest of a request.
-    pub(crate) fn skip(&self, request: &UpstreamRequest) {
+    /// This URL served something else than was requested.
+    pub(crate) fn skip(&self, request: &UpstreamRequest, error: &UpstreamErrorKind) {
+        request.mismatched.add(self);
+        let (upstream, path) = (self.url.host(), &request.path);
+        tracing::warn!(upstream, path, %error, "an upstream served something else than was requested");
         let Some(content) = request.content() else { return };
         let (mut skips, now) = (lock(&self.skips), Instant::now());
         if skips.len() >= SKIPS_MAX {
@@ -237,29 +272,7 @@ impl Endpoint {
         limits: RequestLimits,
         slot: OwnedSemaphorePermit,
     ) -> Result<Reply, UpstreamError> {
-        let scope = request.scope();
-        if self.auth.is_unknown() {
-            self.discover(limits, &request.counted).await?;
-        }
-        let authorizing = self.auth.authorization(&scope, &request.counted);
-        let mut authorization = self.in_time(limits, authorizing).await?;
-        let mut is_renewed = false;
-        let response = loop {
-            let header = authorization.as_ref().map(|authorization| authorization.header.clone());
-            let response = self.send(request, header, limits).await?;
-            if response.status() != StatusCode::UNAUTHORIZED || response.is_elsewhere || is_renewed
-            {
-                break response;
-            }
-            is_renewed = true;
-            let challenges = challenges(&response);
-            let renewing =
-                self.auth.renew(&challenges, &scope, authorization.as_ref(), &request.counted);
-            match self.in_time(limits, renewing).await? {
-                Some(renewed) => authorization = Some(renewed),
-                None => break response,
-            }
-        };
+        let (response, authorization) = self.send_authorized(request, limits).await?;
         match self.judge(&response) {
             Ok(()) => {}
             Err(UpstreamErrorKind::RepositoryRefused { status }) => {
@@ -269,6 +282,83 @@ impl Endpoint {
         }
         let counters = Arc::clone(&self.counters);
         Ok(Reply { response, endpoint: Arc::clone(self), counters, _slot: slot })
+    }
+
+    /// The response to a request with what its scope needs, and what it was sent with. A 401 is followed once by
+    /// what it challenges to.
+    async fn send_authorized(
+        &self,
+        request: &UpstreamRequest,
+        limits: RequestLimits,
+    ) -> Result<(HttpResponse, Option<Authorization>), UpstreamError> {
+        let scope = request.scope();
+        let expected = self.expected(request, &scope, limits).await?;
+        let first = expected.authorization.as_ref().map(|first| first.header.clone());
+        let response = self.send(request, first, limits).await?;
+        let is_challenged = response.status() == StatusCode::UNAUTHORIZED && !response.is_elsewhere;
+        let challenge = match is_challenged {
+            true => self.auth.challenged(&challenges(&response), &scope)?,
+            false => None,
+        };
+        let is_refused = is_challenged && expected.authorization.is_some();
+        let is_wrong = expected.failure.is_some() || is_refused;
+        let Some(challenge) = challenge else {
+            // No token was needed, or it is refused and nothing else is asked for.
+            if let Some(known) = expected.challenge.as_ref().filter(|_| is_wrong) {
+                self.auth.forget(&scope, known);
+            }
+            return Ok((response, expected.authorization));
+        };
+        match expected.failure {
+            // A moment ago it led to no token.
+            Some(failure) if expected.challenge.as_ref() == Some(&challenge) => {
+                return Err(failure);
+            }
+            _ => {}
+        }
+        let refused = expected.authorization.as_ref();
+        let renewing = self.auth.renew(&challenge, &scope, refused, &request.counted);
+        let Some(renewed) = self.in_time(limits, renewing).await? else {
+            return Ok((response, expected.authorization));
+        };
+        drop(response);
+        let response = self.send(request, Some(renewed.header.clone()), limits).await?;
+        if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            self.auth.note_accepted(&challenge);
+        }
+        Ok((response, Some(renewed)))
+    }
+
+    /// What a request is sent with first, by the challenge that it is expected to get.
+    async fn expected(
+        &self,
+        request: &UpstreamRequest,
+        scope: &Scope,
+        limits: RequestLimits,
+    ) -> Result<ExpectedChallenge, UpstreamError> {
+        if self.auth.is_unknown() {
+            self.discover(limits, &request.counted).await?;
+        }
+        let Some(known) = self.auth.known(scope) else { return Ok(ExpectedChallenge::default()) };
+        let authorizing = self.auth.authorize(&known, &request.counted);
+        let (authorization, failure) = match self.in_time(limits, authorizing).await {
+            Ok(authorization) => (authorization, None),
+            Err(error) => {
+                if !self.auth.may_go_without(&error.kind) {
+                    self.auth.forget(scope, &known);
+                    return Err(error);
+                }
+                match &error.kind {
+                    // The service works; of this scope, the registry is asked.
+                    UpstreamErrorKind::RepositoryRefused { .. } => {
+                        self.auth.forget_of_scope(scope, &known);
+                    }
+                    _ => self.auth.forget(scope, &known),
+                }
+                (None, Some(error))
+            }
+        };
+        Ok(ExpectedChallenge { challenge: Some(known), authorization, failure })
     }
 
     /// What takes longer goes on for the others that wait for it.
@@ -306,6 +396,7 @@ impl Endpoint {
             range: None,
             digest: None,
             counted: counted.clone(),
+            mismatched: MismatchedUrls::default(),
         };
         let response = self.send(&ping, None, limits).await?;
         match response.status().as_u16() {

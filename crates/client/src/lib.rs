@@ -33,8 +33,8 @@ pub use error::{UpstreamError, UpstreamErrorKind};
 pub use link::{LINK_BYTES_MAX, next_link};
 pub use options::{
     CredentialSource, EnvironmentVariables, HelperName, HostResolver, InvalidCredentialSource,
-    InvalidHelperName, SecretSource, UpstreamEndpoint, UpstreamLimits, UpstreamOptions,
-    UpstreamTimeouts, UpstreamTracing,
+    InvalidHelperName, MISMATCH_PAUSE_MIN, RESUMED_BYTES_MIN, SecretSource, UpstreamEndpoint,
+    UpstreamLimits, UpstreamOptions, UpstreamTimeouts, UpstreamTracing,
 };
 pub use response::{
     BlobRequest, ByteRange, PageQuery, RateLimit, UpstreamManifest, UpstreamManifestHead,

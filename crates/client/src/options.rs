@@ -231,14 +231,22 @@ pub struct UpstreamLimits {
     pub list_bytes_max: u64,
     /// Maximum pages of a list of referrers; a longer list is an error, because half of it would be wrong.
     pub referrer_pages_max: usize,
-    /// How often a blob that broke off is resumed without a byte in between.
+    /// How often a blob that broke off is resumed before [`RESUMED_BYTES_MIN`] bytes have come.
     pub resumes_max: u32,
     /// Minimum bytes per second of a blob, resumptions included. The time in which its reader takes nothing does
     /// not count. 0 for none.
     pub blob_rate_min: u64,
-    /// How long a URL is not asked for a digest after it served other bytes for it.
+    /// How long a URL is not asked for a digest after it served other bytes for it: at least
+    /// [`MISMATCH_PAUSE_MIN`]. One operation does not ask it again in any case.
     pub mismatch_pause: Duration,
 }
+
+/// The shortest [`UpstreamLimits::mismatch_pause`].
+pub const MISMATCH_PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// How many bytes of a blob must come until those resumptions count no more that there were before
+/// ([`UpstreamLimits::resumes_max`]): with a byte per connection, each byte would cost a request.
+pub const RESUMED_BYTES_MIN: u64 = 64 * 1024;
 
 impl Default for UpstreamLimits {
     fn default() -> Self {

@@ -26,6 +26,8 @@ const LIFETIME: Duration = Duration::from_secs(60);
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A token is not used in the last tenth of its lifetime, at most in this time.
 const SKEW_MAX: Duration = Duration::from_secs(30);
+/// Maximum token services whose failures are remembered.
+const SERVICES_MAX: usize = 64;
 /// Maximum tokens in the cache.
 const TOKENS_MAX: usize = 4096;
 /// What jreg calls itself in requests for tokens.
@@ -47,6 +49,13 @@ pub(crate) struct TokenKey {
     pub(crate) generation: u64,
 }
 
+impl TokenKey {
+    /// Whether it is for this scope at this service.
+    pub(crate) fn is_of(&self, service: &TokenService, scope: Option<&str>) -> bool {
+        *self.service == *service && self.scope.as_deref() == scope
+    }
+}
+
 /// A token, as a header.
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
@@ -65,7 +74,8 @@ struct TokenCacheInner {
     transport: Arc<Transport>,
     counters: Arc<Counters>,
     credentials: Arc<CredentialProvider>,
-    breaker: CircuitBreaker,
+    /// Of each service: what one repository is sent to says nothing about that of another.
+    breakers: Mutex<HashMap<Arc<TokenService>, Arc<CircuitBreaker>>>,
     slots: Mutex<HashMap<TokenKey, Arc<TokenSlot>>>,
 }
 
@@ -96,9 +106,8 @@ impl TokenCache {
         counters: Arc<Counters>,
         credentials: Arc<CredentialProvider>,
     ) -> Self {
-        let breaker = CircuitBreaker::default();
-        let slots = Mutex::default();
-        Self(Arc::new(TokenCacheInner { transport, counters, credentials, breaker, slots }))
+        let (breakers, slots) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(TokenCacheInner { transport, counters, credentials, breakers, slots }))
     }
 
     /// A token for a scope, of the credentials there are now.
@@ -200,6 +209,14 @@ struct TokenDocument {
 }
 
 impl TokenCacheInner {
+    fn breaker(&self, service: &Arc<TokenService>) -> Arc<CircuitBreaker> {
+        let mut breakers = lock(&self.breakers);
+        if breakers.len() >= SERVICES_MAX && !breakers.contains_key(service) {
+            breakers.clear();
+        }
+        Arc::clone(breakers.entry(Arc::clone(service)).or_default())
+    }
+
     async fn fetch(
         &self,
         key: &TokenKey,
@@ -243,17 +260,17 @@ impl TokenCacheInner {
     /// A document of the token service, or the status by which it refuses one.
     async fn request(
         &self,
-        service: &TokenService,
+        service: &Arc<TokenService>,
         scope: Option<&str>,
         credential: &Credential,
         counted: &CountedFailures,
     ) -> Result<Result<TokenDocument, u16>, UpstreamError> {
-        let host = &service.host;
-        self.breaker.admit().map_err(|kind| kind.of(host))?;
+        let (host, breaker) = (&service.host, self.breaker(service));
+        breaker.admit().map_err(|kind| kind.of(host))?;
         let request = token_request(service, scope, credential).map_err(|kind| kind.of(host))?;
         let response = self.transport.send(request).await;
         self.counters.count(UpstreamRequestKind::Token, outcome(&response));
-        self.note(host, &response, counted);
+        note(&breaker, host, &response, counted);
         let mut response = response?;
         let status = response.status().as_u16();
         let said = || format!("the token service responds with status {status}");
@@ -261,7 +278,7 @@ impl TokenCacheInner {
             200..300 => {}
             401 | 403 => return Ok(Err(status)),
             429 => {
-                let retry_after = self.breaker.limited_for().or(response.retry_after());
+                let retry_after = breaker.limited_for().or(response.retry_after());
                 return Err(UpstreamErrorKind::TooManyRequests { retry_after }.of(host));
             }
             500.. => return Err(UpstreamErrorKind::unavailable(said()).of(host)),
@@ -273,28 +290,28 @@ impl TokenCacheInner {
             UpstreamErrorKind::protocol("the response of the token service is not a token").of(host)
         })
     }
+}
 
-    /// What a response of the token service, or none, says about it; one of another host says nothing.
-    fn note(
-        &self,
-        host: &Arc<str>,
-        response: &Result<HttpResponse, UpstreamError>,
-        counted: &CountedFailures,
-    ) {
-        match response {
-            Ok(response) if response.is_elsewhere => self.breaker.note_response(),
-            Ok(response) => match response.status().as_u16() {
-                429 => {
-                    self.breaker.note_limited(response.retry_after());
-                }
-                status @ 500.. => self.breaker.note_failure(format!("status {status}"), counted),
-                _ => self.breaker.note_response(),
-            },
-            Err(error) if error.kind.is_temporary() && error.host == *host => {
-                self.breaker.note_failure(error.kind.to_string(), counted);
+/// What a response of the token service, or none, says about it; one of another host says nothing.
+fn note(
+    breaker: &CircuitBreaker,
+    host: &Arc<str>,
+    response: &Result<HttpResponse, UpstreamError>,
+    counted: &CountedFailures,
+) {
+    match response {
+        Ok(response) if response.is_elsewhere => breaker.note_response(),
+        Ok(response) => match response.status().as_u16() {
+            429 => {
+                breaker.note_limited(response.retry_after());
             }
-            Err(_) => self.breaker.note_response(),
+            status @ 500.. => breaker.note_failure(format!("status {status}"), counted),
+            _ => breaker.note_response(),
+        },
+        Err(error) if error.kind.is_temporary() && error.host == *host => {
+            breaker.note_failure(error.kind.to_string(), counted);
         }
+        Err(_) => breaker.note_response(),
     }
 }
 

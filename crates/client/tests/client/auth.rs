@@ -14,7 +14,7 @@ use jreg_testkit::upstream::{
     RequestKind, RulePick, ScriptedUpstream, TokenService, UpstreamAuth, UpstreamFault,
     UpstreamRule,
 };
-use jreg_testkit::{Image, TestCa};
+use jreg_testkit::{Image, TestCa, media, sha256};
 
 use super::{client, client_as, client_with, kind, name, options, password, reference};
 
@@ -439,5 +439,134 @@ async fn no_error_and_no_debug_output_has_a_secret() {
         [format!("{client:?}"), format!("{wrong:?}"), format!("{error:?}"), error.to_string()]
     {
         assert!(encoded.iter().all(|secret| !text.contains(secret)), "{text}");
+    }
+}
+
+/// A registry with an image in each of these repositories, of which `bad` challenges to a token service of its own,
+/// `/gone`, with this response.
+async fn with_bad_challenge(
+    auth: UpstreamAuth,
+    pick: RulePick,
+    (status, body): (u16, &str),
+) -> ScriptedUpstream {
+    let upstream = upstream(auth).await;
+    for repository in ["bad", "other", "third"] {
+        upstream.add_image(repository, Some("v1"), &Image::plain(1));
+    }
+    upstream.set_document("/gone", status, body);
+    let challenge = format!(
+        "Bearer realm=\"{}/gone\",service=\"x\",scope=\"repository:bad:pull\"",
+        upstream.url()
+    );
+    let headers = vec![("www-authenticate".to_owned(), challenge)];
+    let fault = UpstreamFault::Status { status: 401, headers, body: String::new() };
+    upstream.add_rule(UpstreamRule::new(fault).at("/v2/bad/").pick(pick));
+    upstream
+}
+
+async fn head_of(
+    client: &UpstreamClient,
+    repository: &str,
+) -> Result<(), jreg_client::UpstreamError> {
+    let client = client.with_patience(Duration::ZERO);
+    client.head_manifest(&repository.parse().unwrap(), &reference("v1")).await.map(|_| ())
+}
+
+const NO_TOKENS: [(u16, &str); 6] =
+    [(404, ""), (500, ""), (403, ""), (401, ""), (200, "<html>"), (200, "{}")];
+
+/// Regression: a single challenge to a token service that does not exist made all repositories unavailable for good.
+#[tokio::test]
+async fn fixed_challenge_of_one_repository_does_not_concern_the_others() {
+    for no_token in NO_TOKENS {
+        for credentials in [CredentialSource::Anonymous, password("me", "secret")] {
+            let open = UpstreamAuth::Open;
+            let upstream = with_bad_challenge(open, RulePick::First(1), no_token).await;
+            let client =
+                client_with(&upstream, |options| options.endpoints[0].credentials = credentials);
+            head_of(&client, super::REPOSITORY).await.unwrap();
+            head_of(&client, "bad").await.unwrap_err();
+            upstream.clear_requests();
+            for repository in ["other", "third", "bad"] {
+                let found = head_of(&client, repository).await;
+                assert_eq!(found, Ok(()), "{no_token:?}: {repository}");
+            }
+            assert_eq!(upstream.requests().len(), 3, "{no_token:?}: {:?}", upstream.counts());
+        }
+    }
+}
+
+/// The failures of one token service, too, concern those only that are sent to it.
+#[tokio::test]
+async fn fixed_token_service_of_one_repository_does_not_stop_that_of_the_others() {
+    for no_token in NO_TOKENS {
+        let tokens = UpstreamAuth::Bearer(TokenService::anonymous());
+        let upstream = with_bad_challenge(tokens, RulePick::All, no_token).await;
+        let client = client(&upstream);
+        for _ in 0..8 {
+            head_of(&client, "bad").await.unwrap_err();
+        }
+        upstream.clear_requests();
+        head_of(&client, "other").await.unwrap();
+        head_of(&client, "bad").await.unwrap_err();
+        head_of(&client, "third").await.unwrap();
+        head_of(&client, "other").await.unwrap();
+        // One for `bad`, too: it is not known before that it goes elsewhere.
+        assert_eq!(upstream.count(RequestKind::Token), 3, "{no_token:?}");
+        assert!(upstream.count_of(RequestKind::ManifestHead, "/v2/bad/") <= 2, "{no_token:?}");
+    }
+}
+
+/// Regression: a challenge was remembered though its token service had no token any more.
+#[tokio::test]
+async fn fixed_challenge_that_leads_to_no_token_is_forgotten() {
+    let service = || TokenService { expires_in: Some(1), ..TokenService::of_user("me", "secret") };
+    let anonymous = || TokenService { expires_in: Some(1), ..TokenService::anonymous() };
+    for status in [404, 403, 500] {
+        for (service, credentials, failures_max) in [
+            (anonymous(), CredentialSource::Anonymous, usize::from(status == 500)),
+            (service(), password("me", "secret"), 1),
+        ] {
+            let upstream = with_tokens(service).await;
+            let client =
+                client_with(&upstream, |options| options.endpoints[0].credentials = credentials);
+            head(&client).await.unwrap();
+            // The token has expired by then.
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+            upstream.set_auth(UpstreamAuth::Open);
+            let gone = UpstreamFault::status(status);
+            upstream.add_rule(UpstreamRule::new(gone).on(RequestKind::Token));
+            let mut failures = 0;
+            while head_of(&client, super::REPOSITORY).await.is_err() {
+                failures += 1;
+                assert!(failures <= failures_max, "{status}");
+            }
+            upstream.clear_requests();
+            head_of(&client, super::REPOSITORY).await.unwrap();
+            assert_eq!(upstream.requests().len(), 1, "{:?}", upstream.counts());
+        }
+    }
+}
+
+/// What a token service says of a repository that has not been challenged is no refusal by the registry.
+#[tokio::test]
+async fn a_repository_is_refused_only_after_a_challenge_of_its_own() {
+    let listed = vec!["other".to_owned(), "third".to_owned()];
+    let upstream = with_tokens(TokenService { refused: listed, ..TokenService::anonymous() }).await;
+    let headers =
+        [("content-type", media::MANIFEST.to_owned()), ("docker-content-digest", sha256("a"))];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    let open = UpstreamFault::Status { status: 200, headers, body: String::new() };
+    upstream.add_rule(UpstreamRule::new(open).at("/v2/third/"));
+    let client = client(&upstream);
+    head(&client).await.unwrap();
+    for _ in 0..2 {
+        upstream.clear_requests();
+        let refused = UpstreamErrorKind::RepositoryRefused { status: 403 };
+        assert_eq!(kind(head_of(&client, "other").await), refused);
+        let counts =
+            (upstream.count(RequestKind::ManifestHead), upstream.count(RequestKind::Token));
+        assert_eq!(counts, (1, 1));
+        head_of(&client, "third").await.unwrap();
     }
 }

@@ -229,6 +229,72 @@ async fn a_wrong_size_is_known_before_the_first_byte() {
     assert_eq!(read(&client, &request.with_size(expected)).await.unwrap(), bytes);
 }
 
+/// Regression: without a pause after wrong content, a URL was asked for it again without end.
+#[tokio::test]
+async fn fixed_wrong_content_is_requested_once_whatever_the_pause() {
+    let size = SIZE as u64;
+    let part =
+        |request: BlobRequest| request.with_range(ByteRange { start: 1000, end: Some(2000) });
+    let whole = |request: BlobRequest| request;
+    let encoded = UpstreamFault::Header("content-encoding".to_owned(), "gzip".to_owned());
+    let rows: [(UpstreamFault, fn(BlobRequest) -> BlobRequest); 8] = [
+        (UpstreamFault::LongBody(5), whole),
+        (UpstreamFault::ShortBody(5), whole),
+        (UpstreamFault::WrongDigestHeader, whole),
+        (UpstreamFault::WrongBytes, whole),
+        (encoded, whole),
+        (UpstreamFault::OtherRange, part),
+        (UpstreamFault::OtherTotal, part),
+        (UpstreamFault::status(416), part),
+    ];
+    for (fault, change) in rows {
+        let (upstream, _, request) = upstream().await;
+        upstream.add_rule(on_get(fault.clone()));
+        let client =
+            client_with(&upstream, |options| options.limits.mismatch_pause = Duration::ZERO);
+        let request = change(request.with_size(size));
+        let reading = tokio::time::timeout(Duration::from_secs(20), read(&client, &request));
+        let error = kind(reading.await.expect("it ends"));
+        assert!(!error.is_temporary(), "{fault:?}: {error}");
+        assert_eq!(upstream.count(RequestKind::BlobGet), 1, "{fault:?}");
+    }
+    // The same while it is resumed; and each URL is asked once.
+    let (first, bytes, request) = upstream().await;
+    let second = ScriptedUpstream::start().await;
+    second.add_blob(super::REPOSITORY, bytes);
+    second.add_rule(on_get(UpstreamFault::OtherTotal));
+    first.add_rule(on_get(UpstreamFault::ResetAfter(100_000)).pick(RulePick::First(1)));
+    first.add_rule(on_get(UpstreamFault::OtherTotal));
+    let mut both = options([&first.url(), &second.url()], CredentialSource::Anonymous);
+    both.limits.mismatch_pause = Duration::ZERO;
+    let client = UpstreamClient::new(both).unwrap();
+    let reading = tokio::time::timeout(Duration::from_secs(20), read(&client, &request));
+    let error = kind(reading.await.expect("it ends"));
+    assert!(matches!(error, UpstreamErrorKind::WrongSize { .. }), "{error}");
+    let counts = (first.count(RequestKind::BlobGet), second.count(RequestKind::BlobGet));
+    assert_eq!(counts, (2, 1));
+}
+
+/// Regression: a blob of which each connection brought a byte cost a request for each byte.
+#[tokio::test]
+async fn fixed_resumptions_that_bring_next_to_nothing_end() {
+    let (upstream, bytes, request) = upstream().await;
+    let resumed = |resumes_max| {
+        client_with(&upstream, |options| {
+            options.limits.resumes_max = resumes_max;
+            options.limits.blob_rate_min = 0;
+        })
+    };
+    upstream.add_rule(on_get(UpstreamFault::ResetAfter(1)));
+    let error = kind(read(&resumed(3), &request).await);
+    assert!(matches!(error, UpstreamErrorKind::Unavailable { .. }), "{error}");
+    assert_eq!(upstream.count(RequestKind::BlobGet), 4);
+    // What brings enough goes on.
+    upstream.clear_rules();
+    upstream.add_rule(on_get(UpstreamFault::ResetAfter(70_000)));
+    assert_eq!(read(&resumed(1), &request).await.unwrap(), bytes);
+}
+
 #[tokio::test]
 async fn a_wrong_digest_header_is_known_before_the_first_byte() {
     let (upstream, _, request) = upstream().await;

@@ -206,3 +206,19 @@ async fn what_is_no_name_is_left_out_of_a_list() {
     let tags: Vec<_> = page.items.iter().map(ToString::to_string).collect();
     assert_eq!(tags, ["v1", "v2"]);
 }
+
+/// Regression: a list whose pages link to themselves was read again and again.
+#[tokio::test]
+async fn fixed_page_that_links_to_itself_is_refused() {
+    let upstream = ScriptedUpstream::start().await;
+    upstream.add_image(super::REPOSITORY, Some("v1"), &Image::plain(1));
+    let link = "</v2/library/app/tags/list?n=5&last=a>; rel=\"next\"";
+    upstream.add_rule(UpstreamRule::new(UpstreamFault::Header("link".to_owned(), link.to_owned())));
+    let client = client(&upstream);
+    let page = PageQuery::new(Some(5), Some("a"));
+    let tags = kind(client.tags(&name(), &page).await);
+    let catalog = kind(client.catalog(&page).await);
+    for error in [tags, catalog] {
+        assert!(matches!(error, UpstreamErrorKind::Protocol { .. }), "{error}");
+    }
+}

@@ -141,6 +141,23 @@ async fn a_url_that_serves_other_bytes_is_left_out_for_a_while() {
     );
 }
 
+/// Regression: without a pause after wrong content, and by a tag with one, a URL was asked for it three times.
+#[tokio::test]
+async fn fixed_wrong_manifest_is_requested_once_whatever_the_pause() {
+    let upstream = ScriptedUpstream::start().await;
+    let hex = upstream.add_image(super::REPOSITORY, Some("v1"), &Image::plain(1));
+    upstream.add_rule(UpstreamRule::new(UpstreamFault::WrongBytes).on(RequestKind::ManifestGet));
+    for text in ["v1", hex.as_str()] {
+        upstream.clear_requests();
+        let client = client_with(&upstream, |options| {
+            options.limits.mismatch_pause = std::time::Duration::ZERO;
+        });
+        let error = kind(client.get_manifest(&name(), &reference(text)).await);
+        assert!(matches!(error, UpstreamErrorKind::WrongDigest { .. }), "{error}");
+        assert_eq!(upstream.count(RequestKind::ManifestGet), 1, "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_manifest_that_breaks_off_is_read_again() {
     let upstream = ScriptedUpstream::start().await;
