@@ -70,14 +70,16 @@ fn fixed_a_restore_that_is_killed_in_its_check_is_run_again() {
     slow.args(restore).env("JREG_GC_REQUESTS_PER_SECOND", "1");
     let mut running = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let tag = Path::new(&target).join("repositories").join(APP).join("_tags/v1");
-    for _ in 0..3000 {
-        if tag.exists() {
-            break;
+    block_on(async {
+        for _ in 0..3000 {
+            if tag.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(tag.exists());
-    std::thread::sleep(Duration::from_millis(500));
+        assert!(tag.exists());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    });
     assert!(running.try_wait().unwrap().is_none(), "it is being checked");
     running.kill().unwrap();
     running.wait().unwrap();
