@@ -1,19 +1,19 @@
 //! Opens a bucket from settings: probes it, and adds the decorators that its capabilities require.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_config::{SecretValue, Settings};
+use jreg_reload::read_regular;
 use jreg_storage::{
     BucketCapabilities, CLOCK_DIFFERENCE_MAX, ReadOnlyStore, S3Credentials, S3OpenError, S3Options,
     S3Store, S3Url, SingleWriterStore, Store, TombstoneStore,
 };
 
 /// Maximum length of a secret in a file, in bytes. Session tokens have about 1 KiB.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
+const SECRET_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a bucket cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -177,12 +177,11 @@ fn secret_of(
 }
 
 fn read_secret(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let text = read_regular(path, SECRET_BYTES_MAX)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     let is_line = !line.is_empty() && !line.contains(char::is_control);
-    if text.len() as u64 > SECRET_BYTES_MAX || !is_line {
+    if !is_line {
         return Err(io::ErrorKind::InvalidData.into());
     }
     Ok(line.to_owned())

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +10,11 @@ use async_trait::async_trait;
 use http::HeaderValue;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use jreg_auth::{CodeRequest, Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
+use jreg_reload::read_regular;
 use jreg_storage::{Clock, error_chain};
 use jreg_telemetry::metrics::Metrics;
 use tokio::sync::OwnedMutexGuard;
-use tokio::task::JoinError;
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::Instrument;
 
 /// Maximum age of keys before they are fetched again.
@@ -112,6 +114,14 @@ impl JwksFetcher for HttpJwksFetcher {
         let response = response.map_err(reqwest::Error::without_url)?;
         let status = response.status().as_u16();
         Ok((status, body_of(response, TOKEN_RESPONSE_BYTES_MAX).await?))
+    }
+}
+
+/// Why a key file cannot be read.
+fn unreadable(error: io::Error) -> JwksFetchError {
+    match error.kind() {
+        io::ErrorKind::FileTooLarge => JwksError::TooLarge.into(),
+        _ => error.into(),
     }
 }
 
@@ -278,7 +288,11 @@ impl IssuerKeys {
     async fn fetch_set(&self, source: &KeySource) -> Result<JwkSet, JwksFetchError> {
         let bytes = match source {
             KeySource::Url(url) => self.fetch.fetch(url).await?,
-            KeySource::File(path) => tokio::fs::read(path).await?,
+            KeySource::File(path) => {
+                let path = path.clone();
+                let reading = spawn_blocking(move || read_regular(&path, JwkSet::BYTES_MAX));
+                reading.await?.map_err(unreadable)?.into_bytes()
+            }
         };
         Ok(JwkSet::parse(&bytes)?)
     }

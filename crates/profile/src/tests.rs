@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Mutex;
 
 use super::*;
 use crate::tree::thread_time_ns;
@@ -13,10 +14,7 @@ const STORE: WorkName = WorkName("store", "read");
 const HASH: WorkName = WorkName("hash", "");
 
 /// Recordings are of the whole process: one test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Uses so much processor time, however busy the machine is.
 fn spin(time: Duration) {
@@ -33,7 +31,7 @@ fn find<'a>(profile: &'a WorkProfile, names: &[WorkName]) -> &'a ProfiledWork {
 
 #[tokio::test]
 async fn time_counts_for_the_innermost_work() {
-    let _alone = alone();
+    let _alone = ALONE.lock().await;
     let recording = Recording::begin().unwrap();
     work(REQUEST, async {
         spin(Duration::from_millis(30));
@@ -57,7 +55,7 @@ async fn time_counts_for_the_innermost_work() {
 
 #[tokio::test]
 async fn work_handed_to_another_thread_counts_below_the_work_that_hands_it_over() {
-    let _alone = alone();
+    let _alone = ALONE.lock().await;
     let recording = Recording::begin().unwrap();
     let hash = || carry(HASH, || spin(Duration::from_millis(2)));
     work(REQUEST, async { tokio::task::spawn_blocking(hash()).await.unwrap() }).await;
@@ -69,7 +67,7 @@ async fn work_handed_to_another_thread_counts_below_the_work_that_hands_it_over(
 
 #[tokio::test]
 async fn one_recording_runs_at_a_time_and_a_dropped_one_ends() {
-    let _alone = alone();
+    let _alone = ALONE.lock().await;
     let first = Recording::begin().unwrap();
     assert_eq!(Recording::begin().unwrap_err(), RecordingError::Busy);
     // Work that began in an earlier recording counts for none that begins meanwhile.
@@ -87,7 +85,7 @@ async fn one_recording_runs_at_a_time_and_a_dropped_one_ends() {
 
 #[tokio::test]
 async fn kinds_of_work_are_bounded() {
-    let _alone = alone();
+    let _alone = ALONE.lock().await;
     let recording = Recording::begin().unwrap();
     branch(12);
     let profile = recording.finish();

@@ -6,13 +6,16 @@
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use jreg_storage::error_chain;
+use rustix::fs::OFlags;
 
 /// Parses the texts of the files.
 type ParseFiles<T> = Box<dyn Fn(&[String]) -> Result<T, FileFault> + Send + Sync>;
@@ -185,13 +188,33 @@ fn read<T>(
 }
 
 fn text(path: &Path, bytes_max: usize) -> Result<String, FileError> {
-    let unreadable = |source| FileError::Unreadable { path: path.to_owned(), source };
-    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
-    if bytes > bytes_max as u64 {
-        let why = format!("it is larger than {bytes_max} bytes");
-        return Err(FileError::Wrong { path: path.to_owned(), why });
+    read_regular(path, bytes_max).map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => {
+            let why = format!("it is larger than {bytes_max} bytes");
+            FileError::Wrong { path: path.to_owned(), why }
+        }
+        _ => FileError::Unreadable { path: path.to_owned(), source },
+    })
+}
+
+/// Reads a file of at most `bytes_max` bytes. What is no regular file is refused: a named pipe would hold up the
+/// thread until another process writes to it, for ever if none does.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidInput`] for what is no regular file, [`io::ErrorKind::FileTooLarge`], and I/O errors.
+pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    std::fs::read_to_string(path).map_err(unreadable)
+    let mut text = String::new();
+    let read = file.take(bytes_max as u64 + 1).read_to_string(&mut text)?;
+    if read > bytes_max {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(text)
 }
 
 #[cfg(test)]
@@ -228,6 +251,31 @@ mod tests {
         std::fs::rename(&other, &path).unwrap();
         assert_eq!((file.reload(), *file.get(), file.generation()), (ReloadOutcome::Done, 4444, 3));
     }
+
+    /// Regression: a file that was a named pipe for a moment was never reloaded again, without a word.
+    #[test]
+    fn fixed_a_named_pipe_is_refused_and_what_replaces_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("number");
+        let parse = |text: &str| text.trim().parse::<u32>().map_err(|error| error.to_string());
+        let pipe = || {
+            let made = std::process::Command::new("mkfifo").arg(&path).status();
+            assert!(made.unwrap().success());
+        };
+        pipe();
+        let error = ReloadedFiles::open(&path, 10, parse).unwrap_err();
+        assert!(error_chain(&error).contains("it is no regular file"), "{}", error_chain(&error));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "1").unwrap();
+        let file = ReloadedFiles::open(&path, 10, parse).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        pipe();
+        assert_eq!((file.reload(), *file.get()), (ReloadOutcome::Failed, 1));
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "22").unwrap();
+        assert_eq!((file.reload(), *file.get()), (ReloadOutcome::Done, 22));
+    }
+
     #[test]
     fn files_that_belong_together_are_right_together_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,17 +1,19 @@
 //! [`LoginProvider`]: an OpenID provider, whose description is fetched and cached.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jreg_auth::{ClientSecret, LoginClient, OpenIdProvider, Secret};
+use jreg_reload::read_regular;
 use jreg_storage::{Clock, error_chain};
-use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use crate::issuer_keys::{JWKS_AGE_MAX, JWKS_OUTAGE_MAX, JWKS_RETRY_MIN, JwksFetcher};
 
 /// Maximum length of the file of a secret, in bytes.
-const SECRET_BYTES_MAX: u64 = 4096;
+const SECRET_BYTES_MAX: usize = 4096;
 
 #[derive(Debug)]
 pub(super) struct LoginProvider {
@@ -86,9 +88,10 @@ impl LoginProvider {
                 let cannot = |error: std::io::Error| {
                     format!("cannot read the client secret of {}: {error}", self.client.issuer)
                 };
-                let mut text = String::new();
-                let file = tokio::fs::File::open(path).await.map_err(cannot)?;
-                file.take(SECRET_BYTES_MAX).read_to_string(&mut text).await.map_err(cannot)?;
+                let path = path.clone();
+                let reading = spawn_blocking(move || read_regular(&path, SECRET_BYTES_MAX));
+                let text = reading.await.map_err(io::Error::other).and_then(|read| read);
+                let text = text.map_err(cannot)?;
                 Ok(Some(Secret::new(text.trim_end_matches(['\n', '\r']))))
             }
         }

@@ -91,8 +91,12 @@ impl FsInner {
             Ok((file, metadata))
         };
         let (file, metadata) = open().map_err(|error| failure::lookup(key, error))?;
-        if !metadata.is_file() {
+        if metadata.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, key));
+        }
+        // Something took the place of an object, of which nothing is known.
+        if !metadata.is_file() {
+            return Err(Error::with_source(ErrorKind::Unavailable, key, "it is no regular file"));
         }
         Ok((file, metadata))
     }

@@ -243,8 +243,18 @@ fn record(whole: &BufferedResponse) -> Result<Record, S3Failure> {
     })
 }
 
+/// What the response to a write says. It has no body: a page with an ETag is of something in front of the store.
 fn written(whole: &BufferedResponse) -> Result<Written, S3Failure> {
+    no_body(whole)?;
     Ok(Written { etag: etag(&whole.headers)?, date: date(&whole.headers)? })
+}
+
+/// Refuses a response with a body where S3 sends none.
+pub(super) fn no_body(whole: &BufferedResponse) -> Result<(), S3Failure> {
+    match whole.body.trim_ascii().is_empty() {
+        true => Ok(()),
+        false => Err(S3Failure::new(FailureClass::Unsure, "a response to a write that has a body")),
+    }
 }
 
 /// The object's length, from a response with a part of it.

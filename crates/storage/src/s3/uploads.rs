@@ -6,6 +6,7 @@ use http::Method;
 
 use super::bucket::{BucketClient, RESPONSE_BYTES_MAX, S3Request, etag};
 use super::failure::{FailureClass, S3Failure};
+use super::records::no_body;
 use super::retry::RetryBudget;
 use super::xml::{self, InitiatedUpload};
 use super::{PART_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX};
@@ -43,7 +44,7 @@ impl BucketClient {
         let request =
             self.upload(Method::PUT, upload).query("partNumber", number.to_string()).body(bytes);
         let response = self.ask(&request, self.effort(size_bytes), RESPONSE_BYTES_MAX).await;
-        let etag = response.and_then(|whole| etag(&whole.headers));
+        let etag = response.and_then(|whole| no_body(&whole).and_then(|()| etag(&whole.headers)));
         let etag = etag.map_err(|failure| failure.on(&upload.key))?;
         Ok(Part { offset, size_bytes, etag: etag.as_str().to_owned() })
     }

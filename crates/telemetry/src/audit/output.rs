@@ -6,6 +6,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::Errno;
+
 use super::AuditTarget;
 
 /// Permissions of a new file.
@@ -80,7 +83,8 @@ impl RotatedFile {
 
 fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
     let mut options = OpenOptions::new();
-    options.append(true).mode(MODE);
+    // Without waiting for the reader of a named pipe, which may never come.
+    options.append(true).mode(MODE).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
     let file = match options.create_new(true).open(path) {
         Ok(file) => {
             belong(&file, path);
@@ -88,10 +92,17 @@ fn open(path: &Path) -> io::Result<(File, (u64, u64))> {
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             check_link(path)?;
-            options.create_new(false).create(true).open(path)?
+            let opened = options.create_new(false).create(true).open(path);
+            opened.map_err(|error| match error.raw_os_error() {
+                Some(code) if code == Errno::NXIO.raw_os_error() => {
+                    io::Error::new(error.kind(), "it is a named pipe that no process reads")
+                }
+                _ => error,
+            })?
         }
         Err(error) => return Err(error),
     };
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     let identity = identity(&file.metadata()?);
     Ok((file, identity))
 }
@@ -202,6 +213,22 @@ mod tests {
             let refused = open(&link).unwrap_err().to_string();
             assert!(refused.contains("symbolic link of user 1"), "{refused}");
         }
+    }
+
+    /// Regression: a start waited for ever for the reader of a named pipe.
+    #[test]
+    fn fixed_a_named_pipe_without_a_reader_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        let refused = open(&pipe).unwrap_err().to_string();
+        assert!(refused.contains("no process reads"), "{refused}");
+        let reader = File::options().read(true).write(true).open(&pipe).unwrap();
+        let (mut written, _) = open(&pipe).unwrap();
+        assert!(!fcntl_getfl(&written).unwrap().contains(OFlags::NONBLOCK));
+        written.write_all(b"a line").unwrap();
+        drop(reader);
     }
 
     #[test]

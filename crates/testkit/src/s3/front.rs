@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, DATE};
+use http::header::{CONTENT_TYPE, DATE, ETAG};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -179,6 +179,13 @@ async fn after(faults: &[S3Fault]) -> io::Result<()> {
 }
 
 fn refused(refusal: S3Refusal) -> Response<s3s::Body> {
+    if refusal == S3Refusal::ForeignPage {
+        let mut response = Response::new(s3s::Body::from("<html>Welcome</html>".to_owned()));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+        headers.insert(ETAG, HeaderValue::from_static("\"0123456789abcdef0123456789abcdef\""));
+        return response;
+    }
     let code = refusal.code();
     let xml = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\

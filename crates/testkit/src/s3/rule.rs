@@ -60,11 +60,14 @@ pub enum S3Refusal {
     MethodNotAllowed,
     /// 403 `RequestTimeTooSkewed`
     TimeTooSkewed,
+    /// 200 with an HTML page and an ETag: something in front of the store responds.
+    ForeignPage,
 }
 
 impl S3Refusal {
     pub fn status(self) -> u16 {
         match self {
+            Self::ForeignPage => 200,
             Self::InternalError | Self::Unknown => 500,
             Self::NotImplemented => 501,
             Self::InvalidArgument => 400,
@@ -79,6 +82,7 @@ impl S3Refusal {
 
     pub(crate) fn code(self) -> &'static str {
         match self {
+            Self::ForeignPage => "",
             Self::InternalError => "InternalError",
             Self::SlowDown => "SlowDown",
             Self::Unavailable => "ServiceUnavailable",

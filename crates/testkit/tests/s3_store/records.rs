@@ -48,6 +48,26 @@ async fn a_create_whose_response_is_lost_is_found_to_have_happened() {
     assert_there(&store, "1", &written).await;
 }
 
+/// Regression: a blob was acknowledged that only a page of a proxy had "stored".
+#[tokio::test]
+async fn fixed_a_page_with_an_etag_is_no_response_to_a_write() {
+    let server = server().await;
+    let store = store(&server);
+    let page = S3Fault::Refuse(S3Refusal::ForeignPage);
+    fail_next_put(&server, page.clone());
+    let written = create(&store, "1").await.unwrap();
+    assert_there(&store, "1", &written).await;
+    fail_next_put(&server, page.clone());
+    let other = key("b");
+    let error = store.put(&other, "2".into(), PutMode::Overwrite).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(store.get(&other).await.unwrap_err().is_not_found());
+    let upload = store.create_multipart(&other, 0, jreg_storage::PART_BYTES_MIN).await.unwrap();
+    server.inject(FaultRule::new(page).on(S3Operation::UploadPart).nth(1));
+    let error = store.put_part(&upload, 0, "3".into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn a_swap_whose_response_is_lost_is_found_to_have_happened() {
     let server = server().await;
