@@ -2,7 +2,8 @@
 //! a folder and a bucket.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use jreg_testkit::s3::{S3Server, S3Spec};
 use jreg_testkit::{Client, Image, Process, Scenario, push_image};
@@ -51,6 +52,47 @@ async fn pull(client: &Client, tag: &str, seed: u64) {
 
 fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
+}
+
+/// The check at the end belongs to the restore: killed in it, it is run again, and nothing else opens the storage.
+#[test]
+fn fixed_a_restore_that_is_killed_in_its_check_is_run_again() {
+    let work = tempfile::tempdir().unwrap();
+    let (storage, backups) = (path(work.path(), "storage"), path(work.path(), "backups"));
+    let process = Process::start(BINARY, Path::new(&storage));
+    block_on(push(process.client(), "v1", 1));
+    process.terminate();
+    text(&jreg(&["backup", "--to", &backups, "--storage", &storage]));
+    let target = path(work.path(), "target");
+    let restore = ["restore", "--from", &backups, "--storage", &target];
+    let mut slow = Command::new(BINARY);
+    // The check takes a second for each of its requests.
+    slow.args(restore).env("JREG_GC_REQUESTS_PER_SECOND", "1");
+    let mut running = slow.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let tag = Path::new(&target).join("repositories").join(APP).join("_tags/v1");
+    block_on(async {
+        for _ in 0..3000 {
+            if tag.exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(tag.exists());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    });
+    assert!(running.try_wait().unwrap().is_none(), "it is being checked");
+    running.kill().unwrap();
+    running.wait().unwrap();
+    for command in [&["ls", "--storage", &target][..], &["fsck", "--storage", &target]] {
+        let refused = jreg(command);
+        assert!(!refused.status.success(), "{command:?}");
+        let complaint = complaint(&refused);
+        assert!(complaint.contains("a backup is being restored"), "{command:?}: {complaint}");
+    }
+    text(&jreg(&restore));
+    let process = Process::start(BINARY, Path::new(&target));
+    block_on(pull(&process.client(), "v1", 1));
+    process.terminate();
 }
 
 #[test]

@@ -11,8 +11,8 @@ use jreg_config::{Settings, StorageLocation, Value};
 use jreg_oci::{Digest, RepositoryName};
 use jreg_registry::{
     BackupError, BackupInfo, BackupObserver, BackupOptions, BackupReport, FsckReport, NoObserver,
-    PruneReport, PurgedBackup, Registry, RestoreReport, back_up, list_backups, prune_backups,
-    purge_from_backups, restore_backup,
+    PruneReport, PurgedBackup, Registry, RestoreReport, back_up, finish_restore, list_backups,
+    prune_backups, purge_from_backups, restore_backup,
 };
 use jreg_storage::{FsOptions, FsStore, S3Url, Store, SystemClock, error_chain};
 use serde::Serialize;
@@ -116,7 +116,8 @@ async fn execute(
             let target = open_target(settings).await?;
             let restored = restore_backup(&backups, snapshot, &target, progress).await?;
             progress.phase("fsck");
-            let fsck = check(settings, target).await?;
+            let fsck = check(settings, Arc::clone(&target)).await?;
+            finish_restore(&*target).await?;
             BackupOutcome::Restore { restored, fsck }
         }
         BackupCommand::Purge { repository, digest } => {
@@ -139,12 +140,13 @@ async fn open_target(settings: &Settings) -> Result<Arc<dyn Store>, TransferComm
     Ok(open_store(settings, PlaceUse::Restore).await?)
 }
 
+/// Checks what was restored, before anything else may open it.
 async fn check(
     settings: &Settings,
     store: Arc<dyn Store>,
 ) -> Result<FsckReport, TransferCommandError> {
     let (clock, options) = (Arc::new(SystemClock::new()), options::registry(settings));
-    let registry = Registry::open_existing(store, clock, options).await;
+    let registry = Registry::open_restored(store, clock, options).await;
     let registry = registry.map_err(StartError::from).map_err(PlaceError::from)?;
     let options = jreg_registry::FsckOptions { deep: false, ..options::fsck(settings) };
     Ok(registry.fsck(&options, &NoObserver).await.map_err(BackupError::from)?)

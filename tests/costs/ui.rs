@@ -71,7 +71,7 @@ impl LargeBucket {
 
 #[tokio::test]
 async fn pages_of_a_large_bucket_cost_a_bounded_number_of_requests() {
-    let large = LargeBucket::start().await;
+    let large = Box::pin(LargeBucket::start()).await;
     let digest = large.digest.clone();
     for (target, shown, lists_max, others_max) in [
         // By name: one listing, and a read of each tag.

@@ -541,9 +541,16 @@ impl Authorized {
         }
     }
 
-    /// [`Repository::manifest_put`]; requires [`Right::Push`].
+    /// [`Repository::manifest_put`]; requires [`Right::Push`]. Without [`Right::Pull`] what it tells of tags is left
+    /// out.
     pub async fn manifest_put(&self, push: ManifestPush) -> Result<PushedManifest> {
-        Ok(self.push()?.manifest_put(push).await?)
+        let repository = self.push()?;
+        let pushed = repository.manifest_put(push).await;
+        let pushed = pushed.map_err(|error| self.shown_error(&repository, error))?;
+        match pushed.refused.is_empty() || self.may_pull(&repository) {
+            true => Ok(pushed),
+            false => Ok(pushed.without_targets()),
+        }
     }
 
     /// [`Repository::manifest_delete_if`]; requires [`Right::Delete`]. A delete by digest also
@@ -565,8 +572,8 @@ impl Authorized {
         let may_remove = |tag: &Tag| self.has_right_on_tag(tag);
         let deleted = repository.manifest_delete_if(reference, condition, &may_remove, removed);
         deleted.await.map_err(|error| match error {
-            Error::TagProtected { tag, .. } => self.protected_by(&tag),
-            error => error.into(),
+            Error::TagProtected { tag, .. } => self.protected_by(&repository, &tag),
+            error => self.shown_error(&repository, error),
         })
     }
 
@@ -579,14 +586,14 @@ impl Authorized {
         Ok(self.pull()?.tag_history(tag, page).await?)
     }
 
-    /// [`Repository::tag_restore`]; requires [`Right::Push`].
+    /// [`Repository::tag_restore`]; requires [`Right::Push`] and [`Right::Pull`].
     pub async fn tag_restore(
         &self,
         tag: &Tag,
         digest: &Digest,
         condition: Option<ReferencePrecondition>,
     ) -> Result<TagTransition> {
-        Ok(self.push()?.tag_restore(tag, digest, condition).await?)
+        Ok(self.restorable()?.tag_restore(tag, digest, condition).await?)
     }
 
     /// [`Repository::deleted_manifests`]; requires [`Right::Delete`].
@@ -597,15 +604,15 @@ impl Authorized {
         Ok(self.delete()?.deleted_manifests(page).await?)
     }
 
-    /// [`Repository::manifest_restore_if`]; requires [`Right::Push`], with tags also for each tag that
-    /// the manifest had.
+    /// [`Repository::manifest_restore_if`]; requires [`Right::Push`] and [`Right::Pull`], with tags the former also
+    /// for each tag that the manifest had.
     pub async fn manifest_restore(
         &self,
         digest: &Digest,
         with_tags: bool,
         restored: &mut Vec<TagTransition>,
     ) -> Result<RestoredManifest> {
-        let repository = self.push()?;
+        let repository = self.restorable()?;
         let may_set: MaySetTag<'_> = &|tag| self.has_right_on_tag(tag);
         let may_set = with_tags.then_some(may_set);
         let restored = repository.manifest_restore_if(digest, may_set, restored).await;
@@ -638,7 +645,7 @@ impl Authorized {
         };
         match protection {
             DeleteProtection::None => Ok(()),
-            DeleteProtection::Tag(tag) => Err(self.protected_by(&tag)),
+            DeleteProtection::Tag(tag) => Err(self.protected_by(repository, &tag)),
             DeleteProtection::TooMany => Err(self.refused(format!(
                 "the repository has more than {PROTECTING_TAGS_MAX} tags, or more than \
                  {PROTECTING_RECORDS_MAX} tags that may not be deleted and manifests below them, or \
@@ -648,8 +655,36 @@ impl Authorized {
     }
 
     /// The error for content that a tag protects.
-    fn protected_by(&self, tag: &Tag) -> AccessError {
-        self.refused(format!("tag {tag} references it and may not be deleted"))
+    fn protected_by(&self, repository: &Repository, tag: &Tag) -> AccessError {
+        self.refused(match self.may_pull(repository) {
+            true => format!("tag {tag} references it and may not be deleted"),
+            false => "a tag that may not be deleted references it".to_owned(),
+        })
+    }
+
+    /// The repository of the right, if it is [`Right::Push`] and the identity also has [`Right::Pull`]: a restore acts
+    /// on content that its client need not have, and tells what was there.
+    fn restorable(&self) -> Result<Repository> {
+        let repository = self.push()?;
+        let right = Right::Pull(repository.name().clone());
+        match self.gate.authorizer.grant(&self.auth, &right) {
+            Ok(_) => Ok(repository),
+            // Other credentials, or a token of a wider scope, may help.
+            Err(error @ AuthError::Unauthenticated { .. }) => Err(error.into()),
+            Err(_) => Err(self.refused("a restore also requires the action pull".to_owned())),
+        }
+    }
+
+    fn may_pull(&self, repository: &Repository) -> bool {
+        self.may(&Right::Pull(repository.name().clone()))
+    }
+
+    /// The error of a change; without [`Right::Pull`] it does not tell what tags point to.
+    fn shown_error(&self, repository: &Repository, error: Error) -> AccessError {
+        match self.may_pull(repository) {
+            true => error.into(),
+            false => error.without_targets().into(),
+        }
     }
 
     fn refused(&self, cause: String) -> AccessError {

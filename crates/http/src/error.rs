@@ -526,6 +526,9 @@ impl ApiError {
                 Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::ManifestInvalid, &message)
                     .with_detail(json!({ "current": current }))
             }
+            Error::ConditionFailed { .. } => {
+                Self::new(StatusCode::PRECONDITION_FAILED, ErrorCode::ManifestInvalid, &message)
+            }
             Error::Busy { .. } => Self::busy(message),
             Error::Body(error) => (*error).into(),
             Error::Interrupted { .. } | Error::Stopped | Error::NotArrived { .. } => {

@@ -39,21 +39,51 @@ impl fmt::Display for ImmutableRuleName {
 /// Why a change is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ImmutableRefusal {
-    #[error("tag {tag} is immutable ({rule}) and points to {present}: push under another tag")]
-    Move { rule: ImmutableRuleName, tag: Tag, present: Digest },
-    #[error("tag {tag} is immutable ({rule}) and points to {present}: it cannot be deleted")]
-    DeleteTag { rule: ImmutableRuleName, tag: Tag, present: Digest },
+    #[error("tag {tag} is immutable ({rule}){}: push under another tag", points_to(.present))]
+    Move {
+        rule: ImmutableRuleName,
+        tag: Tag,
+        /// `None`: not for this client.
+        present: Option<Digest>,
+    },
+    #[error("tag {tag} is immutable ({rule}){}: it cannot be deleted", points_to(.present))]
+    DeleteTag {
+        rule: ImmutableRuleName,
+        tag: Tag,
+        /// `None`: not for this client.
+        present: Option<Digest>,
+    },
     /// A manifest that an immutable tag points to, or that the manifest it points to refers to.
     #[error(
         "manifest {manifest} cannot be deleted: tag {tag} is immutable ({rule}), points to \
          {present} and needs it"
     )]
     DeleteManifest { rule: ImmutableRuleName, tag: Tag, present: Digest, manifest: Digest },
+    /// The same, for a client that may not know of the tag.
+    #[error("manifest {manifest} cannot be deleted: an immutable tag needs it ({rule})")]
+    DeleteNeeded { rule: ImmutableRuleName, manifest: Digest },
     #[error(
         "blobs of {repository} cannot be deleted: tags there are immutable ({rule}); garbage \
          collection removes unreferenced blobs"
     )]
     DeleteBlob { rule: ImmutableRuleName, repository: RepositoryName },
+}
+
+impl ImmutableRefusal {
+    /// The same without what tags point to.
+    #[must_use]
+    pub fn without_targets(self) -> Self {
+        match self {
+            Self::Move { rule, tag, .. } => Self::Move { rule, tag, present: None },
+            Self::DeleteTag { rule, tag, .. } => Self::DeleteTag { rule, tag, present: None },
+            Self::DeleteManifest { rule, manifest, .. } => Self::DeleteNeeded { rule, manifest },
+            Self::DeleteNeeded { .. } | Self::DeleteBlob { .. } => self,
+        }
+    }
+}
+
+fn points_to(present: &Option<Digest>) -> String {
+    present.as_ref().map(|present| format!(" and points to {present}")).unwrap_or_default()
 }
 
 impl ImmutableRules {

@@ -48,7 +48,7 @@ use closure::BackupClosure;
 use snapshot::Snapshot;
 
 pub use removal::{PruneReport, PurgedBackup, prune_backups, purge_from_backups};
-pub use restore::{RestoreReport, restore_backup};
+pub use restore::{RestoreReport, finish_restore, restore_backup};
 
 /// The version of the format of backups.
 const BACKUP_FORMAT: u32 = 1;

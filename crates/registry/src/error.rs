@@ -113,6 +113,9 @@ pub enum Error {
         /// The current digest.
         current: Option<Digest>,
     },
+    /// The same, for a client that may not know what is there.
+    #[error("precondition failed: {reference} is not as the request expects")]
+    ConditionFailed { reference: Reference },
     /// A tag that the requester may not remove points to the manifest, which stays.
     #[error("tag {tag} of repository {name} points to the manifest and may not be removed")]
     TagProtected { name: RepositoryName, tag: Tag },
@@ -195,6 +198,16 @@ pub enum Error {
 }
 
 impl Error {
+    /// The same without what tags point to: for clients that may change a repository and not read it.
+    #[must_use]
+    pub fn without_targets(self) -> Self {
+        match self {
+            Self::PreconditionFailed { reference, .. } => Self::ConditionFailed { reference },
+            Self::Immutable(refusal) => Self::Immutable(Box::new(refusal.without_targets())),
+            error => error,
+        }
+    }
+
     /// Whether clients would disagree on what a manifest is, or its media type is not allowed: it must not be
     /// served either.
     pub fn is_unsafe_manifest(&self) -> bool {

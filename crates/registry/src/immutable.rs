@@ -34,7 +34,7 @@ impl Repository {
     ) -> Result<(), Box<ImmutableRefusal>> {
         match (seen.target(), self.immutable_rule(tag)) {
             (Some(target), Some(rule)) if target.digest != *to => {
-                let (tag, present) = (tag.clone(), target.digest.clone());
+                let (tag, present) = (tag.clone(), Some(target.digest.clone()));
                 Err(Box::new(ImmutableRefusal::Move { rule, tag, present }))
             }
             _ => Ok(()),
@@ -49,7 +49,7 @@ impl Repository {
     ) -> Result<(), Box<ImmutableRefusal>> {
         match (seen.target(), self.immutable_rule(tag)) {
             (Some(target), Some(rule)) => {
-                let (tag, present) = (tag.clone(), target.digest.clone());
+                let (tag, present) = (tag.clone(), Some(target.digest.clone()));
                 Err(Box::new(ImmutableRefusal::DeleteTag { rule, tag, present }))
             }
             _ => Ok(()),

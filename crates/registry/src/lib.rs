@@ -136,7 +136,7 @@ mod writer;
 pub use crate::core::MANIFEST_READS_MAX;
 pub use backup::{
     BackupError, BackupInfo, BackupObserver, BackupOptions, BackupReport, MissingContent,
-    PruneReport, PurgedBackup, RestoreReport, back_up, list_backups, prune_backups,
+    PruneReport, PurgedBackup, RestoreReport, back_up, finish_restore, list_backups, prune_backups,
     purge_from_backups, restore_backup,
 };
 pub use blob::BlobReader;

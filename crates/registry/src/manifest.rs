@@ -71,6 +71,16 @@ pub struct PushedManifest {
     pub nearly_used: Vec<QuotaUsage>,
 }
 
+impl PushedManifest {
+    /// The same without what refused tags point to.
+    #[must_use]
+    pub fn without_targets(mut self) -> Self {
+        let refused = self.refused.into_iter().map(ImmutableRefusal::without_targets);
+        self.refused = refused.collect();
+        self
+    }
+}
+
 /// The tags of a push, judged by the rules of the file.
 struct JudgedTags {
     allowed: Vec<(Tag, TagVersion)>,

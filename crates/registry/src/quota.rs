@@ -82,26 +82,34 @@ impl Repository {
 
     /// Refuses an upload for which a pool has no room, and limits one of unknown length to the room that
     /// there is: the rest is read, so that its client reads the response, and thrown away.
+    ///
+    /// A digest is only what the client says until its bytes have come. So what the pool counts already adds nothing only
+    /// if this repository has it: the response must not tell what others of the pool have.
     pub(crate) async fn check_upload_quota(
         &self,
         digest: Option<&Digest>,
         chunk: UploadChunk,
     ) -> Result<(UploadChunk, BodyQuota)> {
         let announced = chunk.length.unwrap_or(0);
-        let content = digest.map(fingerprint::digest);
-        let adding = |state: &PoolState| {
-            let is_there = content.is_some_and(|content| state.contains(content));
-            let used = state.content_bytes() + state.upload_bytes();
-            (used, if is_there { 0 } else { announced })
-        };
+        let used = |state: &PoolState| state.content_bytes() + state.upload_bytes();
         let mut least: Option<(u64, QuotaUsage)> = None;
         for (number, pool) in self.rules.quotas().pools(&self.name) {
             if announced == 0 && chunk.length.is_some() {
                 break;
             }
             let ledger = self.core.quotas.pool(pool_fingerprint(pool));
-            self.judge(number, pool, &ledger, &adding).await?;
-            let used = adding(&ledger.state()).0;
+            let judged = self.judge(number, pool, &ledger, &|state| (used(state), announced)).await;
+            match (judged, digest) {
+                (Err(Error::Quota(_)), Some(digest)) if self.has_blob(digest).await? => {
+                    let content = fingerprint::digest(digest);
+                    let adding = |state: &PoolState| {
+                        (used(state), if state.contains(content) { 0 } else { announced })
+                    };
+                    self.judge(number, pool, &ledger, &adding).await?;
+                }
+                (judged, _) => judged?,
+            }
+            let used = used(&ledger.state());
             let room = pool.bytes.saturating_sub(used);
             let is_less = least.as_ref().is_none_or(|(least, _)| room < *least);
             if let QuotaVerdict::Exceeded(usage) = pool.judge(number, used, room.saturating_add(1))
@@ -115,6 +123,10 @@ impl Repository {
             Some((room, usage)) => limited(chunk, room, usage),
             None => (chunk, BodyQuota::default()),
         })
+    }
+
+    async fn has_blob(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.core.blob_size(&self.name, digest).await?.is_some())
     }
 
     /// Judges what a request adds to a pool, by a count that is as fresh as the verdict needs.

@@ -144,6 +144,20 @@ impl Registry {
         Ok(Self { core: Arc::new(Core::new(store, clock, options, &marker)) })
     }
 
+    /// Opens a store that a backup was restored into and that nothing else may open yet, to check it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub async fn open_restored(
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        options: RegistryOptions,
+    ) -> Result<Self, OpenError> {
+        let marker = read_format(&*store).await?;
+        Ok(Self { core: Arc::new(Core::new(store, clock, options, &marker)) })
+    }
+
     /// The same registry, with the rules of a file.
     #[must_use]
     pub fn with_rules(&self, rules: CurrentRules) -> Self {
@@ -395,23 +409,26 @@ async fn create(store: &dyn Store) -> Result<FormatMarker, OpenError> {
 }
 
 async fn check_format(store: &dyn Store) -> Result<FormatMarker, OpenError> {
+    let marker = read_format(store).await?;
+    match marker.requires(StoreFeature::RESTORING) {
+        true => Err(OpenError::Restoring),
+        false => Ok(marker),
+    }
+}
+
+/// The mark of a store whose format this program knows, also while it is being restored.
+async fn read_format(store: &dyn Store) -> Result<FormatMarker, OpenError> {
     let record = match store.get(&keys::format()).await {
         Err(error) if error.is_not_found() => return Err(OpenError::Absent),
         record => record?,
     };
-    let marker = match FormatMarker::decode(&record.bytes) {
-        Some(marker) if marker.format == FORMAT_VERSION => marker,
-        Some(marker) => {
-            return Err(OpenError::Format { found: marker.format, known: FORMAT_VERSION });
-        }
+    match FormatMarker::decode(&record.bytes) {
+        Some(marker) if marker.format == FORMAT_VERSION => Ok(marker),
+        Some(marker) => Err(OpenError::Format { found: marker.format, known: FORMAT_VERSION }),
         None => {
             let found = String::from_utf8_lossy(&record.bytes).chars().take(100).collect();
-            return Err(OpenError::Damaged { found });
+            Err(OpenError::Damaged { found })
         }
-    };
-    match marker.requires(StoreFeature::RESTORING) {
-        true => Err(OpenError::Restoring),
-        false => Ok(marker),
     }
 }
 

@@ -14,7 +14,7 @@ use jreg_oci::{
     Digest, Endpoint, MountSource, PageParams, Reference, RepositoryName, TagHistoryQuery,
 };
 
-use super::guarded::{Registry, hash_of, send, token_target};
+use super::guarded::{INDEX, Registry, hash_of, send, token_target};
 use super::tokens::turns_during;
 use crate::app::App;
 
@@ -490,5 +490,78 @@ async fn a_restore_sets_no_tag_that_may_not_be_pushed() {
         let request = request.header("Content-Type", "application/json");
         let response = send(&registry.apps[0], request.body(body.into()).unwrap()).await;
         assert_eq!(response.status.as_u16(), due, "{method} {target}: {}", response.text());
+    }
+}
+
+const BLIND: &str = "
+    [[rule]]\nname = 'all'\nsubjects = ['user:alice']\nrepositories = ['open/seen']\n\
+    actions = ['pull', 'push', 'delete']\n\
+    [[rule]]\nname = 'no pull'\nsubjects = ['user:alice']\nrepositories = ['open/blind']\n\
+    actions = ['push', 'delete']\n";
+
+/// An identity that may push and delete but not pull does not learn what is there: neither what a tag points to nor
+/// whether what it restores exists.
+#[tokio::test]
+async fn fixed_changes_without_pull_do_not_tell_what_is_there() {
+    let files = tempfile::tempdir().unwrap();
+    let lifecycle = files.path().join("lifecycle.toml");
+    let rules = "[[immutable]]\nrepositories = ['open/**']\ntags = ['fixed']\n[end]\n";
+    std::fs::write(&lifecycle, rules).unwrap();
+    let path = lifecycle.display().to_string();
+    let registry = Registry::with(Some(BLIND), |settings| settings.lifecycle = Some(path)).await;
+    let alice = format!("Basic {}", STANDARD.encode("alice:secret"));
+    let (absent, pushed) = (hash_of(b"absent"), hash_of(INDEX.as_bytes()));
+    for (name, sees) in [("open/seen", true), ("open/blind", false)] {
+        let app = App::build(Settings::default(), Arc::clone(&registry.store)).await.unwrap();
+        let content = Content { app, name };
+        let (one, _) = content.image(Some("v1"), "one").await;
+        content.image(Some("fixed"), "one").await;
+        let (two, _) = content.image(Some("v2"), "two").await;
+        let (gone, _) = content.image(None, "gone").await;
+        let delete = http::Request::delete(format!("/v2/{name}/manifests/{gone}"));
+        let delete = delete.header("Host", "test").body(jreg_net::server::Body::empty()).unwrap();
+        assert_eq!(send(&content.app, delete).await.status, StatusCode::ACCEPTED);
+
+        let one = one.to_string();
+        let restored = format!("{{\"digest\":\"{two}\"}}");
+        let unknown = format!("{{\"digest\":\"{absent}\"}}");
+        let of_tag = format!("manifests/{pushed}?tag=fixed");
+        let (of_two, of_one) = (format!("manifests/{two}"), format!("manifests/{one}"));
+        let of_gone = format!("_jreg/deleted/{gone}/restore");
+        let of_absent = format!("_jreg/deleted/{absent}/restore");
+        let tag = "_jreg/tags/v1/restore";
+        // What a client that may pull is told.
+        for (method, target, condition, body, due, told) in [
+            ("PUT", "manifests/v1", true, INDEX, (412, 412), &*one),
+            ("DELETE", "manifests/v1", true, "", (412, 412), &one),
+            ("DELETE", &of_two, true, "", (412, 412), "is at"),
+            ("PUT", "manifests/fixed", false, INDEX, (409, 409), &one),
+            ("PUT", &of_tag, false, INDEX, (201, 201), &one),
+            ("DELETE", "manifests/fixed", false, "", (409, 409), &one),
+            ("DELETE", &of_one, false, "", (409, 409), "tag fixed"),
+            ("POST", tag, true, &restored, (412, 403), &one),
+            ("POST", tag, false, &restored, (200, 403), &one),
+            ("POST", tag, false, &unknown, (404, 403), "MANIFEST_UNKNOWN"),
+            ("POST", &of_gone, false, "{}", (200, 403), "tagsKept"),
+            ("POST", &of_absent, false, "{}", (404, 403), "MANIFEST_UNKNOWN"),
+        ] {
+            let kind = match method {
+                "POST" => "application/json",
+                _ => "application/vnd.oci.image.index.v1+json",
+            };
+            let request = http::Request::builder().method(method).header("Host", "test");
+            let request = request.uri(format!("/v2/{name}/{target}"));
+            let request = request.header("Authorization", &alice).header("Content-Type", kind);
+            let request = match condition {
+                true => request.header("If-Match", format!("\"{absent}\"")),
+                false => request,
+            };
+            let request = request.body(body.to_owned().into()).unwrap();
+            let response = send(&registry.apps[0], request).await;
+            let said = format!("{:?} {}", response.headers, response.text());
+            let due = if sees { due.0 } else { due.1 };
+            assert_eq!(response.status.as_u16(), due, "{method} {name}/{target}: {said}");
+            assert_eq!(said.contains(told), sees, "{method} {name}/{target}: {said}");
+        }
     }
 }

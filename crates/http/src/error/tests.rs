@@ -71,6 +71,7 @@ fn rows() -> Vec<(Error, u16, &'static str)> {
             412,
             "MANIFEST_INVALID",
         ),
+        (Error::ConditionFailed { reference: reference() }, 412, "MANIFEST_INVALID"),
         (Error::TagProtected { name: name(), tag: "v1".parse().unwrap() }, 403, "DENIED"),
         (Error::TagDamaged { name: name(), tag: "v1".parse().unwrap() }, 409, "MANIFEST_INVALID"),
         (Error::Busy { what: "uploads" }, 429, "TOOMANYREQUESTS"),

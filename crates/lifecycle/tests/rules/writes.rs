@@ -62,13 +62,17 @@ fn a_refusal_names_the_rule_the_tag_and_the_present_digest() {
     let rule = || rules.immutable().judge(&repository, &tag).unwrap();
     let (present, tag) = (digest("image"), tag.clone());
     let named = "immutable rule 2: v?, release-* in team/**";
-    let moved = ImmutableRefusal::Move { rule: rule(), tag: tag.clone(), present: present.clone() };
+    let moved =
+        ImmutableRefusal::Move { rule: rule(), tag: tag.clone(), present: Some(present.clone()) };
     assert_eq!(
         moved.to_string(),
         format!("tag v1 is immutable ({named}) and points to {present}: push under another tag")
     );
-    let deleted =
-        ImmutableRefusal::DeleteTag { rule: rule(), tag: tag.clone(), present: present.clone() };
+    let deleted = ImmutableRefusal::DeleteTag {
+        rule: rule(),
+        tag: tag.clone(),
+        present: Some(present.clone()),
+    };
     assert_eq!(
         deleted.to_string(),
         format!("tag v1 is immutable ({named}) and points to {present}: it cannot be deleted")
@@ -89,6 +93,17 @@ fn a_refusal_names_the_rule_the_tag_and_the_present_digest() {
     );
     let blob = ImmutableRefusal::DeleteBlob { rule: rule(), repository: repository.clone() };
     assert!(blob.to_string().starts_with("blobs of team/x cannot be deleted"), "{blob}");
+    for (refusal, text) in [
+        (moved, format!("tag v1 is immutable ({named}): push under another tag")),
+        (deleted, format!("tag v1 is immutable ({named}): it cannot be deleted")),
+        (
+            needed,
+            format!("manifest {manifest} cannot be deleted: an immutable tag needs it ({named})"),
+        ),
+        (blob.clone(), blob.to_string()),
+    ] {
+        assert_eq!(refusal.without_targets().to_string(), text);
+    }
 }
 
 #[test]

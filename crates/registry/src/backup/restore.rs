@@ -1,7 +1,7 @@
 //! Restoring a snapshot: into an empty store of any kind.
 //!
 //! `jreg.json` comes first and says that the store is being restored, so that nothing opens it, and last again
-//! without that. Between them bytes, links, manifests and then what makes them found are created in the order
+//! without that, once what was restored has been checked. Between them bytes, links, manifests and then what makes them found are created in the order
 //! in which they depend on each other. A restore that was interrupted is continued by running it again.
 //! Every record gets a new nonce: it is a version of this store.
 
@@ -39,7 +39,8 @@ pub struct RestoreReport {
     pub copied: u64,
 }
 
-/// Restores a snapshot, the latest if none is named, into an empty store.
+/// Restores a snapshot, the latest if none is named, into an empty store. Only
+/// [`Registry::open_restored`](crate::Registry::open_restored) opens it until [`finish_restore`].
 ///
 /// # Errors
 ///
@@ -57,7 +58,7 @@ pub async fn restore_backup(
     };
     let snapshot = Snapshot::read(&**backups, id).await?;
     let records = snapshot.records(&**backups, id).await?;
-    let marker = begin(&**target, id).await?;
+    begin(&**target, id).await?;
     observer.phase("blobs");
     let blobs: Vec<StoredBlob> = records.blobs().into_iter().collect();
     let bytes = blobs.iter().map(|blob| blob.size_bytes).sum();
@@ -67,13 +68,12 @@ pub async fn restore_backup(
     for class in RecordClass::ALL {
         write_records(target, &records, class, observer).await?;
     }
-    end(&**target, marker).await?;
     let records = records.0.len() as u64;
     Ok(RestoreReport { snapshot: id, records, blobs: count, bytes, copied })
 }
 
 /// Marks the store as one that is being restored.
-async fn begin(target: &dyn Store, id: Ulid) -> Result<FormatMarker, BackupError> {
+async fn begin(target: &dyn Store, id: Ulid) -> Result<(), BackupError> {
     let key = keys::format();
     let found = match target.get(&key).await {
         Ok(record) => Some(record),
@@ -88,7 +88,7 @@ async fn begin(target: &dyn Store, id: Ulid) -> Result<FormatMarker, BackupError
         marker.require(StoreFeature::RESTORING);
         marker.set(SNAPSHOT_FIELD, id.to_string().into());
         target.put(&key, marker.encode(), PutMode::Create).await?;
-        return Ok(marker);
+        return Ok(());
     };
     let marker = FormatMarker::decode(&found.bytes).ok_or(BackupError::NotEmpty)?;
     if !marker.requires(StoreFeature::RESTORING) {
@@ -98,14 +98,19 @@ async fn begin(target: &dyn Store, id: Ulid) -> Result<FormatMarker, BackupError
         Some(other) if other != id.to_string() => {
             Err(BackupError::OtherRestore { other: other.to_owned() })
         }
-        _ => Ok(marker),
+        _ => Ok(()),
     }
 }
 
-/// Lets the store be opened.
-async fn end(target: &dyn Store, marker: FormatMarker) -> Result<(), BackupError> {
+/// Lets a restored store be opened, after its check.
+///
+/// # Errors
+///
+/// [`BackupError`].
+pub async fn finish_restore(target: &dyn Store) -> Result<(), BackupError> {
     let key = keys::format();
     let seen = target.get(&key).await?;
+    let marker = FormatMarker::decode(&seen.bytes).ok_or(BackupError::NotEmpty)?;
     let marker = marker.without(StoreFeature::RESTORING, SNAPSHOT_FIELD);
     target.put(&key, marker.encode(), PutMode::Match(seen.etag)).await?;
     Ok(())

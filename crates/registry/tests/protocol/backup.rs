@@ -13,14 +13,17 @@ use jreg_lifecycle::{CurrentRules, LifecycleRules};
 use jreg_oci::{Digest, Manifest, Reference};
 use jreg_registry::{
     BackupError, BackupObserver, BackupOptions, BackupReport, FsckOptions, NoObserver, OpenError,
-    PageRequest, Registry, RegistryOptions, RetentionOptions, TouchPolicy, UploadChunk, back_up,
-    list_backups, prune_backups, purge_from_backups, restore_backup,
+    PageRequest, Registry, RegistryOptions, RestoreReport, RetentionOptions, TouchPolicy,
+    UploadChunk, back_up, finish_restore, list_backups, prune_backups, purge_from_backups,
+    restore_backup,
 };
 use jreg_storage::testing::{Call, Fault, FaultyStore, InterceptedStore, Interceptor};
 use jreg_storage::{
     ByteRange, ByteStream, ErrorKind, FsOptions, FsStore, Key, ListRequest, MemoryStore, PutMode,
     Store, SystemClock,
 };
+
+use ulid::Ulid;
 
 use crate::bench::{Bench, digest, push_of};
 use crate::gc::{index, referrer};
@@ -32,6 +35,18 @@ impl BackupObserver for Quiet {
     fn phase(&self, _: &'static str) {}
 
     fn progress(&self, _: u64, _: u64) {}
+}
+
+/// A restore to its end.
+async fn restore(
+    backups: &Arc<dyn Store>,
+    wanted: Option<Ulid>,
+    target: &Arc<dyn Store>,
+    observer: &Quiet,
+) -> Result<RestoreReport, BackupError> {
+    let report = restore_backup(backups, wanted, target, observer).await?;
+    finish_restore(&**target).await?;
+    Ok(report)
 }
 
 type Tagged = Vec<(String, String, Digest)>;
@@ -92,7 +107,7 @@ fn check<'a>(
 
 async fn restored(backups: &Arc<dyn Store>) -> Registry {
     let store = memory();
-    restore_backup(backups, None, &store, &Quiet).await.unwrap();
+    restore(backups, None, &store, &Quiet).await.unwrap();
     open(store).await.unwrap()
 }
 
@@ -149,7 +164,7 @@ async fn a_backup_comes_back_in_a_store_of_any_kind() {
             Arc::new(FsStore::open(disk, FsOptions::default()).unwrap()),
         ];
         for target in targets {
-            restore_backup(&backups, Some(report.snapshot), &target, &Quiet).await.unwrap();
+            restore(&backups, Some(report.snapshot), &target, &Quiet).await.unwrap();
             let registry = open(Arc::clone(&target)).await.unwrap();
             assert_eq!(tagged(&registry).await, expected);
             let checked = registry.fsck(&FsckOptions { deep: true, ..fsck() }, &NoObserver).await;
@@ -164,7 +179,7 @@ async fn a_backup_comes_back_in_a_store_of_any_kind() {
             let referrers = app.referrers(&subject.unwrap().2, None, &page).await.unwrap();
             assert_eq!(referrers.items.len(), 1);
             // Only an empty store takes a backup.
-            let full = restore_backup(&backups, None, &target, &Quiet).await.unwrap_err();
+            let full = restore(&backups, None, &target, &Quiet).await.unwrap_err();
             assert!(matches!(full, BackupError::NotEmpty), "{full}");
         }
     }
@@ -200,7 +215,7 @@ async fn a_crash_at_any_write_leaves_earlier_backups_whole() {
         let snapshots = list_backups(&*backups).await.unwrap();
         assert_eq!(snapshots[0].snapshot, first.snapshot);
         let store = memory();
-        restore_backup(&backups, Some(first.snapshot), &store, &Quiet).await.unwrap();
+        restore(&backups, Some(first.snapshot), &store, &Quiet).await.unwrap();
         assert_eq!(tagged(&open(store).await.unwrap()).await, before);
         if snapshots.len() > 1 {
             // The one that was written is whole, even if its process ended before it said so.
@@ -229,7 +244,7 @@ async fn a_restore_that_was_interrupted_at_any_write_is_continued() {
         let target: Arc<dyn Store> = faulty.clone();
         let fault = Fault::fail(ErrorKind::Unavailable).on(|call| !call.is_read());
         faulty.inject(fault.nth(number).from_then_on());
-        let ended = restore_backup(&backups, Some(ids[0]), &target, &Quiet).await;
+        let ended = restore(&backups, Some(ids[0]), &target, &Quiet).await;
         faulty.heal();
         if ended.is_ok() {
             assert!(number > 20, "{number}");
@@ -239,13 +254,38 @@ async fn a_restore_that_was_interrupted_at_any_write_is_continued() {
         let opened = open(Arc::clone(&target)).await.unwrap_err();
         assert!(matches!(opened, OpenError::Restoring | OpenError::Absent), "{number}: {opened}");
         if number > 1 {
-            let other = restore_backup(&backups, Some(ids[1]), &target, &Quiet).await.unwrap_err();
+            let other = restore(&backups, Some(ids[1]), &target, &Quiet).await.unwrap_err();
             assert!(matches!(other, BackupError::OtherRestore { .. }), "{number}: {other}");
         }
-        restore_backup(&backups, Some(ids[0]), &target, &Quiet).await.unwrap();
+        restore(&backups, Some(ids[0]), &target, &Quiet).await.unwrap();
         assert_eq!(tagged(&open(target).await.unwrap()).await, expected, "{number}");
         assert!(number < 500);
     }
+}
+
+/// The check at the end belongs to the restore: until it has ended, nothing else opens the storage.
+#[tokio::test]
+async fn fixed_a_restore_that_was_interrupted_in_its_check_is_run_again() {
+    let bench = Bench::new().await;
+    fill(&bench).await;
+    let backups = memory();
+    backed_up(&bench.registry, &backups).await;
+    let target = memory();
+    for _ in 0..2 {
+        restore_backup(&backups, None, &target, &Quiet).await.unwrap();
+        let opened = open(Arc::clone(&target)).await.unwrap_err();
+        assert!(matches!(opened, OpenError::Restoring), "{opened}");
+        let (clock, options) = (bench.clock.clone(), RegistryOptions::default());
+        let registry = Registry::open_restored(Arc::clone(&target), clock, options).await.unwrap();
+        let report = registry.fsck(&FsckOptions::default(), &NoObserver).await.unwrap();
+        assert_eq!((report.damage, report.left), (0, 0));
+        let opened = open(Arc::clone(&target)).await.unwrap_err();
+        assert!(matches!(opened, OpenError::Restoring), "{opened}");
+    }
+    finish_restore(&*target).await.unwrap();
+    assert_eq!(tagged(&open(target.clone()).await.unwrap()).await, tagged(&bench.registry).await);
+    let full = restore_backup(&backups, None, &target, &Quiet).await.unwrap_err();
+    assert!(matches!(full, BackupError::NotEmpty), "{full}");
 }
 
 /// Runs something once, before a call that matches.
@@ -541,7 +581,7 @@ async fn what_holds_something_else_takes_no_backup_and_private_keys_stay() {
         let refused = back_up(&bench.registry, &store, BackupOptions::default(), &Quiet).await;
         assert!(matches!(refused.unwrap_err(), BackupError::Foreign { .. }));
         assert!(matches!(list_backups(&*store).await.unwrap_err(), BackupError::NoBackups));
-        let refused = restore_backup(&store, None, &memory(), &Quiet).await;
+        let refused = restore(&store, None, &memory(), &Quiet).await;
         assert!(matches!(refused.unwrap_err(), BackupError::NoBackups));
     }
     let (keys, token) = ("auth/keys", "auth/access-tokens/0123456789abcdef");
@@ -557,7 +597,7 @@ async fn what_holds_something_else_takes_no_backup_and_private_keys_stay() {
         back_up(&bench.registry, &backups, options, &Quiet).await.unwrap();
         assert_eq!(list_backups(&*backups).await.unwrap()[0].with_secrets, with_secrets);
         let target = memory();
-        restore_backup(&backups, None, &target, &Quiet).await.unwrap();
+        restore(&backups, None, &target, &Quiet).await.unwrap();
         let there = target.list(&ListRequest::below("auth/")).await.unwrap().entries;
         let there: Vec<_> = there.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(there, expected);
@@ -579,12 +619,12 @@ async fn a_damaged_snapshot_or_blob_is_refused() {
         damaged[middle] ^= 1;
         backups.put(&object.key, damaged.into(), PutMode::Overwrite).await.unwrap();
         let target = memory();
-        let refused = restore_backup(&backups, None, &target, &Quiet).await;
+        let refused = restore(&backups, None, &target, &Quiet).await;
         assert!(refused.is_err(), "{}", object.key);
         assert!(open(target).await.is_err(), "{}", object.key);
         backups.put(&object.key, record.bytes, PutMode::Overwrite).await.unwrap();
     }
-    restore_backup(&backups, None, &memory(), &Quiet).await.unwrap();
+    restore(&backups, None, &memory(), &Quiet).await.unwrap();
 }
 
 /// An upload in progress, and what was pushed without a manifest, are not part of a backup.
@@ -599,7 +639,7 @@ async fn uploads_and_notes_are_left_out() {
     let backups = memory();
     backed_up(&bench.registry, &backups).await;
     let target = memory();
-    restore_backup(&backups, None, &target, &Quiet).await.unwrap();
+    restore(&backups, None, &target, &Quiet).await.unwrap();
     for prefix in ["uploads/", "gc/", "probe/", "events/"] {
         assert_eq!(target.list(&ListRequest::below(prefix)).await.unwrap().entries, []);
     }
@@ -634,7 +674,7 @@ async fn a_restored_store_knows_nothing_of_pulls_before() {
     let (backups, store) = (memory(), MemoryStore::builder().clock(bench.clock.clone()).build());
     backed_up(&registry, &backups).await;
     let store: Arc<dyn Store> = Arc::new(store);
-    restore_backup(&backups, None, &store, &Quiet).await.unwrap();
+    restore(&backups, None, &store, &Quiet).await.unwrap();
     let pulls = store.list(&ListRequest::below("pulls/")).await.unwrap();
     assert!(pulls.entries.is_empty(), "{pulls:?}");
     let restored = Registry::open_existing(store, bench.clock.clone(), RegistryOptions::default());

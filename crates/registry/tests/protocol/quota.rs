@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::SinkExt;
+use futures::{SinkExt, StreamExt, stream};
 use jreg_lifecycle::{CurrentRules, LifecycleRules, QuotaUsage};
 use jreg_oci::Reference;
 use jreg_registry::{Error, Registry, RegistryOptions, Repository, UploadChunk};
@@ -87,8 +87,15 @@ async fn shared_layers_of_a_pool_count_once() {
     }
     // Another instance, which counts all of it first.
     let registry = other(&bench, rules(limit)).await;
+    let source = repository(&registry, "team/a");
     for name in ["team/a", "team/d"] {
         let repository = repository(&registry, name);
+        if name == "team/d" {
+            for blob in [&Bytes::from_static(b"{}"), &base, &own] {
+                let mounted = repository.blob_mount(&digest(blob), source.name()).await.unwrap();
+                assert!(mounted.is_some());
+            }
+        }
         push(&repository, "v2", &[&base, &own]).await.unwrap();
         push(&repository, "v2", &[&base, &own]).await.unwrap();
     }
@@ -185,6 +192,35 @@ async fn body_of_unknown_length_is_refused_after_its_end() {
     push_blob(&repository, &layer(2, 1)).await.unwrap();
     settle().await;
     refused(push_blob(&repository, &layer(3, 1)).await);
+}
+
+/// A digest that a client only names tells it nothing of repositories that it may not pull from.
+#[tokio::test]
+async fn fixed_an_announced_digest_adds_nothing_only_where_the_repository_has_it() {
+    let bench = Bench::new().await;
+    let (hidden, absent, length) = (layer(1, 700), layer(2, 700), 700);
+    let registry = bench.registry.with_rules(rules(1800));
+    let (secret, public) =
+        (repository(&registry, "team/secret"), repository(&registry, "team/pub"));
+    push(&secret, "v1", &[&hidden]).await.unwrap();
+    push(&public, "v1", &[]).await.unwrap();
+    let announced = || UploadChunk::new(None, Some(length), stream::pending().boxed());
+    for blob in [&hidden, &absent] {
+        let digest = digest(blob);
+        let pushed = refused(public.blob_push(&digest, announced()).await);
+        let id = public.upload_start(None);
+        let finished = refused(public.upload_finish(&id, &digest, announced()).await);
+        assert_eq!((pushed.adding, &pushed), (length, &finished));
+        let id = public.upload_start(None);
+        public.upload_append(&id, UploadChunk::of(layer(3, 10))).await.unwrap();
+        let finished = refused(public.upload_finish(&id, &digest, announced()).await);
+        assert_eq!(pushed, finished);
+    }
+    push_blob(&secret, &hidden).await.unwrap();
+    // Who may pull from the other repository mounts it.
+    public.blob_mount(&digest(&hidden), secret.name()).await.unwrap().unwrap();
+    push_blob(&public, &hidden).await.unwrap();
+    put(&public, "v2", &[&hidden]).await.unwrap();
 }
 
 #[tokio::test]
