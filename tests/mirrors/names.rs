@@ -155,6 +155,6 @@ async fn fixed_pages_show_the_tags_that_were_pulled_through_a_mirror() {
         }
         let absent = get(&client, "/ui/docker.io/library/app:never-pulled").await;
         assert_eq!(absent.status, 404, "{absent}");
-        assert_eq!(upstream.requests().len(), 0, "pages ask nobody");
+        assert_eq!(upstream.requests().len(), 0, "pages send no request");
     }
 }

@@ -248,7 +248,7 @@ impl StreamReader {
         })
     }
 
-    /// Sends the bytes of a file. If nobody takes them any more they are passed over.
+    /// Sends the bytes of a file. If the receiver takes no more they are passed over.
     fn pass_on(
         &mut self,
         start: Vec<u8>,

@@ -380,7 +380,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("a.tar");
         let other = home.path().join("other");
-        fs::write(&other, b"of somebody else").unwrap();
+        fs::write(&other, b"of another program").unwrap();
         std::os::unix::fs::symlink(&other, home.path().join("a.tar.partial")).unwrap();
         let mut writer = LayoutWriter::tar_file(&path).unwrap();
         writer.write_index(&[], None).unwrap();
@@ -390,7 +390,7 @@ mod tests {
         writer.write_index(&[], None).unwrap();
         writer.finish().unwrap();
         assert_eq!(names(home.path()), ["a.tar", "a.tar.partial", "other"]);
-        assert_eq!(fs::read(&other).unwrap(), b"of somebody else");
+        assert_eq!(fs::read(&other).unwrap(), b"of another program");
         // As any file that a program creates.
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&path), mode(&other));

@@ -11,7 +11,7 @@ use crate::protobuf::Message;
 /// Number of kinds of work that the text names; the others are summed up.
 const LINES_MAX: usize = 100;
 
-/// What a profile calls the time outside marked work: the runtime, the log, allocations that nobody waits for.
+/// What a profile calls the time outside marked work: the runtime, the log, allocations outside requests.
 const OTHER: WorkName = WorkName("other", "");
 
 /// One line for each kind of work, the most expensive first, then the threads.

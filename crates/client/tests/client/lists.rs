@@ -207,7 +207,7 @@ async fn what_is_no_name_is_left_out_of_a_list() {
     assert_eq!(tags, ["v1", "v2"]);
 }
 
-/// Regression: a list whose pages link to themselves was read again and again.
+/// Regression: a list whose pages link to themselves was requested without end.
 #[tokio::test]
 async fn fixed_page_that_links_to_itself_is_refused() {
     let upstream = ScriptedUpstream::start().await;
