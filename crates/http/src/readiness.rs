@@ -73,7 +73,7 @@ impl ReadinessVerdict {
         }
         match &result {
             _ if agrees => {}
-            Ok(()) => tracing::info!("ready: the store can be read again"),
+            Ok(()) => tracing::info!("ready: the store responds to reads"),
             Err(error) => {
                 tracing::warn!(error = error.as_str(), "not ready: the store cannot be read")
             }

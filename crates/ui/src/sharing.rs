@@ -15,7 +15,7 @@ pub struct SharingFacts {
     pub needed_here_bytes: u64,
     /// The same of what other repositories that the viewer may see link.
     pub elsewhere_bytes: u64,
-    /// What nothing else needs.
+    /// Bytes that no other manifest refers to.
     pub only_bytes: u64,
     /// These repositories, and the bytes in each of them, the most first.
     pub repositories: Vec<(RepositoryName, u64)>,
