@@ -15,7 +15,7 @@ pub struct SharingFacts {
     pub needed_here_bytes: u64,
     /// The same of what other repositories that the viewer may see link.
     pub elsewhere_bytes: u64,
-    /// Bytes that no other manifest refers to.
+    /// The same of what neither other manifests of the repository nor those repositories refer to.
     pub only_bytes: u64,
     /// These repositories, and the bytes in each of them, the most first.
     pub repositories: Vec<(RepositoryName, u64)>,
