@@ -45,7 +45,7 @@ pub use stream::{
     ArchiveStream, BlobReceiver, KEPT_MEMORY_BYTES_MAX, NoReceiver, OpenedArchive, Spool,
     StreamedTree, open_archive,
 };
-pub use tar_members::{HEADER_BYTES_MAX, MEMBERS_MAX, NAME_BYTES_MAX};
+pub use tar_members::{HEADER_BYTES_MAX, MEMBERS_MAX, NAME_BYTES_MAX, NAMES_BYTES_MAX};
 pub use tar_tree::TarTree;
 pub use tree::{ReceivedFile, SourceContent, SourcePlace, SourceTree};
 pub use unpack::{UNPACKED_BYTES_MAX, UNPACKED_RATIO_MAX};

@@ -17,6 +17,8 @@ const BLOCK: u64 = 512;
 pub const MEMBERS_MAX: usize = 1_000_000;
 /// The longest name of a member, in bytes.
 pub const NAME_BYTES_MAX: usize = 4096;
+/// The most bytes of the names of all members, with those that links lead to: they are in memory.
+pub const NAMES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// The most bytes of one extended header.
 pub const HEADER_BYTES_MAX: u64 = 1024 * 1024;
 /// How many links may lead to a file.
@@ -57,7 +59,10 @@ pub(crate) enum MemberKind {
 
 /// The members of an archive by their names, with what is known of each file.
 #[derive(Debug)]
-pub(crate) struct MemberMap<T>(BTreeMap<String, MappedMember<T>>);
+pub(crate) struct MemberMap<T> {
+    members: BTreeMap<String, MappedMember<T>>,
+    names_bytes: usize,
+}
 
 #[derive(Debug)]
 enum MappedMember<T> {
@@ -68,7 +73,7 @@ enum MappedMember<T> {
 
 impl<T> Default for MemberMap<T> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { members: BTreeMap::new(), names_bytes: 0 }
     }
 }
 
@@ -82,18 +87,27 @@ impl<T> MemberMap<T> {
     }
 
     fn add(&mut self, name: String, member: MappedMember<T>) -> Result<()> {
-        if self.0.len() >= MEMBERS_MAX {
+        if self.members.len() >= MEMBERS_MAX {
             let reason = format!("it has more than {MEMBERS_MAX} members");
             return Err(ArchiveError::TooLarge { reason });
         }
+        let target_bytes = match &member {
+            MappedMember::Link(to) => to.len(),
+            MappedMember::File(_) => 0,
+        };
+        self.names_bytes += name.len() + target_bytes;
+        if self.names_bytes > NAMES_BYTES_MAX {
+            let reason = format!("the names of its members have more than {NAMES_BYTES_MAX} bytes");
+            return Err(ArchiveError::TooLarge { reason });
+        }
         self.check_new(&name)?;
-        self.0.insert(name, member);
+        self.members.insert(name, member);
         Ok(())
     }
 
     /// Fails for a name that another member has.
     pub(crate) fn check_new(&self, name: &str) -> Result<()> {
-        match self.0.contains_key(name) {
+        match self.members.contains_key(name) {
             true => Err(ArchiveError::Member { name: name.to_owned(), reason: "is there twice" }),
             false => Ok(()),
         }
@@ -103,7 +117,7 @@ impl<T> MemberMap<T> {
     pub(crate) fn find(&self, path: &str) -> Option<&T> {
         let mut path = path;
         for _ in 0..=LINKS_MAX {
-            match self.0.get(path)? {
+            match self.members.get(path)? {
                 MappedMember::File(file) => return Some(file),
                 MappedMember::Link(to) => path = to,
             }
@@ -113,7 +127,7 @@ impl<T> MemberMap<T> {
 
     /// The names in a folder, in order; those of folders end with `/`.
     pub(crate) fn names(&self, folder: &str) -> Vec<String> {
-        let below = self.0.range(folder.to_owned()..);
+        let below = self.members.range(folder.to_owned()..);
         let below = below.map_while(|(name, _)| name.strip_prefix(folder));
         let mut names: Vec<String> = below
             .map(|rest| match rest.split_once('/') {
@@ -128,7 +142,7 @@ impl<T> MemberMap<T> {
 
     #[cfg(test)]
     pub(crate) fn all(&self) -> Vec<&str> {
-        self.0.keys().map(String::as_str).collect()
+        self.members.keys().map(String::as_str).collect()
     }
 }
 
@@ -224,6 +238,9 @@ impl<I: TarInput> TarMembers<I> {
             EntryType::Symlink | EntryType::Link => {
                 let to = link.or_else(|| header.link_name_bytes().map(|name| name.into_owned()));
                 let to = to.ok_or_else(|| refuse("is a link that leads nowhere"))?;
+                if to.len() > NAME_BYTES_MAX {
+                    return Err(refuse("is a link to a name that is too long"));
+                }
                 let base = match kind {
                     EntryType::Symlink => name.rsplit_once('/').map_or("", |(folder, _)| folder),
                     _ => "",

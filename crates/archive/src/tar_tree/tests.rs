@@ -6,6 +6,7 @@ use std::io::Write;
 use tar::{EntryType, Header};
 
 use super::*;
+use crate::tar_members::{NAME_BYTES_MAX, NAMES_BYTES_MAX};
 use crate::tree::read_whole;
 use crate::{ArchiveStream, HEADER_BYTES_MAX, LayoutWriter, NoReceiver, Spool, StreamedTree};
 
@@ -158,6 +159,27 @@ fn what_programs_read_differently_is_refused() {
     archive.header(regular, b"outer", b"", 0).data(&inner.0.clone()).end();
     let tree = archive.open().unwrap();
     assert_eq!(tree.members.all(), ["outer"]);
+}
+
+/// Regression: what links lead to had up to 1 MiB each, so that an archive of 28 MB took 4 GB of memory.
+#[test]
+fn fixed_names_and_targets_of_links_are_bounded() {
+    let target = |bytes: usize| {
+        let mut archive = Archive::default();
+        let to = "a/".repeat(bytes / 2);
+        archive.pax(&[("linkpath", &to)]).link(EntryType::Symlink, "l", "a").end();
+        archive.open()
+    };
+    assert!(target(NAME_BYTES_MAX).is_ok());
+    let refused = target(NAME_BYTES_MAX + 2).unwrap_err().to_string();
+    assert!(refused.contains("too long"), "{refused}");
+    let mut map = MemberMap::default();
+    let long = "x".repeat(NAMES_BYTES_MAX / 4 - 1);
+    for first in ["a", "b", "c"] {
+        map.add_file(format!("{first}{long}"), ()).unwrap();
+    }
+    map.add_link("d".to_owned(), long).unwrap();
+    assert!(matches!(map.add_file("e".to_owned(), ()), Err(ArchiveError::TooLarge { .. })));
 }
 
 #[test]
