@@ -26,6 +26,8 @@ const NAME_BYTES_MAX: usize = 500;
 /// Maximum age of the ID token of a login, which is fetched as soon as the issuer makes it.
 const ID_TOKEN_AGE_MAX_S: u64 = 10 * 60;
 const EMAIL: &str = "email";
+/// Prefixes of other identities: of the registry's own (`jreg:retention`) and of its operators (`machine:root`), too.
+const RESERVED_NAMES: [&str; 5] = ["access-token", "certificate", "jreg", "machine", "user"];
 /// Maximum groups of a token.
 const GROUPS_MAX: usize = 128;
 
@@ -249,9 +251,8 @@ impl Issuer {
         if name.is_empty() || name.len() > 32 || !name.bytes().all(is_word) {
             return Err("its name must be 1 to 32 letters, digits and dashes".to_owned());
         }
-        // These are prefixes of other identities.
-        if ["access-token", "certificate", "user"].contains(&name.as_str()) {
-            return Err("its name must not be access-token, certificate or user".to_owned());
+        if RESERVED_NAMES.contains(&name.as_str()) {
+            return Err(format!("its name must not be one of {}", RESERVED_NAMES.join(", ")));
         }
         if spec.issuer.is_empty() || spec.audience.is_empty() {
             return Err("its issuer and audience must not be empty".to_owned());
