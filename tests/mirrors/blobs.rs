@@ -10,7 +10,7 @@ use jreg_storage::{ErrorKind, MemoryStore};
 use jreg_testkit::upstream::{
     RequestKind, RulePick, ScriptedUpstream, UpstreamFault, UpstreamRule,
 };
-use jreg_testkit::{Rng, StoreKind, TestServer, sha256};
+use jreg_testkit::{Request, Rng, StoreKind, TestServer, sha256};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{get, mirror, partial, plain, stores};
@@ -95,6 +95,31 @@ async fn wrong_bytes_never_reach_their_end_and_are_not_stored() {
             }
             server.stop().await;
         }
+    }
+}
+
+/// Regression: an empty body was passed on as the whole of any blob.
+#[tokio::test]
+async fn fixed_an_empty_body_is_not_any_blob() {
+    for store in stores() {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+        let empty = upstream.add_blob("library/app", bytes::Bytes::new());
+        upstream.add_rule(UpstreamRule::new(UpstreamFault::ShortBody(BLOB_BYTES)));
+        let server = mirror(&upstream, store, "negative = \"0s\"").await;
+        let client = server.client();
+        for method in ["HEAD", "GET"] {
+            assert_eq!(plain(&client, method, &target(&digest)).await.status, 502, "{method}");
+            let right = plain(&client, method, &target(&empty)).await;
+            assert_eq!((right.status, right.body.len()), (200, 0), "{method}");
+        }
+        upstream.clear_rules();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while get(&client, &target(&digest)).await.body != bytes {
+            assert!(Instant::now() < deadline, "it is not asked for again");
+            sleep(Duration::from_millis(20)).await;
+        }
+        server.stop().await;
     }
 }
 
@@ -324,6 +349,40 @@ async fn the_registry_is_asked_while_the_store_looks_for_a_purge() {
     looking.release();
     assert_eq!(pull.await.unwrap().body, bytes);
     server.stop().await;
+}
+
+/// Regression: a copy that another repository has took the place of wrong bytes in the middle of a response, which
+/// then ended as if it were whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn fixed_wrong_bytes_are_not_completed_with_the_bytes_of_a_copy() {
+    for (fault, is_right) in [(Some(UpstreamFault::WrongStart), false), (None, true)] {
+        let upstream = ScriptedUpstream::start().await;
+        let (digest, bytes) = add_blob(&upstream, 1, BLOB_BYTES);
+        upstream.add_blob("library/other", bytes.clone());
+        let store = std::sync::Arc::new(GateStore::new(std::sync::Arc::new(MemoryStore::new())));
+        let server = mirror(&upstream, StoreKind::Given(store.clone()), "").await;
+        let client = server.client();
+        assert_eq!(get(&client, &target(&digest)).await.body, bytes);
+        stored(&server, &upstream, &digest).await;
+        let slow = UpstreamFault::Slow { chunk: 64 << 10, pause: Duration::from_millis(20) };
+        for fault in fault.into_iter().chain([slow]) {
+            upstream.add_rule(UpstreamRule::new(fault).on(RequestKind::BlobGet));
+        }
+        let mut looking =
+            store.hold(|call| call.operation == "list" && call.key.contains("links/"));
+        let mut wire = client.wire().await;
+        let path = target(&digest).replace("library/app", "library/other");
+        let request = Request::new("GET", path).header("Connection", "close");
+        wire.write(&request.head("localhost")).await.unwrap();
+        assert_eq!(wire.response_head().await.unwrap().status, 200);
+        let first = wire.bytes(1024).await.unwrap();
+        looking.reached(1).await;
+        looking.release();
+        let came = [first, wire.closed().await.unwrap()].concat();
+        assert_eq!(came == bytes, is_right);
+        assert_eq!(came.len() == BLOB_BYTES, is_right, "{} of {BLOB_BYTES}", came.len());
+        server.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

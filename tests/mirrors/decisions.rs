@@ -95,6 +95,7 @@ async fn fixed_manifests_that_clients_would_disagree_on_are_a_bad_gateway() {
     let cases = [
         ("mismatch", of(media::INDEX)),
         ("page", Manifest { media_type: "text/html".to_owned(), bytes: "{}".into() }),
+        ("script", Manifest { media_type: "text/html".to_owned(), bytes: "<script>".into() }),
         ("both", Manifest::compact(media::MANIFEST, &both)),
     ];
     for (tag, manifest) in &cases {

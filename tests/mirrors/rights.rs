@@ -1,5 +1,7 @@
 //! Who may have what fetched, and that content of one registry stays with it.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jreg_access::{
     AuthContext, AuthError, Authorizer, CredentialState, Principal, RefusedAccess, RequestInfo,
@@ -7,10 +9,10 @@ use jreg_access::{
 };
 use jreg_auth::DecisionReason;
 use jreg_oci::Tag;
-use jreg_testkit::upstream::{RequestKind, ScriptedUpstream};
-use jreg_testkit::{Request, Rng, ServerSpec, StoreKind, TestServer};
+use jreg_testkit::upstream::{RequestKind, ScriptedUpstream, UpstreamFault, UpstreamRule};
+use jreg_testkit::{Request, Rng, ServerSpec, StoreKind, TestServer, sha256};
 
-use super::{add_image, get, mirror, pull, settings};
+use super::{add_image, get, mirror, partial, pull, settings};
 
 /// Everyone may pull; only those who say the word may fetch.
 #[derive(Debug)]
@@ -91,7 +93,6 @@ async fn content_of_one_registry_is_not_read_through_another_mirror() {
         );
         let settings = settings(&private, "", &other);
         let spec = ServerSpec { settings, ..ServerSpec::default() };
-        let is_bucket = matches!(store, StoreKind::Bucket);
         let server = TestServer::start(spec.store(store)).await;
         let client = server.client();
         pull(&client, "/v2/docker.io/library/app", "", "v1", &image).await;
@@ -105,17 +106,49 @@ async fn content_of_one_registry_is_not_read_through_another_mirror() {
         ] {
             assert_eq!(get(&client, &target).await.status, 404, "{target}");
         }
-        // Once it has the blob as well, it is linked. (In a bucket, GC deduplicates small blobs later.)
-        let objects = |entries: Vec<String>| {
-            let hex = blob.trim_start_matches("sha256:").to_owned();
-            entries.into_iter().filter(|key| key.contains("blobs/") && key.contains(&hex)).count()
-        };
-        let before = objects(server.entries().await);
+        // Once it has the blob as well, it is asked for the bytes.
+        public.clear_requests();
         public.add_blob("library/app", image.blobs[0].bytes.clone());
-        let linked = get(&client, &format!("/v2/quay.io/library/app/blobs/{blob}")).await;
-        assert_eq!(linked.body, image.blobs[0].bytes);
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        assert!(is_bucket || objects(server.entries().await) == before);
+        let sent = get(&client, &format!("/v2/quay.io/library/app/blobs/{blob}")).await;
+        assert_eq!(sent.body, image.blobs[0].bytes);
+        assert_eq!(public.count(RequestKind::BlobGet), 1);
+        server.stop().await;
+    }
+}
+
+/// Regression: a registry that only said that it has a blob got a link to what others had sent, or clients had
+/// pushed, and who may read its mirror read that.
+#[tokio::test(flavor = "multi_thread")]
+async fn fixed_a_registry_that_lies_about_a_blob_gets_nobody_the_content_of_others() {
+    for store in super::stores() {
+        let (private, liar) = (ScriptedUpstream::start().await, ScriptedUpstream::start().await);
+        let [mirrored, pushed] = [1, 2].map(|seed| Rng::new(seed).bytes(200_000));
+        let digests = [private.add_blob("library/app", mirrored.clone()), sha256(&pushed)];
+        let table = format!("[[mirror]]\nnamespace = \"quay.io\"\nupstream = \"{}\"", liar.url());
+        let spec = ServerSpec { settings: settings(&private, "", &table), ..ServerSpec::default() };
+        let server = TestServer::start(spec.store(store)).await;
+        let client = server.client();
+        let own = format!("/v2/docker.io/library/app/blobs/{}", digests[0]);
+        assert_eq!(get(&client, &own).await.body, mirrored);
+        let push = format!("/v2/secret/app/blobs/uploads/?digest={}", digests[1]);
+        let push = Request::new("POST", push).body(pushed.clone());
+        assert_eq!(client.send(push).await.status, 201);
+        // It has bytes of that length, says that they have the digest, and takes its time.
+        liar.add_blob("a/b", mirrored);
+        liar.add_blob("a/b", pushed);
+        let slow = UpstreamFault::Slow { chunk: 16 << 10, pause: Duration::from_millis(20) };
+        for fault in [UpstreamFault::WrongStart, slow] {
+            liar.add_rule(UpstreamRule::new(fault).on(RequestKind::BlobGet));
+        }
+        for digest in digests {
+            let target = format!("/v2/quay.io/a/b/blobs/{digest}");
+            let (_, length, came) = partial(&client, &target).await;
+            assert!(came.len() < length.max(1), "{digest}: all of {length}");
+            let entries = server.entries().await;
+            assert!(
+                !entries.iter().any(|entry| entry.contains("links/") && entry.contains("quay"))
+            );
+        }
         server.stop().await;
     }
 }

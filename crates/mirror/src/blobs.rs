@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::join;
 use futures::{Stream, stream};
-use jreg_client::{BlobRequest, UpstreamError};
+use jreg_client::{BlobRequest, UpstreamError, UpstreamErrorKind};
 use jreg_oci::{Digest, Hasher, RepositoryName};
 use jreg_profile::{WorkName, work};
 use jreg_registry::{BlobReader, Error, FillClaim, TouchPolicy, UploadChunk};
@@ -187,8 +187,24 @@ impl MirrorRepository {
         if let Some(size_bytes) = in_flight {
             return Ok(size_bytes);
         }
-        let size = self.registry.client.head_blob(&self.upstream, digest).await;
+        let size = self.head_blob(digest).await;
         size.map_err(|error| self.refused_blob(digest, RequestedMethod::Head, &error))
+    }
+
+    /// Asks the registry for the size of a blob.
+    async fn head_blob(&self, digest: &Digest) -> Result<u64, UpstreamError> {
+        let size_bytes = self.registry.client.head_blob(&self.upstream, digest).await?;
+        self.check_size(digest, size_bytes)
+    }
+
+    /// Nothing withholds the end of an empty body until its digest is known to be right: it is known before.
+    fn check_size(&self, digest: &Digest, size_bytes: u64) -> Result<u64, UpstreamError> {
+        let empty = Digest::of(digest.algorithm(), b"");
+        if size_bytes > 0 || *digest == empty {
+            return Ok(size_bytes);
+        }
+        let kind = UpstreamErrorKind::WrongDigest { expected: digest.clone(), actual: empty };
+        Err(UpstreamError { host: self.host(), kind })
     }
 
     /// Opens a blob.
@@ -220,7 +236,7 @@ impl MirrorRepository {
         let (flight, size_bytes) = match head {
             FlightHead::Begun { size_bytes } => (Some(flight), size_bytes),
             FlightHead::Busy => {
-                let size = self.registry.client.head_blob(&self.upstream, digest).await;
+                let size = self.head_blob(digest).await;
                 let size =
                     size.map_err(|error| self.refused_blob(digest, RequestedMethod::Get, &error))?;
                 (None, size)
@@ -321,8 +337,8 @@ impl MirrorRepository {
         let opened = client.open_blob(&self.upstream, &request).await;
         let size = match &opened {
             Ok(blob) => match blob.size() {
-                Some(size_bytes) => Ok(size_bytes),
-                None => client.head_blob(&self.upstream, digest).await,
+                Some(size_bytes) => self.check_size(digest, size_bytes),
+                None => self.head_blob(digest).await,
             },
             Err(error) => Err(error.clone()),
         };
@@ -414,14 +430,17 @@ impl MirrorRepository {
         }
     }
 
-    /// Links a copy that another repository has, now that the mirrored registry has said that it has such a
-    /// blob.
+    /// Links a copy that another repository of the mirror has, now that the mirrored registry has said that it
+    /// has such a blob here, too.
     async fn link_copy(&self, flight: &BlobFlight, size_bytes: u64) {
         let digest = &flight.digest;
         let linking = async {
             let mut repositories = self.repository.mount_candidates(digest).await?;
-            // A small blob may be stored by now.
-            repositories.retain(|repository| repository != self.name());
+            // A small blob may be stored by now. What another registry sent, or a client pushed, is not for
+            // those who may read this mirror, whatever this registry says that it has.
+            repositories.retain(|repository| {
+                repository != self.name() && self.is_of_same_registry(repository)
+            });
             if repositories.is_empty()
                 || flight.is_linked()
                 || self.repository.is_blocked(digest).await?
@@ -431,9 +450,10 @@ impl MirrorRepository {
             self.repository.link_copy(digest, size_bytes, &repositories).await
         };
         match linking.await {
-            Ok(Some(_)) => flight.set_linked(),
-            Ok(None) => {}
+            Ok(Some(_)) => flight.set_copied(),
+            Ok(None) => flight.end_copy_search(),
             Err(error) => {
+                flight.end_copy_search();
                 tracing::debug!(%digest, error = error_chain(&error), "no copy of a blob was linked");
             }
         }

@@ -5,6 +5,9 @@
 //! by now, or goes on by itself (`reader.rs`). If the store does not keep up, it is left behind, too: the
 //! blob is then not stored.
 //!
+//! A copy that another repository of the mirror has takes the place of bytes that were not verified yet: a
+//! reader that has some of these compares them with the copy before it reads on there.
+//!
 //! **Must:** the last [`TAIL_BYTES`] reach no reader before the whole digest is right.
 
 use std::collections::VecDeque;
@@ -66,6 +69,16 @@ enum StoreState {
     Unstored,
 }
 
+/// Whether another repository has a copy of the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CopySearch {
+    Running,
+    /// There is none, or the bytes of the flight were stored before it was found.
+    Ended,
+    /// The repository links the copy.
+    Linked,
+}
+
 #[derive(Debug)]
 struct FlightState {
     head: Option<FlightHead>,
@@ -78,6 +91,7 @@ struct FlightState {
     window_max: u64,
     verdict: Verdict,
     store: StoreState,
+    copy: CopySearch,
     /// The memory of the window.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -112,6 +126,7 @@ impl BlobFlight {
                 window_max: 0,
                 verdict: Verdict::Unknown,
                 store: StoreState::Taking { fed: 0 },
+                copy: CopySearch::Running,
                 room: None,
             }),
             version: watch::Sender::new(0),
@@ -210,14 +225,38 @@ impl BlobFlight {
         }
     }
 
-    /// The repository links the blob: readers get the bytes from there.
+    /// The repository links the bytes of the flight: readers get them from there.
     pub(crate) fn set_linked(&self) {
+        self.link(CopySearch::Ended);
+    }
+
+    /// The repository links a copy that another one had: readers get the bytes from there.
+    pub(crate) fn set_copied(&self) {
+        self.link(CopySearch::Linked);
+    }
+
+    fn link(&self, copy: CopySearch) {
         {
             let mut state = self.state();
-            state.store = StoreState::Linked;
+            if state.store != StoreState::Linked {
+                (state.store, state.copy) = (StoreState::Linked, copy);
+            }
             state.clear();
         }
         self.changed();
+    }
+
+    /// No copy takes the place of the bytes.
+    pub(crate) fn end_copy_search(&self) {
+        let mut state = self.state();
+        if state.copy == CopySearch::Running {
+            state.copy = CopySearch::Ended;
+        }
+    }
+
+    /// Whether a copy has taken the place of the bytes, or may yet do so.
+    pub(crate) fn may_be_copy(&self) -> bool {
+        self.state().copy != CopySearch::Ended
     }
 
     /// The blob is not stored by this flight.

@@ -117,7 +117,7 @@ impl MirrorRepository {
         method: RequestedMethod,
         may_fetch: bool,
     ) -> Result<MirroredManifest, MirrorError> {
-        if self.is_local
+        if self.is_local()
             && let Some(manifest) = self.found(reference).await?
         {
             return Ok(manifest.into());
@@ -402,6 +402,9 @@ impl MirrorRepository {
             }
         }
         let (media_type, bytes) = (got.media_type, got.bytes);
+        // Before it is parsed: what cannot be is served, too.
+        let allowed = self.shared.registry.check_manifest_type(&media_type);
+        allowed.map_err(|error| self.refuse(digest, &error))?;
         let stored =
             self.repository.mirror_manifest(digest, Some(media_type.clone()), bytes.clone()).await;
         match stored {
@@ -433,9 +436,7 @@ impl MirrorRepository {
     fn refuse(&self, reference: &impl std::fmt::Display, error: &Error) -> UpstreamError {
         let (name, why) = (self.name(), error_chain(error));
         tracing::warn!(repository = %name, %reference, error = why, "the mirrored registry sent a manifest that is refused");
-        let upstream = self.registry.options.upstream.first();
-        let host = upstream.map_or("", |upstream| upstream.host()).into();
-        UpstreamError { host, kind: UpstreamErrorKind::Protocol { why: why.into() } }
+        UpstreamError { host: self.host(), kind: UpstreamErrorKind::Protocol { why: why.into() } }
     }
 
     fn warn_unstored(&self, digest: &Digest, error: &Error) {

@@ -39,13 +39,16 @@ pub(crate) struct FlightReader {
     flight: Arc<BlobFlight>,
     source: ReaderSource,
     size_bytes: u64,
+    start: u64,
     offset: u64,
     end: u64,
     changes: watch::Receiver<u64>,
     progress: watch::Receiver<StoredFill>,
     /// Whether it reads the whole blob.
     is_whole: bool,
-    /// Of all bytes so far, where the reader may have to read on by itself.
+    /// Whether the reader may have to read the rest of the whole blob by itself.
+    may_read_alone: bool,
+    /// Of all bytes so far, where the reader may have to read on by itself, or in a copy.
     hasher: Option<Hasher>,
     /// The growing file of the blob.
     file: Option<Arc<OpenFile>>,
@@ -79,16 +82,19 @@ impl FlightReader {
     ) -> Self {
         flight.add_reader();
         // Others find everything in memory or in a file.
-        let may_read_alone = source.shared.registry.fill_bytes_unreadable().is_none();
         let is_whole = range == (ByteRange { start: 0, end: size_bytes });
+        let may_read_alone = is_whole && source.shared.registry.fill_bytes_unreadable().is_none();
+        let is_hashed = may_read_alone || flight.may_be_copy();
         Self {
             is_whole,
-            hasher: (may_read_alone && is_whole).then(|| Hasher::new(flight.digest.algorithm())),
+            may_read_alone,
+            hasher: is_hashed.then(|| Hasher::new(flight.digest.algorithm())),
             changes: flight.subscribe(),
             progress: flight.progress.subscribe(),
             flight,
             source,
             size_bytes,
+            start: range.start,
             offset: range.start,
             end: range.end,
             file: None,
@@ -123,6 +129,9 @@ impl FlightReader {
             }
         };
         self.offset += bytes.len() as u64;
+        if !self.may_read_alone && !self.flight.may_be_copy() {
+            self.hasher = None;
+        }
         if let Some(hasher) = self.hasher.as_mut().filter(|_| self.own.is_none()) {
             hasher.update(&bytes);
         }
@@ -144,9 +153,28 @@ impl FlightReader {
 
     async fn open_stored(&mut self) -> Result<(), MirrorError> {
         let reader: BlobReader = self.source.repository.blob_open(&self.flight.digest).await?;
+        if self.offset > self.start && self.flight.may_be_copy() {
+            self.compare_with(&reader).await?;
+        }
         let range = ByteRange { start: self.offset, end: self.end };
         self.stored = Some(StoredStream(reader.read(range).await?));
         Ok(())
+    }
+
+    /// Fails if the bytes so far, which were not verified, are others than those of a copy.
+    async fn compare_with(&mut self, copy: &BlobReader) -> Result<(), MirrorError> {
+        let range = ByteRange { start: self.start, end: self.offset };
+        let mut stored = copy.read(range).await?;
+        let mut hasher = Hasher::new(self.flight.digest.algorithm());
+        while let Some(bytes) = stored.try_next().await.map_err(jreg_registry::Error::from)? {
+            hasher.update(&bytes);
+        }
+        let come = self.hasher.clone().map(Hasher::finish);
+        if come.is_some_and(|come| come == hasher.finish()) {
+            return Ok(());
+        }
+        let error = "the registry sent other bytes than those of the digest".to_owned();
+        Err(MirrorError::BadGateway { error })
     }
 
     /// Bytes that are not in memory any more: in a file, or to be waited for, or to be read alone.
@@ -196,7 +224,7 @@ impl FlightReader {
         let ReaderSource { client, upstream, .. } = &self.source;
         let range = (self.offset, self.end);
         let digest = &self.flight.digest;
-        let hashing = match self.hasher.take() {
+        let hashing = match self.hasher.take().filter(|_| self.is_whole) {
             Some(hasher) => OwnHash::After(Box::new(hasher)),
             None if self.is_whole => OwnHash::FromBeginning,
             None => OwnHash::None,

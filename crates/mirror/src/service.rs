@@ -118,8 +118,8 @@ pub struct MirrorRepository {
     pub(crate) repository: Repository,
     /// Its name there.
     pub(crate) upstream: RepositoryName,
-    /// Whether clients have pushed tags to it.
-    pub(crate) is_local: bool,
+    /// Repositories below a prefix to which clients have pushed tags.
+    local: Arc<HashSet<RepositoryName>>,
 }
 
 /// The names of mirrors.
@@ -260,7 +260,7 @@ impl Mirrors {
             shared: Arc::clone(&self.shared),
             repository: self.shared.registry.repository(name.clone()),
             upstream: mirror.upstream(name)?,
-            is_local: self.local.contains(name),
+            local: Arc::clone(&self.local),
         })
     }
 
@@ -337,7 +337,19 @@ impl MirrorRepository {
 
     /// Whether its tags are those that clients have pushed.
     pub fn is_local(&self) -> bool {
-        self.is_local
+        self.local.contains(self.name())
+    }
+
+    /// Whether the content of a local repository comes from the same registry.
+    pub(crate) fn is_of_same_registry(&self, repository: &RepositoryName) -> bool {
+        let name = &self.registry.options.name;
+        name.upstream(repository).is_some() && !self.local.contains(repository)
+    }
+
+    /// The host of its first address, for errors.
+    pub(crate) fn host(&self) -> Arc<str> {
+        let upstream = self.registry.options.upstream.first();
+        upstream.map_or("", |upstream| upstream.host()).into()
     }
 
     pub(crate) fn namespace(&self) -> &str {

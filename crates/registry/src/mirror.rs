@@ -292,7 +292,7 @@ impl Repository {
     }
 
     /// Links a blob of this size that one of these repositories links, if its bytes are complete. The
-    /// mirrored registry must have said that it has a blob of this size.
+    /// mirrored registry must have sent what is in these, and said that it has a blob of this size here, too.
     ///
     /// # Errors
     ///

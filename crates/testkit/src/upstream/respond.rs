@@ -289,6 +289,13 @@ fn spoil(draft: &mut Draft, fault: UpstreamFault) {
             }
             draft.body = bytes.into();
         }
+        UpstreamFault::WrongStart => {
+            let mut bytes = draft.body.to_vec();
+            if let Some(first) = bytes.first_mut() {
+                *first ^= 1;
+            }
+            draft.body = bytes.into();
+        }
         UpstreamFault::LongBody(more) => {
             draft.body =
                 draft.body.iter().copied().chain(std::iter::repeat_n(b' ', more)).collect();

@@ -23,6 +23,8 @@ pub enum UpstreamFault {
     Slow { chunk: usize, pause: Duration },
     /// One bit of the body is another.
     WrongBytes,
+    /// One bit of its first byte is another.
+    WrongStart,
     /// The body has so many bytes more, and says so.
     LongBody(usize),
     /// The body lacks its last bytes, and says so.
