@@ -23,6 +23,7 @@ use jreg_config::{
 };
 use jreg_oci::{Digest, InvalidDigest, InvalidName};
 use jreg_registry::ExplainRequest;
+use jreg_reload::read_bounded;
 
 use crate::maintenance::print::Shown;
 use crate::maintenance::{ExplainTagRequest, FsckRequest, GcRequest, MaintenanceCommand};
@@ -577,8 +578,11 @@ fn exposed_secret(flag: &Assignment) -> Option<String> {
     })
 }
 
+/// Maximum bytes of a file with settings.
+const SETTINGS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
 fn read(path: PathBuf) -> Result<Vec<Assignment>, ConfigError> {
-    match std::fs::read_to_string(&path) {
+    match read_bounded(&path, SETTINGS_BYTES_MAX) {
         Ok(text) => read_file(&path, &text),
         Err(source) => Err(ConfigError::Unreadable { path, source }),
     }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use jreg_config::ConfigError;
+use jreg_lifecycle::LIFECYCLE_BYTES_MAX;
 use jreg_oci::RepositoryPattern;
+use jreg_reload::read_bounded;
 
 use super::{Maintenance, StoreArgs};
 use crate::maintenance::{MaintenanceCommand, RetentionRequest};
@@ -79,7 +81,7 @@ fn pattern(text: &str) -> Result<RepositoryPattern, String> {
 
 /// The content of a file.
 fn text(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path)
+    read_bounded(path, LIFECYCLE_BYTES_MAX)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })
 }
 

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use jreg_auth::{
     Htpasswd, InvalidUser, Secret, hash_password, random_hex, removed_user, with_user,
 };
+use jreg_reload::read_bounded;
 use jreg_telemetry::audit::command::{
     CommandAuditRecord, CommandJournal, CommandOutcome, Operator,
 };
@@ -248,7 +249,7 @@ pub fn password_from(input: impl Read) -> Result<Secret, UserFileError> {
 
 pub(super) fn read(path: &Path) -> Result<String, UserFileError> {
     let what = "read";
-    std::fs::read_to_string(path).map_err(|source| UserFileError::File {
+    read_bounded(path, jreg_auth::FILE_BYTES_MAX).map_err(|source| UserFileError::File {
         what,
         path: path.to_owned(),
         source,

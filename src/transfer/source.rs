@@ -11,6 +11,7 @@ use jreg_archive::{
 use jreg_client::CredentialSource;
 use jreg_config::{Settings, StorageLocation, Value};
 use jreg_registry::Registry;
+use jreg_reload::read_bounded;
 use jreg_storage::{FsOptions, FsStore, Store, SystemClock};
 
 use super::access::LocalRegistry;
@@ -23,7 +24,7 @@ use crate::error::StartError;
 use crate::options;
 
 /// The longest list of tags, in bytes.
-const TAGS_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const TAGS_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// Why a source cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -142,10 +143,7 @@ impl SourceSpec {
         let Some(path) = &self.tags else { return Ok(TagList::default()) };
         let place = path.display().to_string();
         let failed = |source| SourceError::Io { place: place.clone(), source };
-        if std::fs::metadata(path).map_err(failed)?.len() > TAGS_BYTES_MAX {
-            return Err(SourceError::Unsupported(format!("{place} is too long")));
-        }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
+        let text = read_bounded(path, TAGS_BYTES_MAX).map_err(failed)?;
         Ok(TagList::parse(&place, &text)?)
     }
 }

@@ -209,18 +209,47 @@ pub fn read_regular(path: &Path, bytes_max: usize) -> io::Result<String> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
     }
-    let mut text = String::new();
-    let read = file.take(bytes_max as u64 + 1).read_to_string(&mut text)?;
+    bounded_text(file, bytes_max)
+}
+
+/// Reads what a command names, at most `bytes_max` bytes: a file, or a pipe of the shell, whose end it waits for.
+/// The length of a device is not known before.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::FileTooLarge`], and I/O errors.
+pub fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<String> {
+    bounded_text(File::open(path)?, bytes_max)
+}
+
+fn bounded_text(file: File, bytes_max: usize) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let read = file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
     if read > bytes_max {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
-    Ok(text)
+    // Without the bytes, which may be secret.
+    String::from_utf8(bytes)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn what_a_command_names_is_read_up_to_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), "12345");
+        for (path, max) in [(&*path, 4), (Path::new("/dev/zero"), 1 << 20)] {
+            assert_eq!(read_bounded(path, max).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        }
+        std::fs::write(&path, b"\xff").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
 
     #[test]
     fn what_is_wrong_never_replaces_what_was_right() {
