@@ -19,7 +19,8 @@ use crate::cli::{ConfigAction, ConfigCheckArgs};
 
 pub fn run(action: ConfigAction) -> ExitCode {
     let ConfigAction::Check(args) = action;
-    let (checked, warnings) = args.check(std::env::vars_os());
+    let (checked, mut warnings) = args.check(std::env::vars_os());
+    warnings.extend(checked.settings.remarks());
     let mut errors: Vec<String> = checked.errors.iter().map(|error| error_chain(error)).collect();
     errors.extend(wrong_files(&checked.settings));
     errors.extend(app::check_exposure(&checked.settings).err().map(|error| error.to_string()));

@@ -24,7 +24,7 @@ pub fn run(args: ServeArgs) -> ExitCode {
         Ok(log) => log,
         Err(error) => return fail(1, &error),
     };
-    for remark in remarks {
+    for remark in remarks.into_iter().chain(settings.remarks()) {
         tracing::warn!("{remark}");
     }
     let (debug, level) = (AtomicBool::new(false), settings.log.clone());

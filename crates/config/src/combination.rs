@@ -1,7 +1,9 @@
-//! Combinations of settings that are not allowed.
+//! Combinations of settings that are not allowed, and those that are likely not meant.
+
+use std::net::SocketAddr;
 
 use crate::value::Value;
-use crate::{ConfigError, LETS_ENCRYPT, Settings, login};
+use crate::{ConfigError, LETS_ENCRYPT, Settings, StorageLocation, login};
 
 /// All errors of the combination.
 pub(crate) fn errors(settings: &Settings) -> Vec<ConfigError> {
@@ -18,8 +20,11 @@ fn contradictions(settings: &Settings) -> Vec<ConfigError> {
     let secret = "set the secret itself or its file";
     let (read_only, sinks) = (settings.read_only, !settings.event_sinks.is_empty());
     let mirrors = !settings.mirrors.is_empty();
+    let same = settings.admin_listen.is_some_and(|admin| overlaps(admin, settings.listen));
+    let own = "each needs an address or a port of its own";
     let kept = "the storage would have to be written";
     [
+        (same, "admin-listen", "listen", own),
         (read_only && acme, "read-only", "acme-domains", kept),
         (read_only && sinks, "read-only", "events.sink", kept),
         (read_only && mirrors, "read-only", "mirror", kept),
@@ -42,6 +47,31 @@ fn contradictions(settings: &Settings) -> Vec<ConfigError> {
     .filter(|(is_wrong, ..)| *is_wrong)
     .map(|(_, given, other, why)| ConfigError::Contradictory { given, other, why })
     .collect()
+}
+
+/// Whether not both can be listened at. The system chooses a port in place of 0.
+fn overlaps(one: SocketAddr, other: SocketAddr) -> bool {
+    let (first, second) = (one.ip(), other.ip());
+    let is_any = first.is_unspecified() || second.is_unspecified();
+    one.port() == other.port()
+        && one.port() != 0
+        && (first == second || is_any && first.is_ipv4() == second.is_ipv4())
+}
+
+/// Warnings about settings that are allowed and likely not meant.
+pub(crate) fn remarks(settings: &Settings) -> Vec<String> {
+    let is_bucket = matches!(settings.storage, StorageLocation::Bucket(_));
+    let redirect = (settings.redirect && !is_bucket).then(|| {
+        "`redirect` has no effect: only downloads from a bucket can be redirected".to_owned()
+    });
+    let everyone = settings.trusted_proxies.iter().find(|network| network.prefix_len() == 0);
+    let proxies = everyone.map(|network| {
+        format!(
+            "`trusted-proxies` holds {network}: every client chooses the address by which it is limited, \
+             judged by the policy and named in logs; give the networks of the proxies"
+        )
+    });
+    redirect.into_iter().chain(proxies).collect()
 }
 
 /// Settings that require another.

@@ -567,6 +567,12 @@ impl Settings {
     pub fn requires_authentication(&self) -> bool {
         self.authentication || self.htpasswd.is_some() || self.policy.is_some()
     }
+
+    /// Warnings about settings that are allowed and likely not meant: they have no effect, or let every client do
+    /// what only some should.
+    pub fn remarks(&self) -> Vec<String> {
+        combination::remarks(self)
+    }
 }
 
 fn is_identity(name: &str) -> bool {

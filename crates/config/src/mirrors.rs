@@ -299,8 +299,10 @@ fn duration(table: &Table, key: &'static str) -> Result<Option<Duration>, Fault>
 
 fn size(table: &Table, key: &'static str) -> Result<Option<u64>, Fault> {
     let Some(text) = text(table, key)? else { return Ok(None) };
-    let parsed = <u64 as Value>::parse(&text);
-    parsed.map(Some).ok_or_else(|| (Some(key), "it must be a size, such as 500GiB".to_owned()))
+    let parsed = <u64 as Value>::parse(&text).filter(|bytes| *bytes > 0);
+    parsed
+        .map(Some)
+        .ok_or_else(|| (Some(key), "it must be a size above 0, such as 500GiB".to_owned()))
 }
 
 fn flag(table: &Table, key: &'static str) -> Result<bool, Fault> {
@@ -409,6 +411,7 @@ mod tests {
             ("on-gone = 'HUSH'", "`mirror: on-gone`: it must be 404 or keep"),
             ("public = 'HUSH'", "`mirror: public`: it must be true or false"),
             ("max-bytes = 'HUSH'", "`mirror: max-bytes`: it must be a size"),
+            ("max-bytes = '0'", "`mirror: max-bytes`: it must be a size above 0"),
             ("upstream = 'HUSH'", "`mirror: upstream`: it must be https://"),
             ("upstream = 'https://u:HUSH@x'", "`mirror: upstream`: it must be https://"),
             ("username = 'HUSH'", "`mirror: password`: it is missing"),

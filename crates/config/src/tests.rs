@@ -162,6 +162,50 @@ fn what_is_wrong_is_repeated_without_passwords() {
 }
 
 #[test]
+fn the_operators_listener_has_an_address_of_its_own() {
+    for (listen, admin, is_allowed) in [
+        ("127.0.0.1:5000", "127.0.0.1:5001", true),
+        ("127.0.0.1:5000", "127.0.0.1:5000", false),
+        ("0.0.0.0:5000", "127.0.0.1:5000", false),
+        ("127.0.0.1:5000", "0.0.0.0:5000", false),
+        ("[::]:5000", "[::1]:5000", false),
+        ("10.0.0.1:5000", "127.0.0.1:5000", true),
+        ("127.0.0.1:0", "127.0.0.1:0", true),
+    ] {
+        let text = format!("listen = '{listen}'\nadmin-listen = '{admin}'");
+        match from_file(&text) {
+            Ok(_) => assert!(is_allowed, "{text}"),
+            Err(error) => {
+                let expected = "`admin-listen` cannot be given with `listen`: each needs";
+                assert!(!is_allowed && error.to_string().starts_with(expected), "{text}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn settings_that_are_likely_not_meant_have_a_remark() {
+    for (text, expected) in [
+        ("redirect = true", Some("`redirect` has no effect: only downloads from a bucket")),
+        ("redirect = true\nstorage = 's3://bucket'", None),
+        ("redirect = false", None),
+        (
+            "trusted-proxies = ['10.0.0.0/8', '0.0.0.0/0']",
+            Some("`trusted-proxies` holds 0.0.0.0/0:"),
+        ),
+        ("trusted-proxies = ['::/0']", Some("`trusted-proxies` holds ::/0:")),
+        ("trusted-proxies = ['10.0.0.0/8', 'fd00::/8']", None),
+    ] {
+        let remarks = from_file(text).unwrap().remarks();
+        match (&remarks[..], expected) {
+            ([], None) => {}
+            ([remark], Some(expected)) => assert!(remark.starts_with(expected), "{remark}"),
+            _ => panic!("{text}: {remarks:?}"),
+        }
+    }
+}
+
+#[test]
 fn warnings_are_printable_and_short() {
     let set = |values: &[&str]| {
         let values = values.iter().map(|&value| value.to_owned()).collect();
