@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use jreg_config::{CheckedSettings, ConfigError, Settings};
 use jreg_oci::RepositoryName;
+use jreg_reload::read_bounded;
 
-use super::{Environment, Flags, Maintenance, ResolvedSettings, ServeArgs, StoreArgs};
+use super::{
+    Environment, Flags, Maintenance, ResolvedSettings, SETTINGS_BYTES_MAX, ServeArgs, StoreArgs,
+};
 use crate::maintenance::{ListContentRequest, MaintenanceCommand};
 
 /// Subcommands of `jreg config`.
@@ -47,7 +50,7 @@ impl ConfigCheckArgs {
         let Some(path) = path else {
             return (jreg_config::check(None, assignments), remarks);
         };
-        match std::fs::read_to_string(&path) {
+        match read_bounded(&path, SETTINGS_BYTES_MAX) {
             Ok(text) => (jreg_config::check(Some((&path, &text)), assignments), remarks),
             Err(source) => {
                 let mut checked = jreg_config::check(None, assignments);
@@ -164,5 +167,21 @@ impl ServeArgs {
     pub fn resolve_again(&self) -> Result<ResolvedSettings, ConfigError> {
         let flags = Flags(self.flags.0.clone());
         Self { config: self.config.clone(), flags }.resolve(std::env::vars_os())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device has no length that could be looked at before.
+    #[test]
+    fn a_check_reads_a_file_up_to_the_limit_of_settings() {
+        let args = ConfigCheckArgs { config: Some("/dev/zero".into()), all: false, json: false };
+        let (checked, _) = args.check([]);
+        let [ConfigError::Unreadable { source, .. }] = &checked.errors[..] else {
+            panic!("{:?}", checked.errors)
+        };
+        assert_eq!(source.kind(), std::io::ErrorKind::FileTooLarge);
     }
 }
