@@ -33,7 +33,7 @@ pub(crate) const CLOCK_ERROR: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriteWindow {
     opened: Duration,
-    /// The same by a clock that continues while the machine sleeps.
+    /// The same by the time of day: when a paused virtual machine continues, only that is set.
     opened_at: SystemTime,
 }
 
@@ -44,9 +44,9 @@ impl WriteWindow {
 
     /// How long it has been open, by the clock that shows more.
     pub(crate) fn elapsed(self, clock: &dyn Clock) -> Duration {
-        let awake = clock.monotonic().saturating_sub(self.opened);
-        let asleep = clock.now().duration_since(self.opened_at).unwrap_or_default();
-        awake.max(asleep)
+        let running = clock.monotonic().saturating_sub(self.opened);
+        let of_day = clock.now().duration_since(self.opened_at).unwrap_or_default();
+        running.max(of_day)
     }
 
     /// Runs writes that the store must neither send nor retry after the window and the minute of

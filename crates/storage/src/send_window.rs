@@ -22,7 +22,7 @@ tokio::task_local! {
 #[derive(Clone, Debug)]
 pub struct SendWindow {
     clock: Arc<dyn Clock>,
-    /// When it opened, by both clocks: only one continues while the machine sleeps.
+    /// When it opened, by both clocks: when a paused virtual machine continues, only the time of day is set.
     opened: Duration,
     opened_at: SystemTime,
     length: Duration,
@@ -64,9 +64,9 @@ impl SendWindow {
     }
 
     fn check(&self) -> Result<(), SendWindowClosed> {
-        let awake = self.clock.monotonic().saturating_sub(self.opened);
-        let asleep = self.clock.now().duration_since(self.opened_at).unwrap_or_default();
-        let (passed, length) = (awake.max(asleep), self.length);
+        let running = self.clock.monotonic().saturating_sub(self.opened);
+        let of_day = self.clock.now().duration_since(self.opened_at).unwrap_or_default();
+        let (passed, length) = (running.max(of_day), self.length);
         if passed < length { Ok(()) } else { Err(SendWindowClosed { passed, length }) }
     }
 }
