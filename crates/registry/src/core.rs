@@ -133,6 +133,8 @@ impl Core {
         options: RegistryOptions,
         marker: &FormatMarker,
     ) -> Self {
+        // What is judged by its age here has its times from the store.
+        let clock = store.clock().unwrap_or(clock);
         let limits = &options.limits;
         // One part must fit, or no upload could ever send.
         let part_bytes =

@@ -107,7 +107,8 @@ pub enum OpenError {
 }
 
 impl Registry {
-    /// Opens a store, and marks it as a registry's if it is new.
+    /// Opens a store, and marks it as a registry's if it is new. Of a store that has a clock
+    /// ([`Store::clock`]), that counts and not this one.
     ///
     /// # Errors
     ///
@@ -231,7 +232,8 @@ impl Registry {
             );
         }
         let difference = health.clock_difference.unwrap_or_default();
-        if difference <= CLOCK_DIFFERENCE_MAX {
+        // A folder takes writes whatever the machine's clock says.
+        if difference <= CLOCK_DIFFERENCE_MAX || !store.capabilities().is_remote {
             return Ok(());
         }
         let why = format!("the clocks are {} s apart: nothing is written", difference.as_secs());

@@ -209,7 +209,7 @@ impl Drop for GatheringRead {
 impl Store for CoalescedStore {
     forward_store! {
         inner:
-        capabilities, health, purge, head, read, put, put_after, delete, delete_many, list,
+        capabilities, health, clock, purge, head, read, put, put_after, delete, delete_many, list,
         create_multipart, resume_multipart, put_part, put_last_part, sync_parts, complete_multipart,
         abort_multipart, copy_in, staged_uploads, staged_file, file, presign,
     }

@@ -42,6 +42,11 @@ macro_rules! forward_store {
             self.$inner.health()
         }
     };
+    (@method $inner:ident [] clock) => {
+        fn clock(&self) -> Option<std::sync::Arc<dyn $crate::Clock>> {
+            self.$inner.clock()
+        }
+    };
     (@method $inner:ident $through:tt purge) => {
         $crate::forward_store! { @one $inner $through purge(request: &$crate::ListRequest, age_min: std::time::Duration) -> $crate::Purged }
     };

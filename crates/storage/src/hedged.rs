@@ -170,7 +170,7 @@ impl HedgePace {
 impl Store for HedgedStore {
     forward_store! {
         inner:
-        capabilities, health, purge, read, put, put_after, delete, delete_many, list,
+        capabilities, health, clock, purge, read, put, put_after, delete, delete_many, list,
         create_multipart, resume_multipart, put_part, put_last_part, sync_parts, complete_multipart,
         abort_multipart, copy_in, staged_uploads, staged_file, file, presign,
     }

@@ -56,7 +56,7 @@ impl MeteredStore {
 impl Store for MeteredStore {
     forward_store! {
         inner:
-        capabilities, health,
+        capabilities, health, clock,
     }
 
     forward_store! {

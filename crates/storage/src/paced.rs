@@ -75,7 +75,7 @@ impl PacedStore {
 impl Store for PacedStore {
     forward_store! {
         inner:
-        capabilities, health, presign,
+        capabilities, health, clock, presign,
     }
 
     forward_store! {

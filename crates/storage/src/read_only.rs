@@ -43,7 +43,7 @@ impl Store for ReadOnlyStore {
         StoreCapabilities { is_read_only: true, is_exclusive: false, ..self.inner.capabilities() }
     }
 
-    forward_store! { inner: health, get, head, read, list, staged_uploads, staged_file, file, presign }
+    forward_store! { inner: health, clock, get, head, read, list, staged_uploads, staged_file, file, presign }
 
     async fn purge(&self, _: &ListRequest, _: Duration) -> Result<Purged> {
         Ok(Purged::default())

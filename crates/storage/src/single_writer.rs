@@ -69,7 +69,7 @@ impl<S: Store> Store for SingleWriterStore<S> {
 
     forward_store! {
         inner:
-        health, purge, get, head, read, delete_many, list, create_multipart, resume_multipart,
+        health, clock, purge, get, head, read, delete_many, list, create_multipart, resume_multipart,
         put_part, put_last_part, sync_parts, complete_multipart, abort_multipart, copy_in, staged_uploads, staged_file, file, presign,
     }
 

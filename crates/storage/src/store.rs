@@ -364,8 +364,8 @@ const LIST_PAGE_KEYS: usize = 1000;
 /// How a store is at the moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreHealth {
-    /// How far the store's clock was from this machine's at the last response, as far as that
-    /// tells. `None` if there was none, or if there is but one clock.
+    /// How far the store's clock was from this machine's: of a service at the last response, as far
+    /// as that tells; of a folder now. `None` if there was no response, or if there is but one clock.
     pub clock_difference: Option<Duration>,
     /// How long the oldest request that waits for the disk has waited: a read, or a write that is
     /// in flight into the write-ahead log. `None` if none waits, or if the store has no disk.
@@ -529,6 +529,12 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// How the store is at the moment, for health checks and metrics.
     fn health(&self) -> StoreHealth {
         StoreHealth::default()
+    }
+
+    /// The clock that dates what is in the store, if this process reads it. `None` of a service, which
+    /// has its own, and of a store that takes the machine's as it is.
+    fn clock(&self) -> Option<Arc<dyn crate::Clock>> {
+        None
     }
 
     /// Removes, in one page of the keys of `request`, tombstones that are older than `age_min` by the

@@ -149,7 +149,7 @@ impl<S: Store> Store for TombstoneStore<S> {
 
     forward_store! {
         inner:
-        health, delete_many, create_multipart, resume_multipart, put_part, put_last_part, sync_parts,
+        health, clock, delete_many, create_multipart, resume_multipart, put_part, put_last_part, sync_parts,
         complete_multipart, abort_multipart, copy_in, staged_uploads, staged_file, file, presign,
     }
 

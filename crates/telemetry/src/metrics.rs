@@ -424,7 +424,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "store_clock_difference",
-            "Difference between the clocks of the bucket and this machine; above 60 writes are disabled",
+            "Difference between the clocks of the store and this machine; above 60 writes to a bucket are disabled",
             Unit::Seconds,
             self.clock_difference.clone(),
         );

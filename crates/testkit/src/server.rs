@@ -145,13 +145,13 @@ impl TestServer {
     }
 
     async fn start_in(spec: ServerSpec, home: ServerHome) -> Self {
+        let clock = spec.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let store: Arc<dyn Store> = match (&spec.store, &home) {
             (StoreKind::Given(store), _) => Arc::clone(store),
-            (_, ServerHome::Folder(folder)) => open(&folder.path().join("root")),
+            (_, ServerHome::Folder(folder)) => open(&folder.path().join("root"), &clock),
             (_, ServerHome::Bucket(server)) => server.store(),
             (_, ServerHome::Elsewhere) => Arc::new(MemoryStore::new()),
         };
-        let clock = spec.clock.clone().unwrap_or_else(|| Arc::new(SystemClock::new()));
         let app = App::build_guarded(
             spec.settings.clone(),
             Arc::clone(&store),
@@ -166,8 +166,9 @@ impl TestServer {
     }
 }
 
-fn open(root: &Path) -> Arc<dyn Store> {
-    Arc::new(FsStore::open(root, FsOptions::default()).unwrap())
+fn open(root: &Path, clock: &Arc<dyn Clock>) -> Arc<dyn Store> {
+    let options = FsOptions { clock: Arc::clone(clock), ..FsOptions::default() };
+    Arc::new(FsStore::open(root, options).unwrap())
 }
 
 fn files(folder: &Path) -> Vec<String> {

@@ -28,7 +28,7 @@ impl SmallPagesStore {
 impl Store for SmallPagesStore {
     forward_store! {
         inner:
-        capabilities, health, purge, get, head, read, put, delete, delete_many, create_multipart,
+        capabilities, health, clock, purge, get, head, read, put, delete, delete_many, create_multipart,
         resume_multipart, put_part, put_last_part, sync_parts, complete_multipart, abort_multipart, copy_in, staged_uploads, staged_file, file,
         presign,
     }

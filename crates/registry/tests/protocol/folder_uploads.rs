@@ -37,7 +37,8 @@ impl Folder {
 }
 
 async fn repository(root: &Path, clock: &Arc<ManualClock>) -> Repository {
-    let store = FsStore::open(root, FsOptions::default()).unwrap();
+    let of_folder = FsOptions { clock: clock.clone(), ..FsOptions::default() };
+    let store = FsStore::open(root, of_folder).unwrap();
     let options = RegistryOptions::default();
     let registry = Registry::open(Arc::new(store), clock.clone(), options).await.unwrap();
     registry.repository("app".parse().unwrap())

@@ -6,6 +6,7 @@
 mod backup;
 mod bench;
 mod buffering;
+mod clock_jumps;
 mod damaged_manifests;
 mod events;
 mod events_of_changes;

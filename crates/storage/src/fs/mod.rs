@@ -22,6 +22,7 @@
 //! records and open files are served without it, once the file at the path is verified to be the
 //! same, so the root is not checked. So is absence, if the root is still ours.
 
+mod clock;
 mod copying;
 mod disk;
 mod disk_waits;
@@ -55,6 +56,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use self::clock::FolderClock;
 use self::disk::Disk;
 use self::disk_waits::{DiskWaits, WaitGuard};
 use self::folders::{FolderLocks, Stripes};
@@ -108,7 +110,8 @@ const PART_RULES: PartRules =
 pub struct FsOptions {
     /// What an acknowledged write survives.
     pub durability: Durability,
-    /// The store's clock; files get their times from it.
+    /// The machine's clock. The store's clock, from which files get their times, follows it, but at most
+    /// at double speed ([`Store::clock`]).
     pub clock: Arc<dyn Clock>,
     /// How long [`FsStore::open`] waits for another process to release the folder.
     pub lock_wait: Duration,
@@ -153,7 +156,7 @@ pub struct FsStore {
 
 #[derive(Debug)]
 struct FsInner {
-    clock: Arc<dyn Clock>,
+    clock: Arc<FolderClock>,
     disk: Disk,
     /// Reads, writes and listings, and changes in flight into the log.
     watch: DiskWaits,
@@ -267,7 +270,7 @@ impl FsStore {
         let FsParts { syncs, watch, log, reserve } = parts;
         let device = log.as_ref().map(|_| root.device());
         let inner = FsInner {
-            clock,
+            clock: Arc::new(FolderClock::new(clock)),
             watch,
             reserve,
             reserved_for,
@@ -459,10 +462,14 @@ impl Store for FsStore {
 
     fn health(&self) -> StoreHealth {
         StoreHealth {
+            clock_difference: Some(self.inner.clock.difference()),
             longest_wait: self.inner.watch.longest(),
             reserved_bytes: self.inner.reserve.bytes(),
-            ..StoreHealth::default()
         }
+    }
+
+    fn clock(&self) -> Option<Arc<dyn Clock>> {
+        Some(self.inner.clock.clone())
     }
 
     async fn get(&self, key: &Key) -> Result<Record> {

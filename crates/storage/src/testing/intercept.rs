@@ -95,7 +95,7 @@ impl<I: Interceptor> InterceptedStore<I> {
 
 #[async_trait]
 impl<I: Interceptor> Store for InterceptedStore<I> {
-    forward_store! { inner: capabilities, health }
+    forward_store! { inner: capabilities, health, clock }
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
         let call = Call::new("purge", &request.prefix, 0);
