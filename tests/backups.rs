@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use jreg_testkit::s3::{S3Server, S3Spec};
-use jreg_testkit::{Client, Image, Process, Scenario, push_image};
+use jreg_testkit::{Client, Image, Process, Request, Scenario, push_image};
 use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_jreg");
@@ -92,6 +92,32 @@ fn fixed_a_restore_that_is_killed_in_its_check_is_run_again() {
     text(&jreg(&restore));
     let process = Process::start(BINARY, Path::new(&target));
     block_on(pull(&process.client(), "v1", 1));
+    process.terminate();
+}
+
+/// Regression: a restore made access tokens and signing keys unreadable.
+#[test]
+fn fixed_access_tokens_are_good_after_a_restore() {
+    let work = tempfile::tempdir().unwrap();
+    let (storage, backups) = (path(work.path(), "storage"), path(work.path(), "backups"));
+    let serve =
+        |folder: &str| Process::start_with(BINARY, Path::new(folder), &["--authentication"]);
+    let process = serve(&storage);
+    let create = ["token", "create", "--name", "ci", "--allow", "pull:**", "--storage", &storage];
+    let token = text(&jreg(&create));
+    let header = format!("Bearer {}", token.trim());
+    let exchange = async |client: &Client| {
+        let request = Request::new("GET", "/token?scope=repository:a:pull");
+        client.send(request.header("authorization", &*header)).await.status
+    };
+    assert_eq!(block_on(exchange(&process.client())), 200);
+    process.terminate();
+    text(&jreg(&["backup", "--to", &backups, "--storage", &storage, "--with-secrets"]));
+    let target = path(work.path(), "target");
+    // It ends with fsck.
+    text(&jreg(&["restore", "--from", &backups, "--storage", &target]));
+    let process = serve(&target);
+    assert_eq!(block_on(exchange(&process.client())), 200);
     process.terminate();
 }
 

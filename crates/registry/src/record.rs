@@ -159,11 +159,12 @@ pub fn verify_record_checksum(key: &Key, record: &[u8]) -> Result<()> {
     }
 }
 
-/// A record with another nonce, and the checksum that goes with it. One without a nonce, and the record of a tag of an
+/// A record with another nonce of the same length, and the checksum that goes with it: those of access tokens, signing
+/// keys and sessions have 16 digits, all others 32. One without a nonce, and the record of a tag of an
 /// earlier version, whose nonce names its change, stay as they are.
 pub(crate) fn renewed_nonce(record: &[u8]) -> Vec<u8> {
     const START: &[u8] = b"{\"nonce\":\"";
-    const DIGITS: usize = 32;
+    const DIGITS_MIN: usize = 16;
     let is_tag_without_change = || {
         serde_json::from_slice::<serde_json::Value>(record).is_ok_and(|record| {
             record.get("digest").is_some()
@@ -171,13 +172,18 @@ pub(crate) fn renewed_nonce(record: &[u8]) -> Vec<u8> {
                 && record.get("change").is_none()
         })
     };
-    let rest = record.strip_prefix(START).and_then(|rest| rest.get(DIGITS..));
-    let (Some(rest), Ok(has_checksum), false) =
+    let rest = record.strip_prefix(START).and_then(|rest| {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let (_, rest) = rest.split_at_checked(digits).filter(|_| digits >= DIGITS_MIN)?;
+        let nonce = Nonce::new().0.get(..digits)?.to_owned();
+        rest.starts_with(b"\"").then_some((nonce, rest))
+    });
+    let (Some((nonce, rest)), Ok(has_checksum), false) =
         (rest, verify_checksum(record), is_tag_without_change())
     else {
         return record.to_vec();
     };
-    let mut renewed = [START, Nonce::new().0.as_bytes(), rest].concat();
+    let mut renewed = [START, nonce.as_bytes(), rest].concat();
     if has_checksum {
         renewed.truncate(renewed.len() - (CHECK_BYTES + 1));
         add_checksum(&mut renewed);
@@ -460,6 +466,29 @@ mod tests {
         let manifest = ManifestRecord { header, bytes: Bytes::from_static(b"{\n\n}") };
         assert_eq!(ManifestRecord::decode(&manifest.encode()), Ok(manifest));
         assert_eq!(PresenceMark::decode(&PresenceMark {}.encode()), Ok(PresenceMark {}));
+    }
+
+    /// Regression: a restore made every access token, signing key and session unreadable.
+    #[test]
+    fn fixed_renewed_record_keeps_the_length_of_its_nonce() {
+        for digits in [16, 24, 32] {
+            let object = format!("{{\"nonce\":\"{}\",\"v\":1,\"name\":\"a\"}}", "a".repeat(digits));
+            for record in [object.clone().into_bytes(), add_record_checksum(object.into()).to_vec()]
+            {
+                let renewed = renewed_nonce(&record);
+                assert_ne!(renewed, record);
+                assert_eq!(verify_checksum(&renewed), verify_checksum(&record));
+                let [old, new] = [&record, &renewed].map(|bytes| {
+                    serde_json::from_slice::<serde_json::Value>(bytes).expect("it is JSON")
+                });
+                assert_eq!(new["nonce"].as_str().map(str::len), Some(digits));
+                assert_eq!((&new["v"], &new["name"]), (&old["v"], &old["name"]));
+            }
+        }
+        for other in ["a".repeat(15), "a".repeat(33), "g".repeat(32)] {
+            let record = format!("{{\"nonce\":\"{other}\"}}").into_bytes();
+            assert_eq!(renewed_nonce(&record), record, "no nonce of ours");
+        }
     }
 
     #[test]
