@@ -568,12 +568,9 @@ impl AccessGuard {
         let issuer = policy.issuers().iter().find(|issuer| issuer.is_issuer_of(&parsed));
         let issuer =
             issuer.ok_or_else(|| AuthError::invalid("the token's issuer is not trusted"))?;
-        let keys = self
-            .issuer_keys
-            .keys(issuer, &parsed)
-            .await
-            .map_err(|error| AuthError::unavailable(&error))?;
-        let verified = issuer.verify(&parsed, &keys, self.clock.now());
+        let verify = |keys: &_| issuer.verify(&parsed, keys, self.clock.now());
+        let verified = self.issuer_keys.verified(issuer, &parsed, verify).await;
+        let verified = verified.map_err(|error| AuthError::unavailable(&error))?;
         let (identity, access, until) =
             verified.map_err(|error| AuthError::invalid(error.to_string()))?;
         let grants = access.map_or(PrincipalGrants::Nothing, PrincipalGrants::Access);

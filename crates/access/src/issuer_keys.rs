@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderValue;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
-use jreg_auth::{CodeRequest, Issuer, JwkSet, JwksError, KeySource, UnverifiedToken};
+use jreg_auth::{
+    CodeRequest, Issuer, IssuerTokenError, JwkSet, JwksError, KeySource, UnverifiedToken,
+};
 use jreg_reload::read_regular;
 use jreg_storage::{Clock, error_chain};
 use jreg_telemetry::metrics::Metrics;
@@ -21,7 +23,7 @@ use tracing::Instrument;
 pub const JWKS_AGE_MAX: Duration = Duration::from_secs(3600);
 /// Maximum age of keys that are used while fetching fails.
 pub const JWKS_OUTAGE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Minimum time between two fetches: tokens with invented key ids must not cause a fetch each.
+/// Minimum time between two fetches: tokens with invented key ids or signatures must not cause a fetch each.
 pub const JWKS_RETRY_MIN: Duration = Duration::from_secs(10);
 /// Maximum bytes of a response of a token endpoint.
 pub const TOKEN_RESPONSE_BYTES_MAX: usize = 64 * 1024;
@@ -187,19 +189,42 @@ impl IssuerKeys {
         Self { fetch, clock, metrics, sets: Arc::default() }
     }
 
+    /// What `verify` finds out about a token by the keys of its issuer.
+    ///
+    /// If no cached key fits, they may be outdated, although one has the token's key id, or the token has none:
+    /// issuers also replace keys without other ids. Then they are fetched, and the token is verified by newer keys.
+    pub(super) async fn verified<T>(
+        &self,
+        issuer: &Issuer,
+        token: &UnverifiedToken<'_>,
+        verify: impl Fn(&JwkSet) -> Result<T, IssuerTokenError>,
+    ) -> Result<Result<T, IssuerTokenError>, JwksFetchError> {
+        let set = self.keys(issuer, token).await?;
+        let found = verify(&set);
+        if !matches!(&found, Err(error) if error.is_by_other_key()) {
+            return Ok(found);
+        }
+        Ok(match self.newer_than(&set, issuer).await {
+            Some(newer) => verify(&newer),
+            None => found,
+        })
+    }
+
+    fn source(&self, issuer: &Issuer) -> Arc<JwksSource> {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(sets.entry(issuer.source().clone()).or_default())
+    }
+
     /// The keys for a token of an issuer, fetched if they are too old or lack the signing key.
     ///
     /// A token whose key is cached never waits for another request's fetch: a slow issuer, and
     /// tokens with invented key ids, delay only requests whose keys are not cached.
-    pub(super) async fn keys(
+    async fn keys(
         &self,
         issuer: &Issuer,
         token: &UnverifiedToken<'_>,
     ) -> Result<Arc<JwkSet>, JwksFetchError> {
-        let source = {
-            let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(sets.entry(issuer.source().clone()).or_default())
-        };
+        let source = self.source(issuer);
         let has = |set: &Arc<JwkSet>| set.has(token);
         if let Some(set) = self.fresh(&source, has) {
             return Ok(set);
@@ -218,6 +243,18 @@ impl IssuerKeys {
         match self.fetch_in_task(issuer, &source, turn).await {
             Ok(set) => Ok(set),
             Err(error) => self.cached_during_outage(&source).ok_or(error),
+        }
+    }
+
+    /// Keys that were fetched after `set`; `None` if there are none now.
+    async fn newer_than(&self, set: &Arc<JwkSet>, issuer: &Issuer) -> Option<Arc<JwkSet>> {
+        let source = self.source(issuer);
+        let turn = Arc::clone(&source.turn).lock_owned().await;
+        // Another request may have fetched them meanwhile.
+        let kept = self.cached_during_outage(&source).filter(|kept| !Arc::ptr_eq(kept, set));
+        match kept {
+            Some(newer) => Some(newer),
+            None => self.fetch_in_task(issuer, &source, turn).await.ok(),
         }
     }
 

@@ -114,6 +114,13 @@ pub enum IssuerTokenError {
     Claims,
 }
 
+impl IssuerTokenError {
+    /// Whether other keys of the issuer may verify the token.
+    pub fn is_by_other_key(&self) -> bool {
+        matches!(self, Self::UnknownKey | Self::Jws(JwsError::Signature | JwsError::Algorithm))
+    }
+}
+
 /// Error of an invalid key set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JwksError {

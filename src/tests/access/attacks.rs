@@ -194,6 +194,47 @@ async fn the_keys_of_an_issuer_rotate_and_outlive_its_outage() {
     assert_eq!(status(&registry, &token()).await, 200);
 }
 
+/// Issuers also replace a key under its id, and some use none: such tokens were refused for an hour.
+#[tokio::test]
+async fn fixed_a_key_that_is_replaced_without_another_id_is_fetched() {
+    let registry = registry().await;
+    let token = || {
+        let claims = claims("ci", &*registry.clock, &json!({ "repository": "acme/app" }));
+        bearer(&registry.forge.sign(&claims))
+    };
+    let fetches = || registry.forge.fetches.load(Ordering::SeqCst);
+    assert_eq!(status(&registry, &token()).await, 200);
+    for (kid, expected) in [(Some("k0"), 2), (None, 3), (None, 4)] {
+        registry.forge.rotate_to(kid);
+        registry.clock.advance(JWKS_RETRY_MIN);
+        assert_eq!(status(&registry, &token()).await, 200, "{kid:?}");
+        assert_eq!(fetches(), expected, "{kid:?}");
+    }
+    let good = token();
+    let (signed, _) = good.rsplit_once('.').unwrap();
+    let forged = |n: u8| format!("{signed}.{}", URL_SAFE_NO_PAD.encode([n; 64]));
+    for n in 0..10 {
+        assert_eq!(status(&registry, &forged(n)).await, 401);
+    }
+    assert_eq!(fetches(), 4, "wrong signatures do not cause a fetch each");
+    registry.clock.advance(JWKS_RETRY_MIN);
+    let held = registry.forge.slow.write().await;
+    let (one, other) = (forged(10), forged(11));
+    let stalled = async { futures::join!(status(&registry, &one), status(&registry, &other)) };
+    let others = async {
+        tokio::task::yield_now().await;
+        assert_eq!(fetches(), 5);
+        assert_eq!(status(&registry, &token()).await, 200, "known keys do not wait");
+        drop(held);
+    };
+    assert_eq!(futures::join!(stalled, others), ((401, 401), ()));
+    assert_eq!(fetches(), 5, "one fetch for all");
+    *registry.forge.outage.lock().unwrap() = Some(503);
+    registry.clock.advance(JWKS_RETRY_MIN);
+    assert_eq!(status(&registry, &forged(12)).await, 401, "not 503");
+    assert_eq!(status(&registry, &token()).await, 200);
+}
+
 /// Tokens with invented key ids cause a fetch of the issuer's keys, which may be slow. Tokens whose
 /// keys are cached do not wait for it.
 #[tokio::test]

@@ -43,7 +43,8 @@ pub(crate) fn bearer(token: &str) -> String {
 /// An issuer that signs tokens and publishes keys.
 #[derive(Debug)]
 pub(crate) struct Forge {
-    keys: Mutex<Vec<(String, EcdsaKeyPair)>>,
+    /// The last one is in use. Without an id, it is published and named without one.
+    keys: Mutex<Vec<(Option<String>, EcdsaKeyPair)>>,
     /// The status code of the JWKS URL, instead of the keys.
     pub(crate) outage: Mutex<Option<u16>>,
     /// Number of key fetches.
@@ -62,16 +63,20 @@ fn new_pair() -> EcdsaKeyPair {
 
 impl Forge {
     fn new() -> Self {
-        let keys = Mutex::new(vec![("k0".to_owned(), new_pair())]);
+        let keys = Mutex::new(vec![(Some("k0".to_owned()), new_pair())]);
         let (outage, fetches, slow, provider) = Default::default();
         Self { keys, outage, fetches, slow, provider }
     }
 
     /// Replaces the signing key, and publishes only the new one.
     pub(crate) fn rotate(&self) {
-        let mut keys = self.keys.lock().unwrap();
-        let kid = format!("k{}", keys.len());
-        keys.push((kid, new_pair()));
+        let kid = format!("k{}", self.keys.lock().unwrap().len());
+        self.rotate_to(Some(&kid));
+    }
+
+    /// The same with a key of this id.
+    pub(crate) fn rotate_to(&self, kid: Option<&str>) {
+        self.keys.lock().unwrap().push((kid.map(str::to_owned), new_pair()));
     }
 
     fn published(&self) -> Value {
@@ -80,7 +85,11 @@ impl Forge {
         let point = pair.public_key().as_ref();
         let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let (x, y) = (part(&point[1..33]), part(&point[33..]));
-        json!({ "keys": [{ "kty": "EC", "crv": "P-256", "kid": kid, "x": x, "y": y }] })
+        let mut key = json!({ "kty": "EC", "crv": "P-256", "x": x, "y": y });
+        if let Some(kid) = kid {
+            key["kid"] = kid.as_str().into();
+        }
+        json!({ "keys": [key] })
     }
 
     /// A token with these claims.
@@ -88,7 +97,11 @@ impl Forge {
         let keys = self.keys.lock().unwrap();
         let (kid, pair) = keys.last().unwrap();
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&json!({ "alg": "ES256", "kid": kid })), part(claims));
+        let mut header = json!({ "alg": "ES256" });
+        if let Some(kid) = kid {
+            header["kid"] = kid.as_str().into();
+        }
+        let signed = format!("{}.{}", part(&header), part(claims));
         let signature = pair.sign(&SystemRandom::new(), signed.as_bytes()).unwrap();
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }

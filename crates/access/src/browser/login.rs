@@ -129,11 +129,12 @@ impl AccessGuard {
             endpoints.code_request(provider.client(), secret.as_ref(), code, &login, &redirect_url);
         let id_token = self.exchange_code(&request, code, from).await?;
         let token = UnverifiedToken::parse(id_token.reveal()).map_err(IssuerTokenError::from)?;
-        let keys = self.issuer_keys.keys(&trusted, &token).await;
-        let keys = keys.map_err(|error| LoginError::Provider { reason: error_chain(&error) })?;
         let client_id = &provider.client().client_id;
         let expected = IdTokenRequest { client_id, nonce: &login.nonce };
-        let identity = trusted.verify_id_token(&token, &keys, expected, self.clock.now())?;
+        let verify = |keys: &_| trusted.verify_id_token(&token, keys, expected, self.clock.now());
+        let verified = self.issuer_keys.verified(&trusted, &token, verify).await;
+        let identity =
+            verified.map_err(|error| LoginError::Provider { reason: error_chain(&error) })??;
         let Identity::Named(named) = identity else { return Err(LoginError::NoIdToken) };
         let policy = self.policy();
         let named = policy.tested_claims().narrowed(*named);
