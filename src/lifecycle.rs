@@ -65,6 +65,12 @@ mod tests {
     const RULES: &str = "[[immutable]]\nrepositories = ['**']\ntags = ['v*']\n";
     const END: &str = "[end]\n";
 
+    /// A change is loaded when it is found twice.
+    fn reload(file: &LifecycleFile) {
+        assert!(file.reload().is_none());
+        file.reload();
+    }
+
     #[test]
     fn a_valid_file_replaces_the_rules_and_an_invalid_one_does_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -76,15 +82,15 @@ mod tests {
         let first = hash();
         assert_eq!(rules.get().immutable().all().len(), 1);
         std::fs::write(&path, format!("{RULES}expire = true\n{END}")).unwrap();
-        file.reload();
+        reload(&file);
         assert_eq!(hash(), first);
         std::fs::write(&path, format!("{RULES}expires = true\n# longer\n{END}")).unwrap();
-        file.reload();
+        reload(&file);
         assert_ne!(hash(), first);
         assert!(rules.get().immutable().all().iter().all(|rule| rule.expires));
         std::fs::remove_file(&path).unwrap();
         let second = hash();
-        file.reload();
+        reload(&file);
         assert_eq!(hash(), second);
     }
 

@@ -70,6 +70,8 @@ impl RulesInUse {
             }
             None => std::fs::remove_file(&path).unwrap(),
         }
+        // A change is loaded when it is found twice.
+        assert!(self.file.reload().is_none());
         self.file.reload().unwrap().is_done
     }
 

@@ -18,6 +18,12 @@ fn certificate_of(stream: &TlsStream) -> Vec<u8> {
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
 }
 
+/// Changes are loaded when they are found twice.
+fn reload(server: &Server) {
+    server.tls.reload();
+    server.tls.reload();
+}
+
 async fn reloads(scenario: &TlsScenario, server: &Server, outcome: &str) -> f64 {
     let name = format!("jreg_tls_reloads_total{{outcome=\"{outcome}\"}}");
     scenario.metric(server, &name).await
@@ -31,22 +37,22 @@ async fn a_new_pair_is_taken_whole_and_open_connections_go_on() {
     let first = certificate_of(&open);
     let new = scenario.authority.server("127.0.0.1");
     scenario.write("cert.pem", &new.certificate);
-    server.tls.reload();
+    reload(&server);
     assert_eq!(shown(&scenario, &server).await, first, "a certificate without its key");
     scenario.write("key.pem", "garbage");
-    server.tls.reload();
+    reload(&server);
     assert_eq!(shown(&scenario, &server).await, first, "a key that is none");
     fs::remove_file(scenario.path("key.pem")).unwrap();
-    server.tls.reload();
+    reload(&server);
     assert_eq!(shown(&scenario, &server).await, first, "no key");
     assert_eq!(reloads(&scenario, &server, "failed").await, 3.0);
     assert_eq!(reloads(&scenario, &server, "ok").await, 0.0);
     scenario.write("key.pem", &new.key);
-    server.tls.reload();
+    reload(&server);
     let second = shown(&scenario, &server).await;
     assert_ne!(second, first);
     assert_eq!(reloads(&scenario, &server, "ok").await, 1.0);
-    server.tls.reload();
+    reload(&server);
     assert_eq!(reloads(&scenario, &server, "ok").await, 1.0, "nothing has changed");
     open.write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     open.read_exact(&mut [0; 12]).await.unwrap();
@@ -62,10 +68,10 @@ async fn the_cas_of_clients_are_reloaded() {
     let taken = async |client: &TlsClient| is_taken(client, server.address).await;
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (true, false));
     scenario.write("clients.pem", "garbage");
-    server.tls.reload();
+    reload(&server);
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (true, false));
     scenario.write("clients.pem", new.pem());
-    server.tls.reload();
+    reload(&server);
     assert_eq!((taken(&of_old).await, taken(&of_new).await), (false, true));
 }
 

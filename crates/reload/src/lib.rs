@@ -1,6 +1,9 @@
 //! [`ReloadedFiles`]: files that are reloaded when they change. Invalid content never replaces
 //! valid content.
 //!
+//! A file that is written in place may be valid when half of it is there: a policy without its last rules, or a
+//! rule without its condition, may allow more. So a change is loaded when the next look finds the files as they were.
+//!
 //! Files that must match, such as a certificate and its key, are loaded together.
 
 #![allow(missing_docs, reason = "a comment that repeats a name is noise")]
@@ -14,7 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use jreg_storage::error_chain;
 use rustix::fs::OFlags;
 
 /// Parses the texts of the files.
@@ -26,8 +28,7 @@ pub struct ReloadedFiles<T> {
     bytes_max: usize,
     parse: ParseFiles<T>,
     current: RwLock<Arc<T>>,
-    /// Stamps of the files at the last read, successful or not.
-    seen: Mutex<Vec<Option<ReloadStamp>>>,
+    seen: Mutex<SeenStamps>,
     generation: AtomicU64,
 }
 
@@ -47,6 +48,19 @@ struct ReloadStamp {
     file: u64,
 }
 
+type FileStamps = Vec<Option<ReloadStamp>>;
+
+/// What looks have found.
+struct SeenStamps {
+    /// At the last read, successful or not.
+    read: FileStamps,
+    /// A change that is not loaded yet, and the number of looks since the first one that found a change.
+    changing: Option<(FileStamps, u32)>,
+}
+
+/// Number of looks that find another change each before it is logged.
+const CHANGING_LOOKS_MAX: u32 = 30;
+
 /// Why a file cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -57,11 +71,23 @@ pub enum FileError {
     Wrong { path: PathBuf, why: String },
 }
 
+impl FileError {
+    /// The error with its cause.
+    fn explained(&self) -> String {
+        match self {
+            Self::Unreadable { source, .. } => format!("{self}: {source}"),
+            Self::Wrong { .. } => self.to_string(),
+        }
+    }
+}
+
 /// Result of a reload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
     /// No file has changed.
     Unchanged,
+    /// A file has changed since the last look, and may still be being written.
+    Changing,
     /// The new content is in use.
     Done,
     /// The previous content stays in use.
@@ -81,7 +107,7 @@ impl FileReload {
     /// `None` if nothing has changed.
     pub fn new(file: &'static str, outcome: ReloadOutcome) -> Option<Self> {
         match outcome {
-            ReloadOutcome::Unchanged => None,
+            ReloadOutcome::Unchanged | ReloadOutcome::Changing => None,
             ReloadOutcome::Done => Some(Self { file, is_done: true }),
             ReloadOutcome::Failed => Some(Self { file, is_done: false }),
         }
@@ -121,7 +147,7 @@ impl<T> ReloadedFiles<T> {
             bytes_max,
             parse: Box::new(parse),
             current: RwLock::new(Arc::new(current)),
-            seen: Mutex::new(seen),
+            seen: Mutex::new(SeenStamps { read: seen, changing: None }),
             generation: AtomicU64::new(0),
         })
     }
@@ -136,19 +162,25 @@ impl<T> ReloadedFiles<T> {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Reloads the files if one has changed. Blocks on disk I/O.
+    /// Looks at the files, and loads a change that the look before found, too. Blocks on disk I/O.
     pub fn reload(&self) -> ReloadOutcome {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Before the read, so that a concurrent change is seen next time.
         let stamps = stamps(&self.paths);
-        if stamps == *seen {
+        if stamps == seen.read {
+            seen.changing = None;
             return ReloadOutcome::Unchanged;
         }
-        let changed = stamps.iter().zip(&*seen).position(|(new, old)| new != old);
-        let path = changed.and_then(|place| self.paths.get(place));
-        let path = path.map(|path| path.display().to_string()).unwrap_or_default();
-        *seen = stamps;
-        match read(&self.paths, self.bytes_max, &self.parse) {
+        if !seen.is_settled(&stamps) {
+            return self.wait(&mut seen, stamps);
+        }
+        let loaded = read(&self.paths, self.bytes_max, &self.parse);
+        let after = self::stamps(&self.paths);
+        if after != stamps {
+            return self.wait(&mut seen, after);
+        }
+        let path = self.changed(&seen.read, &stamps);
+        *seen = SeenStamps { read: stamps, changing: None };
+        match loaded {
             Ok(value) => {
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                 self.generation.fetch_add(1, Ordering::Release);
@@ -156,11 +188,39 @@ impl<T> ReloadedFiles<T> {
                 ReloadOutcome::Done
             }
             Err(error) => {
-                let error = error_chain(&error);
+                let error = error.explained();
                 tracing::error!(error, "cannot use the changed file; keeping the previous version");
                 ReloadOutcome::Failed
             }
         }
+    }
+
+    /// Leaves a change to the next look.
+    fn wait(&self, seen: &mut SeenStamps, stamps: FileStamps) -> ReloadOutcome {
+        let looks = seen.changing.as_ref().map_or(0, |(_, looks)| looks.saturating_add(1));
+        if looks == CHANGING_LOOKS_MAX {
+            let path = self.changed(&seen.read, &stamps);
+            tracing::warn!(
+                path,
+                "a configuration file keeps changing; keeping the previous version"
+            );
+        }
+        seen.changing = Some((stamps, looks));
+        ReloadOutcome::Changing
+    }
+
+    /// The first file that has changed.
+    fn changed(&self, old: &FileStamps, new: &FileStamps) -> String {
+        let place = new.iter().zip(old).position(|(new, old)| new != old);
+        let path = place.and_then(|place| self.paths.get(place));
+        path.map(|path| path.display().to_string()).unwrap_or_default()
+    }
+}
+
+impl SeenStamps {
+    /// Whether the look before found the same.
+    fn is_settled(&self, stamps: &FileStamps) -> bool {
+        self.changing.as_ref().is_some_and(|(before, _)| before == stamps)
     }
 }
 
@@ -171,7 +231,7 @@ fn stamp(path: &Path) -> io::Result<ReloadStamp> {
     Ok(ReloadStamp { modified, bytes: metadata.len(), file: metadata.ino() })
 }
 
-fn stamps(paths: &[PathBuf]) -> Vec<Option<ReloadStamp>> {
+fn stamps(paths: &[PathBuf]) -> FileStamps {
     paths.iter().map(|path| stamp(path).ok()).collect()
 }
 
@@ -180,14 +240,20 @@ fn read<T>(
     bytes_max: usize,
     parse: impl Fn(&[String]) -> Result<T, FileFault>,
 ) -> Result<T, FileError> {
-    let texts: Result<Vec<_>, _> = paths.iter().map(|path| text(path, bytes_max)).collect();
+    let texts: Result<Vec<_>, _> =
+        paths.iter().map(|path| read_regular_text(path, bytes_max)).collect();
     parse(&texts?).map_err(|FileFault { file, why }| FileError::Wrong {
         path: paths.get(file).cloned().unwrap_or_default(),
         why,
     })
 }
 
-fn text(path: &Path, bytes_max: usize) -> Result<String, FileError> {
+/// The text of a file of at most `bytes_max` bytes ([`read_regular`]).
+///
+/// # Errors
+///
+/// [`FileError`].
+pub fn read_regular_text(path: &Path, bytes_max: usize) -> Result<String, FileError> {
     read_regular(path, bytes_max).map_err(|source| match source.kind() {
         io::ErrorKind::FileTooLarge => {
             let why = format!("it is larger than {bytes_max} bytes");
@@ -251,6 +317,62 @@ mod tests {
         assert_eq!(read_bounded(&path, 5).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
+    /// Two looks at files that do not change between them.
+    fn reload<T>(files: &ReloadedFiles<T>) -> ReloadOutcome {
+        match files.reload() {
+            ReloadOutcome::Changing => files.reload(),
+            outcome => outcome,
+        }
+    }
+
+    /// Regression: a policy that was written slowly was loaded without the rules and conditions that were to come.
+    #[test]
+    fn fixed_a_file_is_not_loaded_while_it_is_being_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules");
+        std::fs::write(&path, "allow\ndeny\n").unwrap();
+        let file = ReloadedFiles::open(&path, 100, |text| Ok(text.to_owned())).unwrap();
+        for part in
+            ["", "allow all\n", "allow all\nif it is safe\n", "allow all\nif it is safe\ndeny\n"]
+        {
+            std::fs::write(&path, part).unwrap();
+            assert_eq!((file.reload(), &**file.get()), (ReloadOutcome::Changing, "allow\ndeny\n"));
+        }
+        assert_eq!(file.reload(), ReloadOutcome::Done);
+        assert_eq!(&**file.get(), "allow all\nif it is safe\ndeny\n");
+        assert_eq!(file.reload(), ReloadOutcome::Unchanged);
+        std::fs::write(&path, "a").unwrap();
+        assert_eq!(file.reload(), ReloadOutcome::Changing);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(
+            (file.reload(), file.reload()),
+            (ReloadOutcome::Changing, ReloadOutcome::Failed)
+        );
+        assert_eq!(file.generation(), 1);
+    }
+
+    /// What is written between the look and the read is not loaded either.
+    #[test]
+    fn a_file_that_changes_while_it_is_read_is_not_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rules");
+        std::fs::write(&path, "1").unwrap();
+        let (writes, written) = (AtomicU64::new(0), path.clone());
+        let parse = move |text: &str| {
+            // The second time it is parsed, its writer goes on.
+            if writes.fetch_add(1, Ordering::SeqCst) == 1 {
+                std::fs::write(&written, "333").unwrap();
+            }
+            Ok(text.to_owned())
+        };
+        let file = ReloadedFiles::open(&path, 10, parse).unwrap();
+        std::fs::write(&path, "22").unwrap();
+        for outcome in [ReloadOutcome::Changing, ReloadOutcome::Changing] {
+            assert_eq!((file.reload(), &**file.get()), (outcome, "1"));
+        }
+        assert_eq!((file.reload(), &**file.get()), (ReloadOutcome::Done, "333"));
+    }
+
     #[test]
     fn what_is_wrong_never_replaces_what_was_right() {
         let folder = tempfile::tempdir().unwrap();
@@ -260,25 +382,25 @@ mod tests {
         std::fs::write(&path, "1").unwrap();
         let file = ReloadedFiles::open(&path, 10, parse).unwrap();
         assert_eq!(
-            (file.reload(), *file.get(), file.generation()),
+            (reload(&file), *file.get(), file.generation()),
             (ReloadOutcome::Unchanged, 1, 0)
         );
-        for (text, reload, value) in [
+        for (text, outcome, value) in [
             ("22", ReloadOutcome::Done, 22),
             ("xyz", ReloadOutcome::Failed, 22),
             ("9999999999999", ReloadOutcome::Failed, 22),
             ("3333", ReloadOutcome::Done, 3333),
         ] {
             std::fs::write(&path, text).unwrap();
-            assert_eq!((file.reload(), *file.get()), (reload, value), "{text}");
+            assert_eq!((reload(&file), *file.get()), (outcome, value), "{text}");
             assert_eq!(file.reload(), ReloadOutcome::Unchanged, "said once");
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!((file.reload(), *file.get()), (ReloadOutcome::Failed, 3333));
+        assert_eq!((reload(&file), *file.get()), (ReloadOutcome::Failed, 3333));
         let other = folder.path().join("other");
         std::fs::write(&other, "4444").unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert_eq!((file.reload(), *file.get(), file.generation()), (ReloadOutcome::Done, 4444, 3));
+        assert_eq!((reload(&file), *file.get(), file.generation()), (ReloadOutcome::Done, 4444, 3));
     }
 
     /// Regression: a file that was a named pipe for a moment was never reloaded again, without a word.
@@ -293,16 +415,16 @@ mod tests {
         };
         pipe();
         let error = ReloadedFiles::open(&path, 10, parse).unwrap_err();
-        assert!(error_chain(&error).contains("it is no regular file"), "{}", error_chain(&error));
+        assert!(error.explained().contains("it is no regular file"), "{}", error.explained());
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "1").unwrap();
         let file = ReloadedFiles::open(&path, 10, parse).unwrap();
         std::fs::remove_file(&path).unwrap();
         pipe();
-        assert_eq!((file.reload(), *file.get()), (ReloadOutcome::Failed, 1));
+        assert_eq!((reload(&file), *file.get()), (ReloadOutcome::Failed, 1));
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, "22").unwrap();
-        assert_eq!((file.reload(), *file.get()), (ReloadOutcome::Done, 22));
+        assert_eq!((reload(&file), *file.get()), (ReloadOutcome::Done, 22));
     }
 
     #[test]
@@ -321,12 +443,12 @@ mod tests {
         let files = ReloadedFiles::open_all(paths.clone(), 10, equal).unwrap();
         std::fs::write(&paths[0], "333").unwrap();
         assert_eq!(
-            (files.reload(), &**files.get()),
+            (reload(&files), &**files.get()),
             (ReloadOutcome::Failed, "22"),
             "half a change"
         );
         std::fs::write(&paths[1], "333").unwrap();
-        assert_eq!((files.reload(), &**files.get()), (ReloadOutcome::Done, "333"));
+        assert_eq!((reload(&files), &**files.get()), (ReloadOutcome::Done, "333"));
         assert_eq!(files.reload(), ReloadOutcome::Unchanged);
     }
 }

@@ -342,9 +342,12 @@ impl Registry {
         self.reload();
     }
 
-    /// Reloads the files of every instance.
+    /// Reloads the files of every instance: a change is loaded when it is found twice.
     pub(crate) fn reload(&self) {
-        self.apps.iter().for_each(|app| drop(app.guard().unwrap().reload()));
+        for guard in self.apps.iter().filter_map(|app| app.guard()) {
+            let (first, _) = (guard.reload(), guard.reload());
+            assert!(first.is_empty());
+        }
     }
 }
 
