@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use jreg_auth::{Credentials, Fingerprints, Network};
 use jreg_storage::Clock;
 use jreg_telemetry::metrics::CounterHandle;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::Principal;
@@ -16,8 +17,14 @@ use super::Principal;
 /// Maximum time that a verified credential is trusted. A revoked access token, or an old password,
 /// may still be accepted by another instance for this long.
 pub const TRUST_MAX: Duration = Duration::from_secs(60);
-/// Maximum number of cached credentials.
-const CACHED_MAX: usize = 8192;
+/// Maximum bytes of cached credentials, with the claims of their identities.
+const CACHED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// What an entry counts at least: its keys, and how it was verified.
+const ENTRY_BYTES_MIN: u64 = 1024;
+/// How many there are usually, at the most.
+const ENTRIES_ESTIMATE: usize = 8192;
+/// Maximum bytes of a principal that a connection keeps.
+const CONNECTION_PRINCIPAL_BYTES_MAX: u64 = 16 * 1024;
 /// Maximum length of the header that a connection keeps, in bytes: there may be thousands of
 /// connections. Longer ones are looked up in the cache.
 const CONNECTION_HEADER_BYTES_MAX: usize = 4096;
@@ -26,8 +33,17 @@ const CONNECTION_HEADER_BYTES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct CredentialCache {
     fingerprints: Fingerprints,
-    cache: Cache<[u8; 32], CachedPrincipal>,
+    cache: Cache<[u8; 32], CachedPrincipal, PrincipalWeighter>,
     lookups: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct PrincipalWeighter;
+
+impl Weighter<[u8; 32], CachedPrincipal> for PrincipalWeighter {
+    fn weight(&self, _: &[u8; 32], cached: &CachedPrincipal) -> u64 {
+        cached.weight()
+    }
 }
 
 /// What a verification is based on.
@@ -52,7 +68,8 @@ pub(super) struct CachedPrincipal {
 
 impl CredentialCache {
     pub(super) fn new(fingerprints: Fingerprints) -> Self {
-        Self { fingerprints, cache: Cache::new(CACHED_MAX), lookups: AtomicU64::new(0) }
+        let cache = Cache::with_weighter(ENTRIES_ESTIMATE, CACHED_BYTES_MAX, PrincipalWeighter);
+        Self { fingerprints, cache, lookups: AtomicU64::new(0) }
     }
 
     /// Keyed hash of the credentials, independent of how they were sent.
@@ -88,6 +105,10 @@ impl CredentialCache {
 }
 
 impl CachedPrincipal {
+    fn weight(&self) -> u64 {
+        ENTRY_BYTES_MIN.max(self.principal.memory_bytes() as u64)
+    }
+
     fn is_valid(&self, generation: CacheGeneration, clock: &dyn Clock) -> bool {
         let is_of_now = self.generation.revocations == generation.revocations;
         self.generation.files == generation.files
@@ -115,7 +136,7 @@ pub(super) struct ConnectionEntry {
 }
 
 impl ConnectionEntry {
-    /// `None`: the header is too long to be kept.
+    /// `None`: the header is too long to be kept, or the principal too large.
     pub(super) fn new(
         header: &[u8],
         from: Option<Network>,
@@ -123,8 +144,11 @@ impl ConnectionEntry {
         failed_logins: Option<u64>,
         hits: CounterHandle,
     ) -> Option<Self> {
+        let weight = cached.weight();
         let entry = || Self { header: header.into(), from, cached, failed_logins, hits };
-        (header.len() <= CONNECTION_HEADER_BYTES_MAX).then(entry)
+        let is_small =
+            header.len() <= CONNECTION_HEADER_BYTES_MAX && weight <= CONNECTION_PRINCIPAL_BYTES_MAX;
+        is_small.then(entry)
     }
 }
 
@@ -168,4 +192,42 @@ impl fmt::Debug for ConnectionCredentials {
 fn is_equal(left: &[u8], right: &[u8]) -> bool {
     let differences = || left.iter().zip(right).fold(0, |all, (left, right)| all | (left ^ right));
     left.len() == right.len() && std::hint::black_box(differences()) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use jreg_auth::{Identity, IdentitySource, NamedIdentity};
+    use serde_json::json;
+
+    use super::*;
+
+    fn cached(name: usize, claims: usize) -> CachedPrincipal {
+        let identity = NamedIdentity {
+            name: format!("ci:{name}"),
+            groups: Default::default(),
+            claims: (0..claims).map(|claim| (claim.to_string(), json!([]))).collect(),
+            source: IdentitySource::Issuer("ci".to_owned()),
+        };
+        let principal = Principal::from_identity(Identity::Named(Box::new(identity)));
+        let generation = CacheGeneration { files: 0, revocations: 0 };
+        let until = Duration::MAX;
+        CachedPrincipal { principal: Arc::new(principal), generation, until, expires: None }
+    }
+
+    /// Regression: tokens with many claims took 650 MB in the cache.
+    #[test]
+    fn fixed_cached_credentials_are_bounded_in_bytes() {
+        let cache = CredentialCache::new(Fingerprints::new().unwrap());
+        for claims in [0, 500] {
+            for name in 0..2 * ENTRIES_ESTIMATE {
+                let credentials = Credentials::basic(&name.to_string(), &claims.to_string());
+                let fingerprint = cache.fingerprint(&credentials.unwrap());
+                cache.insert(fingerprint, cached(name, claims));
+            }
+            assert!(cache.cache.len() > 100, "{}", cache.cache.len());
+            assert!(cache.cache.weight() <= CACHED_BYTES_MAX, "{}", cache.cache.weight());
+        }
+        assert!(cached(0, 500).weight() > 500 * 100, "each claim is several allocations");
+    }
 }

@@ -219,6 +219,20 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// About how many bytes of memory it takes. An access token is shared with others of its token.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let identity = match &self.identity {
+            Identity::Named(named) => named.memory_bytes(),
+            Identity::Anonymous => 0,
+        };
+        let granted = match &self.grants {
+            PrincipalGrants::Access(scope) => scope.memory_bytes(),
+            PrincipalGrants::Nothing | PrincipalGrants::AccessToken(_) => 0,
+        };
+        let scope = self.scope.as_ref().map_or(0, jreg_auth::TokenScope::memory_bytes);
+        size_of::<Self>() + identity + granted + scope
+    }
+
     /// Whether the credentials can be revoked, or end with a logout.
     pub(crate) fn is_revocable(&self) -> bool {
         let is_access_token = match &self.identity {

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The claims of a token.
-pub type IdentityClaims = BTreeMap<String, serde_json::Value>;
+pub type IdentityClaims = BTreeMap<String, Value>;
 
 /// The client of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +33,18 @@ pub struct NamedIdentity {
     pub source: IdentitySource,
 }
 
+/// Bytes of an entry of a map or a set besides what it refers to: its place in a node that is half full, and the
+/// least that is allocated.
+const ENTRY_BYTES: usize = 144;
+
 impl NamedIdentity {
+    /// About how many bytes of memory it takes: claims take many times their length as JSON.
+    pub fn memory_bytes(&self) -> usize {
+        let groups = self.groups.iter().map(|group| ENTRY_BYTES + group.len());
+        let claims = self.claims.iter().map(|(name, value)| entry_bytes(name, value));
+        size_of::<Self>() + self.name.len() + groups.chain(claims).sum::<usize>()
+    }
+
     /// Whether the source can issue this name and these groups: a user of a htpasswd file has no colon in the name and
     /// no groups, every other name and group has its source before a colon.
     pub fn fits_source(&self) -> bool {
@@ -69,6 +81,22 @@ pub enum IdentitySource {
     Certificate,
     /// Who may use the control socket of the process.
     Operator,
+}
+
+fn entry_bytes(name: &str, value: &Value) -> usize {
+    ENTRY_BYTES + name.len() + value_bytes(value)
+}
+
+/// Bytes of a value besides the value itself.
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        Value::String(text) => text.len(),
+        Value::Array(items) => {
+            items.capacity() * size_of::<Value>() + items.iter().map(value_bytes).sum::<usize>()
+        }
+        Value::Object(map) => map.iter().map(|(name, value)| entry_bytes(name, value)).sum(),
+    }
 }
 
 impl Identity {

@@ -139,6 +139,17 @@ pub struct TokenScope {
     catalog: bool,
 }
 
+impl TokenScope {
+    /// About how many bytes of memory it takes.
+    pub fn memory_bytes(&self) -> usize {
+        let names = self
+            .repositories
+            .keys()
+            .map(|name| size_of::<(RepositoryName, AccessActions)>() + name.as_str().len());
+        size_of::<Self>() + names.map(|bytes| 2 * bytes).sum::<usize>()
+    }
+}
+
 /// One entry of the `access` claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScopeEntry {
