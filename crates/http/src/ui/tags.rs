@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt};
 use jreg_access::Authorized;
 use jreg_oci::{Endpoint, PageParams, Reference, RepositoryName, Tag};
 use jreg_registry::{LIST_AGE_MAX, ListedTag, PageRequest, TagDetails, TagList, search_names};
+use jreg_ui::document::DescriptorDocument;
 use jreg_ui::link::with_query;
 use jreg_ui::{
     ArtifactKind, ManifestFacts, RepositoryHead, TagKind, TagOrder, TagRow, TagsPage, artifact,
@@ -344,7 +345,7 @@ pub(crate) fn remember(request: &UiRequest<'_>, facts: &ManifestFacts) -> Arc<Ma
     };
     let summary = Arc::new(ManifestSummary {
         entry: entry.and_then(|entry| entry.digest.clone()),
-        platforms: platforms.take(PLATFORMS_MAX).map(artifact::platform_name).collect(),
+        platforms: platforms.take(PLATFORMS_MAX).map(listed_platform).collect(),
         bytes: (facts.kind != ArtifactKind::Index).then(|| facts.total_bytes()),
         kind: match facts.kind {
             ArtifactKind::Image | ArtifactKind::Index => None,
@@ -357,10 +358,37 @@ pub(crate) fn remember(request: &UiRequest<'_>, facts: &ManifestFacts) -> Arc<Ma
 
 /// Platforms of an index that lists name.
 const PLATFORMS_MAX: usize = 24;
+/// Characters of a platform that lists show: thousands of summaries are kept.
+const PLATFORM_CHARS_MAX: usize = 64;
+
+/// The platform of an entry of an index, as lists name it.
+fn listed_platform(entry: &DescriptorDocument) -> String {
+    let mut name = artifact::platform_name(entry);
+    if let Some((end, _)) = name.char_indices().nth(PLATFORM_CHARS_MAX) {
+        name.truncate(end);
+        name.push('…');
+        name.shrink_to_fit();
+    }
+    name
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: summaries of indexes with long names of platforms took gigabytes.
+    #[test]
+    fn fixed_lists_keep_no_long_names_of_platforms() {
+        let platform = |os: String| {
+            let platform = jreg_ui::document::PlatformDocument { os, ..Default::default() };
+            let entry = DescriptorDocument { platform: Some(platform), ..Default::default() };
+            listed_platform(&entry)
+        };
+        assert_eq!(platform("ö".repeat(PLATFORM_CHARS_MAX)), "ö".repeat(PLATFORM_CHARS_MAX));
+        let long = platform("ö".repeat(100_000));
+        assert_eq!(long, format!("{}…", "ö".repeat(PLATFORM_CHARS_MAX)));
+        assert!(long.capacity() < 1000);
+    }
 
     #[test]
     fn versions_have_their_order() {
