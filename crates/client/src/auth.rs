@@ -85,11 +85,18 @@ struct KnownChallenges {
 pub(crate) struct Authorization {
     pub(crate) header: HeaderValue,
     key: AuthorizationKey,
+    /// When the token was requested.
+    since: Option<Instant>,
     /// Not from the cache: another one would be refused, too.
     is_fresh: bool,
 }
 
 impl Authorization {
+    /// How long ago the token was requested; `None`: it is no token.
+    pub(crate) fn token_age(&self) -> Option<Duration> {
+        self.since.map(|since| since.elapsed())
+    }
+
     /// The generation of the credential.
     fn generation(&self) -> u64 {
         match &self.key {
@@ -309,13 +316,14 @@ impl Authenticator {
                 let credential = self.credentials.current().await.map_err(failed)?;
                 let Some(header) = basic(&credential).map_err(failed)? else { return Ok(None) };
                 let key = AuthorizationKey::Credential(credential.generation);
-                Ok(Some(Authorization { header, key, is_fresh: false }))
+                Ok(Some(Authorization { header, key, since: None, is_fresh: false }))
             }
             Scheme::Bearer(service) => {
                 let token =
                     self.tokens.get(service, challenge.token_scope.clone(), counted).await?;
-                let key = AuthorizationKey::Token(token.key);
-                Ok(Some(Authorization { header: token.header, key, is_fresh: token.is_fresh }))
+                let (key, since) = (AuthorizationKey::Token(token.key), Some(token.since));
+                let (header, is_fresh) = (token.header, token.is_fresh);
+                Ok(Some(Authorization { header, key, since, is_fresh }))
             }
         }
     }

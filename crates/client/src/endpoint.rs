@@ -201,6 +201,7 @@ pub(crate) struct Endpoint {
     /// Until when this URL is not asked for a digest of a repository.
     skips: Mutex<HashMap<(Option<RepositoryName>, Digest), Instant>>,
     mismatch_pause: Duration,
+    refused_token_age_min: Duration,
 }
 
 impl Endpoint {
@@ -223,6 +224,7 @@ impl Endpoint {
             rate_limit: Mutex::default(),
             skips: Mutex::default(),
             mismatch_pause: options.limits.mismatch_pause.max(MISMATCH_PAUSE_MIN),
+            refused_token_age_min: options.limits.refused_token_age_min,
         })
     }
 
@@ -285,7 +287,7 @@ impl Endpoint {
     }
 
     /// The response to a request with what its scope needs, and what it was sent with. A 401 is followed once by
-    /// what it challenges to.
+    /// what it challenges to, a 403 to a token that may be outdated by a new one.
     async fn send_authorized(
         &self,
         request: &UpstreamRequest,
@@ -298,7 +300,7 @@ impl Endpoint {
         let is_challenged = response.status() == StatusCode::UNAUTHORIZED && !response.is_elsewhere;
         let challenge = match is_challenged {
             true => self.auth.challenged(&challenges(&response), &scope)?,
-            false => None,
+            false => self.outdated(&expected, &response),
         };
         let is_refused = is_challenged && expected.authorization.is_some();
         let is_wrong = expected.failure.is_some() || is_refused;
@@ -327,6 +329,18 @@ impl Endpoint {
             self.auth.note_accepted(&challenge);
         }
         Ok((response, Some(renewed)))
+    }
+
+    /// The challenge that led to a token, if a 403 may be about the rights that there were when it was requested.
+    fn outdated(
+        &self,
+        expected: &ExpectedChallenge,
+        response: &HttpResponse,
+    ) -> Option<ScopeChallenge> {
+        let is_refused = response.status() == StatusCode::FORBIDDEN && !response.is_elsewhere;
+        let token = expected.authorization.as_ref().filter(|_| is_refused)?;
+        let is_old = token.token_age().is_some_and(|age| age >= self.refused_token_age_min);
+        expected.challenge.clone().filter(|_| is_old)
     }
 
     /// What a request is sent with first, by the challenge that it is expected to get.

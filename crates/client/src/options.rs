@@ -239,6 +239,8 @@ pub struct UpstreamLimits {
     /// How long a URL is not asked for a digest after it served other bytes for it: at least
     /// [`MISMATCH_PAUSE_MIN`]. One operation does not ask it again in any case.
     pub mismatch_pause: Duration,
+    /// How old a token must be for a 403 to replace it: it may have the rights of the time at which it was requested.
+    pub refused_token_age_min: Duration,
 }
 
 /// The shortest [`UpstreamLimits::mismatch_pause`].
@@ -259,6 +261,7 @@ impl Default for UpstreamLimits {
             resumes_max: 5,
             blob_rate_min: 1024,
             mismatch_pause: Duration::from_secs(30),
+            refused_token_age_min: Duration::from_secs(60),
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::{UpstreamError, UpstreamErrorKind, UpstreamRequestKind};
 
 /// Maximum bytes of the response of a token service.
 const TOKEN_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum bytes of a token, of which [`TOKENS_MAX`] are kept; those in use have 1 to 4 KiB.
+const TOKEN_TEXT_BYTES_MAX: usize = 16 * 1024;
 /// How long a token is good whose service does not say it (distribution's token specification).
 const LIFETIME: Duration = Duration::from_secs(60);
 const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -61,6 +63,7 @@ impl TokenKey {
 pub(crate) struct Token {
     pub(crate) header: HeaderValue,
     pub(crate) key: TokenKey,
+    pub(crate) since: Instant,
     /// Whether it was requested just now.
     pub(crate) is_fresh: bool,
 }
@@ -90,13 +93,13 @@ struct TokenSlot {
 #[derive(Clone, Debug)]
 struct CachedToken {
     header: HeaderValue,
+    since: Instant,
     until: Instant,
 }
 
 impl TokenSlot {
-    fn fresh(&self) -> Option<HeaderValue> {
-        let kept = lock(&self.kept);
-        kept.as_ref().filter(|token| Instant::now() < token.until).map(|token| token.header.clone())
+    fn fresh(&self) -> Option<CachedToken> {
+        lock(&self.kept).clone().filter(|token| Instant::now() < token.until)
     }
 }
 
@@ -146,17 +149,17 @@ impl TokenCache {
         let key =
             TokenKey { service: Arc::clone(service), scope, generation: credential.generation };
         let slot = self.slot(&key);
-        if let Some(header) = slot.fresh() {
-            return Ok(Token { header, key, is_fresh: false });
+        if let Some(CachedToken { header, since, .. }) = slot.fresh() {
+            return Ok(Token { header, key, since, is_fresh: false });
         }
-        let since = Instant::now();
+        let begun = Instant::now();
         let turn = Arc::clone(&slot.turn).lock_owned().await;
         // Another request may have fetched it meanwhile, or failed to.
-        if let Some(header) = slot.fresh() {
-            return Ok(Token { header, key, is_fresh: true });
+        if let Some(CachedToken { header, since, .. }) = slot.fresh() {
+            return Ok(Token { header, key, since, is_fresh: true });
         }
         let failed = lock(&slot.failed).clone();
-        if let Some((_, error)) = failed.filter(|(at, _)| *at > since) {
+        if let Some((_, error)) = failed.filter(|(at, _)| *at > begun) {
             return Err(error);
         }
         // In a task of its own: a client that goes away does not cancel it for the others.
@@ -169,7 +172,12 @@ impl TokenCache {
                 Err(error) => *lock(&slot.failed) = Some((Instant::now(), error.clone())),
             }
             drop(turn);
-            fetched.map(|token| Token { header: token.header, key, is_fresh: true })
+            fetched.map(|CachedToken { header, since, .. }| Token {
+                header,
+                key,
+                since,
+                is_fresh: true,
+            })
         };
         match tokio::spawn(fetching.in_current_span()).await {
             Ok(token) => token,
@@ -357,8 +365,14 @@ fn cached(document: &TokenDocument) -> Result<CachedToken, UpstreamErrorKind> {
         text.ok_or_else(|| UpstreamErrorKind::protocol("the token service gives no token"))?;
     let lifetime = document.expires_in.filter(|seconds| *seconds > 0);
     let lifetime = lifetime.map_or(LIFETIME, Duration::from_secs).min(LIFETIME_MAX);
-    let until = Instant::now() + lifetime - SKEW_MAX.min(lifetime / 10);
-    Ok(CachedToken { header: bearer(&Secret::new(text.as_str()))?, until })
+    if text.len() > TOKEN_TEXT_BYTES_MAX {
+        return Err(UpstreamErrorKind::protocol(format!(
+            "the token of the token service is longer than {TOKEN_TEXT_BYTES_MAX} bytes"
+        )));
+    }
+    let since = Instant::now();
+    let until = since + lifetime - SKEW_MAX.min(lifetime / 10);
+    Ok(CachedToken { header: bearer(&Secret::new(text.as_str()))?, since, until })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -245,6 +245,32 @@ async fn refused_credentials_and_refused_repositories_are_told_apart() {
     assert_eq!(kind(head(&client_as(&upstream, "me", "wrong")).await), credentials(403));
 }
 
+/// Regression: the token of the time before a right was granted was used until it expired, up to a day.
+#[tokio::test]
+async fn fixed_token_that_is_refused_with_403_is_replaced() {
+    let listed = || vec![super::REPOSITORY.to_owned()];
+    let service = || TokenService { expires_in: Some(86_400), ..TokenService::anonymous() };
+    let refused = UpstreamErrorKind::RepositoryRefused { status: 403 };
+    for (age_min, tokens) in [(Duration::ZERO, 2), (Duration::MAX, 1)] {
+        let forbidden = || TokenService { forbidden: listed(), ..service() };
+        let upstream = with_tokens(forbidden()).await;
+        let client =
+            client_with(&upstream, |options| options.limits.refused_token_age_min = age_min);
+        assert_eq!(kind(head(&client).await), refused, "a new token is not replaced");
+        assert_eq!(upstream.count(RequestKind::Token), 1);
+        assert_eq!(kind(head(&client).await), refused);
+        assert_eq!(upstream.count(RequestKind::Token), tokens);
+        upstream.clear_requests();
+        let once = UpstreamRule::new(UpstreamFault::status(403)).on(RequestKind::ManifestHead);
+        upstream.add_rule(once.pick(RulePick::First(1)));
+        upstream.set_auth(UpstreamAuth::Bearer(service()));
+        assert_eq!(head(&client).await.is_ok(), tokens == 2);
+        let counts =
+            (upstream.count(RequestKind::ManifestHead), upstream.count(RequestKind::Token));
+        assert_eq!(counts, (tokens, tokens - 1));
+    }
+}
+
 #[tokio::test]
 async fn a_token_service_that_fails_is_a_failure_and_not_a_refusal() {
     for fault in [
