@@ -702,3 +702,20 @@ async fn a_named_pipe_in_the_place_of_an_object_holds_up_nothing() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), reading).await.expect("it waits");
 }
+
+/// Regression: what took the place of an object was missing in listings, like a deleted one: fsck was silent, and backups left
+/// it out.
+#[tokio::test]
+async fn fixed_what_is_in_the_place_of_an_object_is_listed() {
+    let root = tempfile::tempdir().unwrap();
+    let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+    store.put(&"bulk/other".parse().unwrap(), "1".into(), PutMode::Create).await.unwrap();
+    let pipe = root.path().join("bulk/object");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink(&pipe, root.path().join("bulk/link")).unwrap();
+    for request in [ListRequest::below("bulk/"), ListRequest::below("")] {
+        let listed = store.list(&request).await.unwrap().entries;
+        let keys: Vec<_> = listed.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!(keys, ["bulk/link", "bulk/object", "bulk/other"]);
+    }
+}

@@ -266,8 +266,9 @@ impl FsInner {
         Ok(())
     }
 
-    /// Whether an entry is a folder (or a link to one); nothing if it is neither file nor folder.
-    /// Links are followed because look-ups follow them.
+    /// Whether an entry is a folder (or a link to one); nothing if a link leads out of what keys can name.
+    /// Links are followed because look-ups follow them. What is neither file nor folder has taken the place of an
+    /// object, of which reads say that nothing is known: without it, it would look deleted.
     fn is_folder_entry(&self, entry: &DirEntry, folder: &str) -> Result<Option<bool>> {
         let mut kind = entry.file_type().map_err(|error| failure::lookup(folder, error))?;
         if kind.is_symlink() {
@@ -277,7 +278,7 @@ impl FsInner {
             };
             kind = led;
         }
-        Ok((kind.is_file() || kind.is_dir()).then(|| kind.is_dir()))
+        Ok(Some(kind.is_dir()))
     }
 }
 
@@ -289,7 +290,7 @@ fn listed(name: String, folder: &File) -> Result<Option<Listed>> {
         Ok(stat) => stat,
         Err(error) => return absent_is(None, failure::lookup(&key, error.into())),
     };
-    if !FileType::from_raw_mode(stat.st_mode).is_file() {
+    if FileType::from_raw_mode(stat.st_mode).is_dir() {
         return Ok(None);
     }
     let seconds = u64::try_from(stat.st_mtime).unwrap_or(0);
