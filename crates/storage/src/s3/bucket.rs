@@ -16,10 +16,9 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use jreg_profile::WorkName;
+use jreg_reload::read_regular;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey, AwsAuthorizer};
-use object_store::client::{
-    Certificate, HttpClient, HttpConnector, HttpRequest, HttpResponseBody, ReqwestConnector,
-};
+use object_store::client::{Certificate, HttpClient, HttpRequest, HttpResponseBody};
 use object_store::{ClientOptions, RetryConfig};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::RootCertStore;
@@ -32,6 +31,7 @@ use super::continuation::Continuations;
 use super::credentials::CachedS3Credentials;
 use super::drift::ClockWatch;
 use super::failure::{FailureClass, S3Failure};
+use super::http_client::{POOL_IDLE, USER_AGENT, http_client};
 use super::profile::ProfileCredentials;
 use super::profile_file::ProfilePlace;
 use super::retry::RetryBudget;
@@ -59,10 +59,6 @@ const HASH: WorkName = WorkName("hash for a signature", "");
 
 /// The ids of the trace that a request belongs to.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// How long an unused connection is kept: less than servers keep theirs, so that few requests
-/// meet one that is being closed.
-const POOL_IDLE: Duration = Duration::from_secs(15);
 
 /// RFC 3986 unreserved characters stay, as the signature wants it.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -156,8 +152,9 @@ impl BucketClient {
         // Fails if the process has chosen already; then that choice stands.
         rustls::crypto::ring::default_provider().install_default().ok();
         let headers = headers(&options.headers)?;
-        let client_options = client_options(&options)?;
-        let client = ReqwestConnector::default().connect(&client_options)?;
+        let cas = cas(&options)?;
+        let client = http_client(&options, &cas)?;
+        let (client, client_options) = (HttpClient::new(client), client_options(&options, &cas)?);
         let (keys, profile) = keys(&options.credentials)?;
         let region = options.url.region.clone();
         let region = region.or_else(|| keys.get_config_value(&AmazonS3ConfigKey::Region));
@@ -387,37 +384,45 @@ fn headers(extra: &[(String, String)]) -> Result<HeaderMap, S3OpenError> {
     Ok(headers)
 }
 
-fn client_options(options: &S3Options) -> Result<ClientOptions, S3OpenError> {
-    let mut client = ClientOptions::new()
+/// Of what finds credentials, and presigns.
+fn client_options(
+    options: &S3Options,
+    cas: &[CertificateDer<'static>],
+) -> Result<ClientOptions, S3OpenError> {
+    let client = ClientOptions::new()
         .with_allow_http(!options.url.is_secure())
         .with_connect_timeout(options.connect_timeout)
-        // Each request has its own: see `RetryBudget`.
-        .with_timeout_disabled()
         .with_pool_idle_timeout(POOL_IDLE)
-        .with_user_agent(HeaderValue::from_static(concat!("jreg/", env!("CARGO_PKG_VERSION"))));
-    if let Some(path) = &options.url.ca_file {
-        let unusable = |source| S3OpenError::Certificates { path: path.clone(), source };
-        let bundle = certificates(path).map_err(unusable)?;
-        client = bundle.into_iter().fold(client, ClientOptions::with_root_certificate);
-    }
-    Ok(client)
+        .with_user_agent(HeaderValue::from_static(USER_AGENT));
+    let trusted = |client: ClientOptions, ca: &CertificateDer<'static>| {
+        Ok(client.with_root_certificate(Certificate::from_der(ca)?))
+    };
+    cas.iter().try_fold(client, trusted)
 }
+
+/// The CAs of the settings.
+fn cas(options: &S3Options) -> Result<Vec<CertificateDer<'static>>, S3OpenError> {
+    let Some(path) = &options.url.ca_file else { return Ok(Vec::new()) };
+    let unusable = |source| S3OpenError::Certificates { path: path.clone(), source };
+    certificates(path).map_err(unusable)
+}
+
+/// Maximum bytes of the file of a CA.
+const CA_BYTES_MAX: usize = 1 << 20;
 
 /// The certificates in a file, each usable as a CA: the client would check that too, but not report
 /// which file it was.
-fn certificates(path: &Path) -> Result<Vec<Certificate>, Box<dyn Error + Send + Sync>> {
-    let pem = std::fs::read(path)?;
-    let mut certificates = Vec::new();
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate?;
-        certificates.push(Certificate::from_der(&certificate)?);
-        roots.add(certificate)?;
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Box<dyn Error + Send + Sync>> {
+    let pem = read_regular(path, CA_BYTES_MAX)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+    let (certificates, mut roots) = (certificates?, RootCertStore::empty());
+    for certificate in &certificates {
+        roots.add(certificate.clone())?;
     }
-    if certificates.is_empty() {
-        return Err("there is no certificate in it".into());
+    match certificates.is_empty() {
+        true => Err("there is no certificate in it".into()),
+        false => Ok(certificates),
     }
-    Ok(certificates)
 }
 
 /// The credentials, and the profile among whose files they are or might be.

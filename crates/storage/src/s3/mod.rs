@@ -17,6 +17,7 @@ mod copying;
 mod credentials;
 mod drift;
 mod failure;
+mod http_client;
 mod listing;
 mod multipart_list;
 mod options;

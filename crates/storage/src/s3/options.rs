@@ -144,6 +144,9 @@ pub enum S3OpenError {
     /// The credentials or the client are not usable.
     #[error("cannot make a client for the bucket")]
     Client(#[from] object_store::Error),
+    /// There are no CAs of the system, for example.
+    #[error("cannot make an HTTP client for the bucket")]
+    HttpClient(#[from] reqwest::Error),
 }
 
 #[cfg(test)]
