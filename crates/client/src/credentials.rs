@@ -11,14 +11,16 @@ mod gcp;
 mod helper;
 mod sigv4;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use form_urlencoded::Serializer;
 use jreg_auth::Secret;
+use jreg_reload::read_regular;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -30,7 +32,7 @@ use crate::{
 use cloud::CloudHttp;
 
 /// Maximum bytes of a file with a secret, or of docker's configuration.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+const FILE_BYTES_MAX: usize = 1 << 20;
 /// Maximum age of the content of a credentials file before it is reloaded.
 const FILE_AGE_MAX: Duration = Duration::from_secs(10);
 /// How long what a credential helper printed is used.
@@ -263,15 +265,15 @@ async fn read_secret(source: &SecretSource) -> Result<Secret, LoadError> {
 
 /// The text of a file.
 async fn read_file(path: &Path) -> Result<String, LoadError> {
-    let failed = |error: std::io::Error| format!("cannot read {}: {error}", path.display());
-    let mut text = String::new();
-    let file = tokio::fs::File::open(path).await.map_err(failed)?;
-    // Devices and pipes have no length.
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await.map_err(failed)?;
-    match text.len() as u64 > FILE_BYTES_MAX {
-        true => Err(format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display())),
-        false => Ok(text),
-    }
+    let file = path.to_owned();
+    let reading = spawn_blocking(move || read_regular(&file, FILE_BYTES_MAX));
+    let text = reading.await.map_err(io::Error::other).and_then(|read| read);
+    text.map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => {
+            format!("{} is larger than {FILE_BYTES_MAX} bytes", path.display())
+        }
+        _ => format!("cannot read {}: {error}", path.display()),
+    })
 }
 
 /// A document of a cloud's service. What is wrong with it is not repeated: it may contain a secret.

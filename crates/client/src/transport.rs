@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use chrono::DateTime;
+use jreg_reload::read_regular;
 use reqwest::header::{
     AUTHORIZATION, AsHeaderName, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER,
 };
@@ -30,7 +31,7 @@ use crate::{
 /// Maximum redirects of a request.
 const REDIRECTS_MAX: usize = 5;
 /// Maximum bytes of a CA bundle.
-const CA_BYTES_MAX: u64 = 1 << 20;
+const CA_BYTES_MAX: usize = 1 << 20;
 /// How much of a body the peer may send by HTTP/2 before it is read.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 /// The same of all bodies of a connection: so many that a few which are not read stop no other.
@@ -365,12 +366,12 @@ fn failure(host: &Arc<str>, error: reqwest::Error) -> UpstreamError {
 fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, UpstreamSetupError> {
     let failed = |source| UpstreamSetupError::File { path: path.to_owned(), source };
     let wrong = |why: String| UpstreamSetupError::Content { path: path.to_owned(), why };
-    if std::fs::metadata(path).map_err(failed)?.len() > CA_BYTES_MAX {
-        return Err(wrong(format!("it is larger than {CA_BYTES_MAX} bytes")));
-    }
-    let text = std::fs::read(path).map_err(failed)?;
-    let certificates =
-        reqwest::Certificate::from_pem_bundle(&text).map_err(|error| wrong(chain(&error)))?;
+    let text = read_regular(path, CA_BYTES_MAX).map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => wrong(format!("it is larger than {CA_BYTES_MAX} bytes")),
+        _ => failed(source),
+    })?;
+    let certificates = reqwest::Certificate::from_pem_bundle(text.as_bytes())
+        .map_err(|error| wrong(chain(&error)))?;
     match certificates.is_empty() {
         true => Err(wrong("it has no certificate".to_owned())),
         false => Ok(certificates),
@@ -379,7 +380,15 @@ fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, UpstreamSetupEr
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Regression: a device has no length, and was read without end.
+    #[test]
+    fn fixed_cas_are_read_up_to_a_limit() {
+        let error = authorities(Path::new("/dev/zero")).unwrap_err();
+        assert!(chain(&error).contains("it is no regular file"), "{}", chain(&error));
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use jreg_auth::Secret;
 use jreg_registry::SequencedEvent;
+use jreg_reload::read_regular;
 use jreg_storage::error_chain;
 use reqwest::StatusCode;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use tokio::task::spawn_blocking;
 
 use crate::options::{SecretSource, SinkFormat, SinkOptions};
 use crate::signature::{SIGNATURE_HEADER, signature};
@@ -20,7 +22,7 @@ use crate::{cloud_event, docker};
 /// Maximum bytes of a response that are read, so that the connection can be used again.
 const RESPONSE_BYTES_MAX: usize = 16 * 1024;
 /// Maximum bytes of a CA bundle, and of a secret.
-const FILE_BYTES_MAX: u64 = 1024 * 1024;
+const FILE_BYTES_MAX: usize = 1024 * 1024;
 /// Minimum length of a secret.
 pub(crate) const SECRET_BYTES_MIN: usize = 16;
 /// The `source` of events if the registry has no public URL.
@@ -174,13 +176,16 @@ async fn read_secret(source: &SecretSource) -> Result<Secret, SinkClientError> {
 }
 
 async fn read(path: &Path) -> Result<String, SinkClientError> {
-    let failed = |source| SinkClientError::File { path: path.to_owned(), source };
-    let bytes = tokio::fs::metadata(path).await.map_err(failed)?.len();
-    if bytes > FILE_BYTES_MAX {
-        let why = format!("it is larger than {FILE_BYTES_MAX} bytes");
-        return Err(SinkClientError::Content { path: path.to_owned(), why });
-    }
-    tokio::fs::read_to_string(path).await.map_err(failed)
+    let file = path.to_owned();
+    let reading = spawn_blocking(move || read_regular(&file, FILE_BYTES_MAX));
+    let text = reading.await.map_err(io::Error::other).and_then(|read| read);
+    text.map_err(|source| match source.kind() {
+        io::ErrorKind::FileTooLarge => {
+            let why = format!("it is larger than {FILE_BYTES_MAX} bytes");
+            SinkClientError::Content { path: path.to_owned(), why }
+        }
+        _ => SinkClientError::File { path: path.to_owned(), source },
+    })
 }
 
 async fn authorities(path: &Path) -> Result<Vec<reqwest::Certificate>, SinkClientError> {

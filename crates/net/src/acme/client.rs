@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
-use jreg_reload::FileError;
+use jreg_reload::{FileError, read_regular_text};
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::tls;
 
@@ -44,13 +45,12 @@ pub(super) async fn client(ca_file: Option<PathBuf>) -> Result<reqwest::Client, 
 }
 
 async fn authorities(path: PathBuf) -> Result<Vec<reqwest::Certificate>, ClientError> {
-    let unreadable = |source| FileError::Unreadable { path: path.clone(), source };
-    let bytes = tokio::fs::metadata(&path).await.map_err(unreadable)?.len();
+    let file = path.clone();
+    let reading = spawn_blocking(move || read_regular_text(&file, tls::FILE_BYTES_MAX));
+    let joined =
+        |error: JoinError| FileError::Unreadable { path: path.clone(), source: error.into() };
+    let text = reading.await.map_err(joined)??;
     let wrong = |why| FileError::Wrong { path: path.clone(), why };
-    if bytes > tls::FILE_BYTES_MAX as u64 {
-        return Err(wrong(format!("it is larger than {} bytes", tls::FILE_BYTES_MAX)).into());
-    }
-    let text = tokio::fs::read_to_string(&path).await.map_err(unreadable)?;
     let all = tls::certificates(&text).map_err(wrong)?;
     let all = all.iter().map(|certificate| reqwest::Certificate::from_der(certificate));
     Ok(all.collect::<Result<_, _>>()?)

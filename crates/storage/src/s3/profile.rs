@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use jreg_reload::read_regular;
 use object_store::CredentialProvider;
 use object_store::aws::{AwsAuthorizer, AwsCredential};
 use object_store::client::HttpRequestBody;
@@ -17,9 +18,12 @@ use reqwest::header::{ACCEPT, HeaderName, HeaderValue};
 use serde::Deserialize;
 use tokio::process::Command;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 
-use super::profile_file::{ProfileFiles, ProfileKeys, ProfilePlace, UnreadableProfiles};
+use super::profile_file::{
+    FILE_BYTES_MAX, ProfileFiles, ProfileKeys, ProfilePlace, UnreadableProfiles,
+};
 use super::xml;
 
 /// How long before their end credentials are renewed.
@@ -172,8 +176,10 @@ impl ProfileCredentials {
         let path = self.place.sso_cache.join(format!("{}.json", sha1(cache_key)));
         let no_session =
             || ProfileError::NoSession { profile: profile.to_owned(), path: path.clone() };
-        let text = tokio::fs::read(&path).await.map_err(|_| no_session())?;
-        let token: SsoToken = serde_json::from_slice(&text).map_err(|_| no_session())?;
+        let file = path.clone();
+        let reading = spawn_blocking(move || read_regular(&file, FILE_BYTES_MAX));
+        let text = reading.await.ok().and_then(Result::ok).ok_or_else(no_session)?;
+        let token: SsoToken = serde_json::from_str(&text).map_err(|_| no_session())?;
         let expires = DateTime::parse_from_rfc3339(&token.expires_at).map_err(|_| no_session())?;
         if SystemTime::from(expires) <= SystemTime::now() {
             return Err(no_session());

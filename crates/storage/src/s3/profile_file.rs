@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use jreg_reload::read_bounded;
+
 /// Maximum length of a file, in bytes.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+pub(super) const FILE_BYTES_MAX: usize = 4 << 20;
 /// The profile without a name.
 const DEFAULT: &str = "default";
 
@@ -77,11 +78,10 @@ pub(super) struct UnreadableProfiles {
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    match fs::metadata(path) {
+    // Also /dev/null, which says that there are none.
+    match read_bounded(path, FILE_BYTES_MAX) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-        Err(error) => Err(error),
-        Ok(found) if found.len() > FILE_BYTES_MAX => Err(io::ErrorKind::FileTooLarge.into()),
-        Ok(_) => fs::read_to_string(path),
+        read => read,
     }
 }
 
