@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use jreg_mirror::{Mirrors, SyncItem, SyncReport, SyncRequest};
 use jreg_registry::{
     ExplainReport, ExplainRequest, FsckFinding, FsckObserver, FsckOptions, FsckPhase, FsckReport,
-    GcAction, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, HeldUploads, LeftRepository,
-    Registry, RepositoryUsage, RetentionOptions, RetentionReport, RetentionVerdict,
+    GcAction, GcError, GcObserver, GcOptions, GcOutcome, GcPhase, GcReport, HeldUploads,
+    LeftRepository, Registry, RepositoryUsage, RetentionOptions, RetentionReport, RetentionVerdict,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -324,7 +324,8 @@ impl MaintenanceContext {
             MaintenanceCommand::Gc(request) => {
                 let (options, began) = (request.options(self.gc.clone()), Instant::now());
                 let result = Box::pin(self.registry.collect_garbage(&options, sender)).await;
-                if !options.dry_run {
+                let is_refused = result.as_ref().is_err_and(GcError::is_of_options);
+                if !options.dry_run && !is_refused {
                     report(&self.metrics, &result, began.elapsed());
                     record_report(&self.registry, &result, began.elapsed()).await;
                 }

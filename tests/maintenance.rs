@@ -182,6 +182,11 @@ fn wrong_command_lines_end_with_two_and_say_what_is_allowed() {
     let short = jreg(folder.path(), &["gc", "--grace", "1h"]);
     assert_eq!(short.status.code(), Some(1));
     assert!(complaint(&short).contains("too short: it must be 7200 s"), "{}", complaint(&short));
+    assert!(!complaint(&short).contains("retrying"), "{}", complaint(&short));
+    let token = ["token", "create", "--name", "a", "--allow", "pull:a", "--expires", "0s"];
+    let short = jreg(folder.path(), &token);
+    assert_eq!(short.status.code(), Some(1));
+    assert!(complaint(&short).contains("at least 1 s"), "{}", complaint(&short));
     let absent = jreg(&folder.path().join("absent"), &["gc"]);
     assert!(complaint(&absent).contains("does not exist: set --storage"), "{}", complaint(&absent));
     assert_eq!(absent.status.code(), Some(1));

@@ -20,6 +20,8 @@ const ID_CHARS: usize = 16;
 const SECRET_CHARS: usize = 64;
 /// Maximum permissions of a token.
 const PERMISSIONS_MAX: usize = 64;
+/// A token that has expired when it is shown is a mistake.
+const LIFETIME_MIN: Duration = Duration::from_secs(1);
 /// Maximum length of a name, in characters.
 const NAME_CHARS_MAX: usize = 64;
 
@@ -69,6 +71,8 @@ pub enum AccessTokenError {
     Name,
     #[error("{0}")]
     Permissions(String),
+    #[error("the lifetime of an access token is at least {} s; without one it is valid until it is revoked", LIFETIME_MIN.as_secs())]
+    Lifetime,
     #[error("the operating system provides no random numbers")]
     Random,
     #[error("it is no record of an access token")]
@@ -149,7 +153,8 @@ impl AccessToken {
     ///
     /// # Errors
     ///
-    /// [`AccessTokenError::Name`], [`AccessTokenError::Permissions`], [`AccessTokenError::Random`].
+    /// [`AccessTokenError::Name`], [`AccessTokenError::Permissions`], [`AccessTokenError::Lifetime`],
+    /// [`AccessTokenError::Random`].
     pub fn create(
         name: &str,
         permissions: Vec<AccessTokenPermission>,
@@ -162,6 +167,9 @@ impl AccessToken {
         if permissions.is_empty() || permissions.len() > PERMISSIONS_MAX {
             let why = format!("an access token has 1 to {PERMISSIONS_MAX} permissions");
             return Err(AccessTokenError::Permissions(why));
+        }
+        if lifetime.is_some_and(|lifetime| lifetime < LIFETIME_MIN) {
+            return Err(AccessTokenError::Lifetime);
         }
         let random = || random_hex::<8>().ok_or(AccessTokenError::Random);
         let secret = random_hex::<32>().ok_or(AccessTokenError::Random)?;
@@ -367,5 +375,10 @@ mod tests {
                 .is_err()
         );
         assert!(AccessToken::create("a", Vec::new(), start(), None).is_err());
+        for lifetime in [Duration::ZERO, Duration::from_millis(999)] {
+            let permissions = parse_permissions("pull:a").unwrap();
+            let refused = AccessToken::create("a", permissions, start(), Some(lifetime));
+            assert_eq!(refused.unwrap_err(), AccessTokenError::Lifetime, "it would have expired");
+        }
     }
 }

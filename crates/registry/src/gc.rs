@@ -242,6 +242,13 @@ pub enum GcError {
     Registry(#[from] Error),
 }
 
+impl GcError {
+    /// Whether nothing ran, because the options are not safe.
+    pub fn is_of_options(&self) -> bool {
+        matches!(self, Self::Grace { .. } | Self::BytesWait { .. } | Self::HistoryKeep { .. })
+    }
+}
+
 impl From<jreg_storage::Error> for GcError {
     fn from(error: jreg_storage::Error) -> Self {
         Self::Registry(error.into())
