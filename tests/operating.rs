@@ -2,6 +2,7 @@
 //! and man pages, the admin listener, the log level at runtime, and a stop that load balancers notice.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -278,26 +279,62 @@ fn a_user_is_added_with_words_and_never_replaced_by_accident() {
     assert_ne!(forced["password"].as_str().unwrap(), out(&first).trim());
 }
 
+/// `jreg` as the user of the image, which only root can become. `None`: this process cannot.
+fn jreg_as_another_user(folder: &Path) -> Option<impl Fn(&[&str], &Path) -> Command + use<>> {
+    let user = Command::new("id").arg("-u").output().unwrap();
+    if out(&user).trim() != "0" || Command::new("setpriv").arg("--version").output().is_err() {
+        return None;
+    }
+    let copy = folder.join("jreg");
+    std::fs::copy(BINARY, &copy).unwrap();
+    let open = Command::new("chmod").args(["755"]).arg(folder).arg(&copy).status().unwrap();
+    assert!(open.success());
+    Some(move |words: &[&str], data: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65532", "--regid=65532", "--clear-groups"]).arg(&copy);
+        command.args(words).arg("--storage").arg(data).env_clear();
+        command
+    })
+}
+
 #[test]
 fn a_folder_of_another_user_is_an_error_that_says_chown() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
-    let user = Command::new("id").arg("-u").output().unwrap();
-    // Only root can become the user of the image.
-    if String::from_utf8(user.stdout).unwrap().trim() != "0" {
-        return;
-    }
-    let copy = folder.path().join("jreg");
-    std::fs::copy(BINARY, &copy).unwrap();
-    let open = Command::new("chmod").args(["755"]).arg(folder.path()).arg(&copy).status().unwrap();
-    assert!(open.success());
-    let mut serve = Command::new("setpriv");
-    serve.args(["--reuid=65532", "--regid=65532", "--clear-groups"]).arg(&copy);
-    serve.args(["serve", "--listen", "127.0.0.1:0", "--storage"]).arg(&data).env_clear();
-    let Ok(refused) = serve.output() else { return };
+    let Some(jreg) = jreg_as_another_user(folder.path()) else { return };
+    let refused = jreg(&["serve", "--listen", "127.0.0.1:0"], &data).output().unwrap();
     let told = err(&refused);
-    assert!(told.contains(&format!("chown 65532 {}", data.display())), "{told}");
+    assert!(told.contains(&format!("chown -R 65532 {}", data.display())), "{told}");
+}
+
+/// A server that belongs to a user starts after root ran commands on its folder.
+#[test]
+fn commands_of_root_leave_files_of_the_owner_of_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let Some(jreg_as_owner) = jreg_as_another_user(folder.path()) else { return };
+    std::os::unix::fs::chown(&data, Some(65532), Some(65532)).unwrap();
+    let storage = data.display().to_string();
+    let variables = [("JREG_STORAGE", storage.as_str())];
+    let process = serve(&data, &[]);
+    let filled = process.client();
+    block_on(async { fill(&filled).await });
+    assert!(process.terminate().success());
+    for words in [
+        &["gc", "--sweep"][..],
+        &["fsck", "--repair"],
+        &["token", "create", "--name", "ci", "--allow", "pull:**"],
+    ] {
+        let done = jreg(words, &variables);
+        assert!(done.status.success(), "{words:?}: {}", err(&done));
+    }
+    let of_root = Command::new("find").arg(&data).args(["-user", "0"]).output().unwrap();
+    assert_eq!(out(&of_root), "");
+    let done = jreg_as_owner(&["gc", "--sweep"], &data).output().unwrap();
+    assert!(done.status.success(), "{}", err(&done));
 }
 
 /// The longest store requests of a slow request are in its line, and its trace reaches the collector.

@@ -719,3 +719,15 @@ async fn fixed_what_is_in_the_place_of_an_object_is_listed() {
         assert_eq!(keys, ["bulk/link", "bulk/object", "bulk/other"]);
     }
 }
+
+/// A start that fails says at which file, and what to do about all files of another user.
+#[test]
+fn failed_start_names_the_file() {
+    for name in [".lock", ".run", ".log-0", ".log-run"] {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(name)).unwrap();
+        let refused = FsStore::open(root.path(), FsOptions::default()).unwrap_err();
+        let source = std::error::Error::source(&refused).unwrap().to_string();
+        assert!(source.contains(&format!("/{name}: ")), "{source}");
+    }
+}

@@ -1,12 +1,12 @@
 //! [`Disk`]: every system call of the folder store, in one place.
 //!
-//! Files and folders are created here and nowhere else. Without the feature `testing` a [`Disk`] has
-//! no size and each method is the call itself. With it a test sees each call before it is made, and
+//! Files and folders are created here and nowhere else. Without the feature `testing` each method is the call
+//! itself. With it a test sees each call before it is made, and
 //! may delay it or make it fail (`SyscallHook`).
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, ReadDir};
+use std::fs::{self, File, Metadata, OpenOptions, ReadDir};
 use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 #[cfg(feature = "testing")]
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use std::time::SystemTime;
 
 use rustix::fs::OFlags;
 
-use super::modes::{FILE_MODE, FOLDER_MODE};
+use super::owner::FolderOwner;
 
-/// Opening a named pipe does not wait for its writer. For a file it means nothing.
-const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
+/// Opening a named pipe does not wait for its other end. For a file it means nothing.
+pub(super) const NO_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// How many bytes one system call writes at most. Linux takes memory for the page cache in pieces of up
 /// to the size of a write. Larger ones come from where memory lies that was free for long, which is cold
@@ -99,6 +99,8 @@ pub trait SyscallHook: std::fmt::Debug + Send + Sync {
 /// The system calls.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Disk {
+    /// To whom what is created is given.
+    owner: Option<FolderOwner>,
     #[cfg(feature = "testing")]
     hook: Option<Arc<dyn SyscallHook>>,
 }
@@ -106,7 +108,12 @@ pub(super) struct Disk {
 impl Disk {
     #[cfg(feature = "testing")]
     pub(super) fn with(hook: Arc<dyn SyscallHook>) -> Self {
-        Self { hook: Some(hook) }
+        Self { owner: None, hook: Some(hook) }
+    }
+
+    /// The same for a folder of this owner.
+    pub(super) fn owned_by(self, owner: Option<FolderOwner>) -> Self {
+        Self { owner, ..self }
     }
 
     #[cfg(feature = "testing")]
@@ -141,31 +148,38 @@ impl Disk {
     /// Opens a file for writing.
     pub(super) fn open_for_writing(&self, path: &Path) -> io::Result<File> {
         self.before(Syscall::Open, SyscallTarget::Path(path))?;
-        OpenOptions::new().write(true).open(path)
+        OpenOptions::new().write(true).custom_flags(NO_WAIT).open(path)
     }
 
     /// Creates a file for writing that must not exist.
     pub(super) fn create_new(&self, path: &Path) -> io::Result<File> {
         self.before(Syscall::Create, SyscallTarget::Path(path))?;
-        OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)
+        let mut options = OpenOptions::new();
+        FolderOwner::create(self.owner, options.write(true).create_new(true), path)
     }
 
     /// Creates a file for writing, or empties the one that exists.
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         self.before(Syscall::Create, SyscallTarget::Path(path))?;
         let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)
+        FolderOwner::create(self.owner, options.write(true).create(true).truncate(true), path)
     }
 
     pub(super) fn create_folder(&self, path: &Path) -> io::Result<()> {
         self.before(Syscall::MakeFolder, SyscallTarget::Path(path))?;
-        DirBuilder::new().mode(FOLDER_MODE).create(path)
+        FolderOwner::create_folder(self.owner, path)
     }
 
     /// Creates a folder and those above it.
     pub(super) fn create_folders(&self, path: &Path) -> io::Result<()> {
-        self.before(Syscall::MakeFolder, SyscallTarget::Path(path))?;
-        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(path)
+        match self.create_folder(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_folders(path.parent().ok_or(error)?)?;
+                self.create_folder(path)
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            done => done,
+        }
     }
 
     pub(super) fn remove_folder(&self, path: &Path) -> io::Result<()> {

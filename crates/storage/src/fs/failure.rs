@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::Path;
 
 use crate::{Error, ErrorKind};
 
@@ -24,6 +25,11 @@ pub(super) fn write(key: impl Display, source: io::Error) -> Error {
 /// A failure after which the write may or may not have happened.
 pub(super) fn ambiguous(key: impl Display, source: io::Error) -> Error {
     Error::with_source(ErrorKind::Unavailable, key, source)
+}
+
+/// An error of opening a folder, with the file that it is about.
+pub(super) fn at(path: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 fn common(kind: io::ErrorKind) -> ErrorKind {

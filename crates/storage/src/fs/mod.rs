@@ -32,6 +32,7 @@ mod linked;
 mod listing;
 mod modes;
 mod name_cache;
+mod owner;
 mod reading;
 mod record_cache;
 mod records;
@@ -215,6 +216,7 @@ impl FsStore {
         let root = FsRoot::open(root, options.durability, options.lock_wait)?;
         modes::restrict(root.path(), options.private_folders).log(root.path());
         let io = |source| FsOpenError::Io { root: root.path().to_owned(), source };
+        let disk = disk.owned_by(root.owner());
         let is_one = root.is_one_file_system();
         let replayed = match wal::replay(root.path(), &disk, is_one) {
             Err(ReplayError::Io(error)) if wal::is_full(&error) => {

@@ -13,8 +13,11 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
+use super::disk::NO_WAIT;
+use super::failure;
 use super::linked::LinkedFolders;
-use super::modes::{FILE_MODE, FOLDER_MODE};
+use super::modes::FOLDER_MODE;
+use super::owner::FolderOwner;
 use super::sync::Durability;
 
 const LOCK: &str = ".lock";
@@ -84,7 +87,9 @@ fn advice(root: &Path, source: &io::Error) -> String {
         io::ErrorKind::PermissionDenied => {
             let user = rustix::process::geteuid().as_raw();
             let root = root.display();
-            format!(", it must belong to the user of this process: chown {user} {root}")
+            format!(
+                ", it and all in it must belong to the user of this process: chown -R {user} {root}"
+            )
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ", it is full: make room for a few bytes".to_owned()
@@ -106,6 +111,7 @@ pub(super) struct FsRoot {
     guarded: PathBuf,
     /// The device and inode of that.
     identity: (u64, u64),
+    owner: Option<FolderOwner>,
     linked: LinkedFolders,
 }
 
@@ -118,16 +124,17 @@ impl FsRoot {
         let io = |source| FsOpenError::Io { root: path.to_owned(), source };
         create_folder(path).map_err(io)?;
         let path = &path.canonicalize().map_err(io)?;
-        let lock = acquire(path, lock_wait)?;
+        let owner = FolderOwner::of(&fs::metadata(path).map_err(io)?);
+        let lock = acquire(path, owner, lock_wait)?;
         if fs::symlink_metadata(path.join(LOCK_IN_CAPITALS)).is_ok() {
             return Err(FsOpenError::CaseInsensitive { root: path.clone() });
         }
         let linked = LinkedFolders::find(path).map_err(io)?;
-        let epoch = begin_run(path, durability).map_err(io)?;
+        let epoch = begin_run(path, owner, durability).map_err(io)?;
         let marks_end = durability == Durability::Relaxed;
         let identity = identity(&lock.metadata().map_err(io)?);
         let (path, guarded) = (path.clone(), path.join(LOCK));
-        Ok(Self { path, epoch, marks_end, _lock: Some(lock), guarded, identity, linked })
+        Ok(Self { path, epoch, marks_end, _lock: Some(lock), guarded, identity, owner, linked })
     }
 
     /// Opens a folder to read it, beside others that do the same; not while a process writes to it.
@@ -138,7 +145,8 @@ impl FsRoot {
         let linked = LinkedFolders::find(&path).map_err(io)?;
         let identity = identity(&fs::metadata(&path).map_err(io)?);
         let (guarded, epoch) = (path.clone(), String::new());
-        Ok(Self { path, epoch, marks_end: false, _lock: lock, guarded, identity, linked })
+        let (marks_end, owner) = (false, None);
+        Ok(Self { path, epoch, marks_end, _lock: lock, guarded, identity, owner, linked })
     }
 
     /// Checks that the path still leads to the folder whose lock is held, and linked folders in it
@@ -180,6 +188,11 @@ impl FsRoot {
         self.identity.0
     }
 
+    /// To whom what is created in it is given.
+    pub(super) fn owner(&self) -> Option<FolderOwner> {
+        self.owner
+    }
+
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
     }
@@ -189,7 +202,7 @@ impl Drop for FsRoot {
     fn drop(&mut self) {
         if self.marks_end && self.check().is_ok() {
             // A mark that cannot be made leaves an unclean stop, which is the safe reading.
-            let _ = write_run(&self.path, &self.epoch, "closed");
+            let _ = write_run(&self.path, self.owner, &self.epoch, "closed");
         }
     }
 }
@@ -216,17 +229,17 @@ fn create_folder(path: &Path) -> io::Result<()> {
 
 /// Takes the lock, waiting for an owner that is about to stop.
 #[expect(clippy::disallowed_methods, reason = "opening a root runs where it may block")]
-fn acquire(root: &Path, lock_wait: Duration) -> Result<File, FsOpenError> {
+fn acquire(
+    root: &Path,
+    owner: Option<FolderOwner>,
+    lock_wait: Duration,
+) -> Result<File, FsOpenError> {
     let path = root.join(LOCK);
     let io = |source| FsOpenError::Io { root: root.to_owned(), source };
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(FILE_MODE)
-        .open(&path)
-        .map_err(io)?;
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false);
+    let opened = FolderOwner::create(owner, options, &path);
+    let file = opened.map_err(|error| io(failure::at(&path, error)))?;
     let started = Instant::now();
     let mut told = false;
     loop {
@@ -283,9 +296,16 @@ fn holder(file: &File) -> io::Result<String> {
 /// The mark of a run that ended cleanly under relaxed durability is as good under strict
 /// durability: whatever happens, its uploads are on the disk. So a strict run writes only a new
 /// epoch, and starts on a full disk.
-fn begin_run(root: &Path, durability: Durability) -> io::Result<String> {
-    let before = match fs::read_to_string(root.join(RUN)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+fn begin_run(
+    root: &Path,
+    owner: Option<FolderOwner>,
+    durability: Durability,
+) -> io::Result<String> {
+    let path = root.join(RUN);
+    let before = match read_run(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failure::at(&path, error));
+        }
         before => before.unwrap_or_default(),
     };
     // The uploads of an unclean relaxed run are not on the disk yet: a strict run must not continue them.
@@ -310,7 +330,7 @@ fn begin_run(root: &Path, durability: Durability) -> io::Result<String> {
             (kept.map_or_else(new_epoch, str::to_owned), state)
         }
     };
-    write_run(root, &epoch, &state)?;
+    write_run(root, owner, &epoch, &state).map_err(|error| failure::at(&path, error))?;
     Ok(epoch)
 }
 
@@ -324,10 +344,15 @@ fn new_epoch() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-fn write_run(root: &Path, epoch: &str, state: &str) -> io::Result<()> {
+/// Reads the mark, or nothing from a named pipe in its place.
+fn read_run(path: &Path) -> io::Result<String> {
+    io::read_to_string(OpenOptions::new().read(true).custom_flags(NO_WAIT).open(path)?)
+}
+
+fn write_run(root: &Path, owner: Option<FolderOwner>, epoch: &str, state: &str) -> io::Result<()> {
     let text = format!("{epoch} {state}\n");
     let new = root.join(RUN_NEW);
-    let written = write_whole(&new, &text).and_then(|()| fs::rename(&new, root.join(RUN)));
+    let written = write_whole(&new, owner, &text).and_then(|()| fs::rename(&new, root.join(RUN)));
     if let Err(error) = written {
         // It may hold the very space that is missing.
         let _ = fs::remove_file(&new);
@@ -336,9 +361,10 @@ fn write_run(root: &Path, epoch: &str, state: &str) -> io::Result<()> {
     File::open(root)?.sync_all()
 }
 
-fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+fn write_whole(path: &Path, owner: Option<FolderOwner>, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+    let options = options.write(true).create(true).truncate(true);
+    let mut file = FolderOwner::create(owner, options, path)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -346,7 +372,7 @@ fn write_whole(path: &Path, text: &str) -> io::Result<()> {
 /// Writes over a small file in place, which needs no space. Half a mark is read as none, and that
 /// is an unclean stop: the safe reading.
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = OpenOptions::new().write(true).custom_flags(NO_WAIT).open(path)?;
     file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(text.len() as u64)?;
     file.sync_all()

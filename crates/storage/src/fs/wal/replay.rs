@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::super::disk::{Disk, syncs_all};
+use super::super::failure;
 use super::entry::WalEntry;
 use super::run_mark::RunMark;
 use super::scan::{ReplayError, ReplaySegment, SegmentEnd};
@@ -54,7 +55,7 @@ pub(in crate::fs) fn replay(
 ) -> Result<(), ReplayError> {
     let mut segments = Vec::new();
     for name in SEGMENTS {
-        segments.extend(ReplaySegment::open(&root.join(name), disk)?);
+        segments.extend(open_segment(&root.join(name), disk)?);
     }
     segments.sort_by_key(|segment| segment.first.segment);
     let mark = RunMark::read(root, disk)?;
@@ -78,11 +79,18 @@ pub(in crate::fs) fn replay(
 /// As of [`replay`].
 pub(in crate::fs) fn has_changes(root: &Path, disk: &Disk) -> Result<bool, ReplayError> {
     for name in SEGMENTS {
-        if ReplaySegment::open(&root.join(name), disk)?.is_some() {
+        if open_segment(&root.join(name), disk)?.is_some() {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+fn open_segment(path: &Path, disk: &Disk) -> Result<Option<ReplaySegment>, ReplayError> {
+    ReplaySegment::open(path, disk).map_err(|error| match error {
+        ReplayError::Io(error) => failure::at(path, error).into(),
+        other => other,
+    })
 }
 
 /// The files of the log, in the order in which they are removed: first the empty ones, then the
@@ -112,7 +120,7 @@ impl WalReplay<'_> {
         let (absent, present): (Vec<_>, Vec<_>) =
             files.iter().partition(|(_, last)| **last == FinalState::Absent);
         for (path, last) in absent.into_iter().chain(present) {
-            self.apply(path, last)?;
+            self.apply(path, last).map_err(|error| failure::at(&self.root.join(path), error))?;
         }
         self.sync(&files)?;
         tracing::info!(files = files.len(), "write-ahead log replayed after an unclean stop");

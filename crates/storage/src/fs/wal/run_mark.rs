@@ -9,6 +9,7 @@ use std::io;
 use std::path::Path;
 
 use super::super::disk::Disk;
+use super::super::failure;
 
 const MARK: &str = ".log-run";
 const MARK_NEW: &str = ".log-run.new";
@@ -29,11 +30,13 @@ pub(super) enum RunMark {
 
 impl RunMark {
     pub(super) fn read(root: &Path, disk: &Disk) -> io::Result<Self> {
-        let file = match disk.open(&root.join(MARK)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::None),
-            opened => opened?,
-        };
-        Ok(Self::parse(&disk.read_up_to(&file, MARK_BYTES_MAX)?))
+        let path = root.join(MARK);
+        let read = || disk.read_up_to(&disk.open(&path)?, MARK_BYTES_MAX);
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::None),
+            Err(error) => Err(failure::at(&path, error)),
+            Ok(bytes) => Ok(Self::parse(&bytes)),
+        }
     }
 
     fn parse(bytes: &[u8]) -> Self {
