@@ -699,6 +699,9 @@ async fn a_named_pipe_in_the_place_of_an_object_holds_up_nothing() {
         assert_eq!(store.get(&key).await.unwrap_err().kind(), ErrorKind::Unavailable);
         assert_eq!(store.head(&key).await.unwrap_err().kind(), ErrorKind::Unavailable);
         assert_eq!(store.file(&key).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        let listed = store.list(&ListRequest::below("bulk/")).await.unwrap_err();
+        assert_eq!(listed.kind(), ErrorKind::Unavailable, "GC must not take it for absent");
+        assert!(listed.to_string().contains("bulk/object"), "{listed}");
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), reading).await.expect("it waits");
 }
@@ -718,6 +721,72 @@ async fn fixed_what_is_in_the_place_of_an_object_is_listed() {
         let keys: Vec<_> = listed.iter().map(|entry| entry.key.as_str()).collect();
         assert_eq!(keys, ["bulk/link", "bulk/object", "bulk/other"]);
     }
+}
+
+/// Such a pipe in the place of what a start or an upload writes is an error, or is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_named_pipe_in_the_place_of_a_file_of_the_store_holds_up_nothing() {
+    let make_pipe = |path: &std::path::Path| {
+        let _ = std::fs::remove_file(path);
+        assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    for name in [".run", ".run.new", ".reserve", ".reserve-0", ".log-run", ".log-0"] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().to_owned();
+        let open = move || FsStore::open(&path, FsOptions::default());
+        open().unwrap();
+        make_pipe(&root.path().join(name));
+        let _ = in_time(tokio::task::spawn_blocking(open)).await.unwrap();
+    }
+    let root = tempfile::tempdir().unwrap();
+    let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+    let key = "bulk/object".parse().unwrap();
+    let upload = store.create_multipart(&key, 1, 1).await.unwrap();
+    store.put_part(&upload, 0, "1".into()).await.unwrap();
+    let staged = fs::read_dir(root.path().join("bulk")).unwrap().next().unwrap().unwrap();
+    store.sync_parts(&upload).await.unwrap();
+    drop(store);
+    make_pipe(&staged.path());
+    let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+    in_time(async {
+        let resumed = store.resume_multipart(&upload, 2).await;
+        resumed.unwrap();
+        store.put_part(&upload, 1, "1".into()).await
+    })
+    .await
+    .unwrap_err();
+}
+
+/// What cannot be a folder, and a link that leads nowhere, are not a folder without keys, nor an absent object.
+#[tokio::test]
+async fn what_took_the_place_of_a_folder_is_no_absence() {
+    let root = tempfile::tempdir().unwrap();
+    let store = FsStore::open(root.path(), FsOptions::default()).unwrap();
+    put(&store, "all/a/b/c", "1").await.unwrap();
+    let folder = root.path().join("all");
+    fs::rename(&folder, root.path().join("moved")).unwrap();
+    let lists_nothing = async || {
+        let got = store.get(&key("all/a/b/c")).await.unwrap_err().kind();
+        let headed = store.head(&key("all/a/b/c")).await.unwrap_err().kind();
+        assert_eq!(got, headed);
+        for below in ["all/", "all/a/", "all/a/b/"] {
+            let listed = store.list(&ListRequest::below(below)).await;
+            let Err(refused) = listed else { return true };
+            assert_eq!((refused.kind(), got), (ErrorKind::Unavailable, ErrorKind::Unavailable));
+        }
+        false
+    };
+    std::os::unix::fs::symlink("nowhere", &folder).unwrap();
+    assert!(!lists_nothing().await);
+    fs::remove_file(&folder).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&folder).status().unwrap().success());
+    assert!(!lists_nothing().await);
+    fs::remove_file(&folder).unwrap();
+    assert!(lists_nothing().await);
+    fs::rename(root.path().join("moved"), &folder).unwrap();
+    fs::remove_file(folder.join("a/b/c")).unwrap();
+    std::os::unix::fs::symlink("nowhere", folder.join("a/b/c")).unwrap();
+    assert!(!lists_nothing().await);
 }
 
 /// A start that fails says at which file, and what to do about all files of another user.

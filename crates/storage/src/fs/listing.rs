@@ -6,14 +6,16 @@
 //! limit, if that is larger) are kept at a time; one with more is re-read for the rest.
 
 use std::collections::BinaryHeap;
+use std::fmt::Display;
 use std::fs::{DirEntry, File};
 use std::ops::Bound;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType};
 
 use super::{FsInner, failure, name_cache};
-use crate::{Error, Key, ListPage, ListRequest, Listed, Result};
+use crate::{Error, ErrorKind, Key, ListPage, ListRequest, Listed, Result};
 
 /// How many names of a folder are kept in memory at least.
 const NAMES_MAX: usize = 1024;
@@ -128,8 +130,39 @@ impl FsInner {
     /// A folder, if it is there.
     fn open_folder(&self, folder: &str) -> Result<Option<File>> {
         let path = self.folders.path(folder.strip_suffix('/').unwrap_or(folder));
-        let opened = self.disk.open(&path).map_err(|error| failure::lookup(folder, error));
-        opened.map_or_else(|error| absent_is(None, error), |file| Ok(Some(file)))
+        match self.disk.open(&path).map_err(|error| failure::lookup(folder, error)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) => self.no_folder(&path, error).map(|()| None),
+        }
+    }
+
+    /// A folder that was not found is absent, unless something else is in its place.
+    fn no_folder(&self, folder: &Path, error: Error) -> Result<()> {
+        absent_is((), error)?;
+        self.check_folders(folder)
+    }
+
+    /// Fails if a path, or one above it, is a link that leads nowhere, or what no store makes: then nothing is known of
+    /// what it should hold, and GC must not take that for absent.
+    pub(super) fn check_folders(&self, path: &Path) -> Result<()> {
+        for path in path.ancestors().take_while(|path| *path != self.root.path()) {
+            let found = match self.disk.symlink_metadata(path) {
+                Ok(found) => found,
+                Err(error) => {
+                    absent_is((), failure::lookup(path.display(), error))?;
+                    continue;
+                }
+            };
+            if found.is_symlink() {
+                let led = self.root.meet_link(path);
+                return led.map(drop).map_err(|error| failure::ambiguous(path.display(), error));
+            }
+            return match found.is_dir() || found.is_file() {
+                true => Ok(()),
+                false => Err(is_no_file(path.display())),
+            };
+        }
+        Ok(())
     }
 
     fn visit(&self, name: String, folder: &File, page: &mut PageBuilder<'_>) -> Result<()> {
@@ -230,9 +263,10 @@ impl FsInner {
         let fail = |error| failure::lookup(folder, error);
         let _held = self.folders.exclusive(name);
         let mut all = Vec::new();
-        let entries = match self.disk.names(&self.folders.path(name)) {
+        let path = self.folders.path(name);
+        let entries = match self.disk.names(&path) {
             Ok(entries) => entries,
-            Err(error) => return absent_is((), fail(error)),
+            Err(error) => return self.no_folder(&path, fail(error)),
         };
         for entry in entries {
             let entry = entry.map_err(fail)?;
@@ -266,7 +300,7 @@ impl FsInner {
         Ok(())
     }
 
-    /// Whether an entry is a folder (or a link to one); nothing if a link leads out of what keys can name.
+    /// Whether an entry is a folder (or a link to one); nothing if it is gone.
     /// Links are followed because look-ups follow them. What is neither file nor folder has taken the place of an
     /// object, of which reads say that nothing is known: without it, it would look deleted.
     fn is_folder_entry(&self, entry: &DirEntry, folder: &str) -> Result<Option<bool>> {
@@ -280,6 +314,11 @@ impl FsInner {
         }
         Ok(Some(kind.is_dir()))
     }
+}
+
+/// Something took the place of an object or of a folder: what was there must not appear absent.
+pub(super) fn is_no_file(key: impl Display) -> Error {
+    Error::with_source(ErrorKind::Unavailable, key, "it is no regular file: remove it")
 }
 
 /// What a listing tells of a file in a folder, unless one of them is gone by now.

@@ -384,11 +384,13 @@ impl FsInner {
         self.root.check().map_err(|error| failure::ambiguous(key, error))
     }
 
-    /// Whether no file has this name, by one system call: that is not worth another thread.
+    /// Whether no file has this name, by a few system calls: they are not worth another thread.
     /// `false`: it must be checked further.
     fn is_absent(&self, name: &str) -> bool {
-        let found = self.disk.symlink_metadata(&self.root.path().join(name));
+        let path = self.root.path().join(name);
+        let found = self.disk.symlink_metadata(&path);
         found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && path.parent().is_none_or(|above| self.check_folders(above).is_ok())
             && self.root.check().is_ok()
     }
 

@@ -85,18 +85,23 @@ impl FsInner {
     }
 
     pub(super) fn open_held(&self, key: &Key) -> Result<(File, Metadata)> {
+        let path = self.path(key);
         let open = || {
-            let file = self.disk.open(&self.path(key))?;
+            let file = self.disk.open(&path)?;
             let metadata = self.disk.metadata_of(&file)?;
             Ok((file, metadata))
         };
-        let (file, metadata) = open().map_err(|error| failure::lookup(key, error))?;
+        let opened = open().map_err(|error| failure::lookup(key, error));
+        if opened.as_ref().is_err_and(Error::is_not_found) {
+            self.check_folders(&path)?;
+        }
+        let (file, metadata) = opened?;
         if metadata.is_dir() {
             return Err(Error::new(ErrorKind::NotFound, key));
         }
         // Something took the place of an object, of which nothing is known.
         if !metadata.is_file() {
-            return Err(Error::with_source(ErrorKind::Unavailable, key, "it is no regular file"));
+            return Err(super::listing::is_no_file(key));
         }
         Ok((file, metadata))
     }
