@@ -41,7 +41,7 @@ use std::time::{Duration, SystemTime};
 
 use jreg_lifecycle::{LifecycleRules, RetentionEntry, UntaggedRule};
 use jreg_oci::RepositoryName;
-use jreg_storage::{Key, ListRequest, Listed};
+use jreg_storage::{ErrorKind, Key, ListRequest, Listed};
 use serde::{Deserialize, Serialize};
 
 pub use action::{GcAction, GcActionKind, GcOutcome};
@@ -435,14 +435,24 @@ impl<'a> GcRun<'a> {
     }
 
     async fn note_sweep(&self) -> Result<()> {
+        // If a concurrent run was faster, its time is as good.
+        self.write_note("swept", SweepRecord { at: seconds(self.began) }).await
+    }
+
+    /// Notes something for later runs. If there is no space for it, the run continues, because it frees space.
+    pub(super) async fn write_note(&self, name: &str, record: impl JsonRecord) -> Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
-        let (key, swept) = (keys::note("swept"), SweepRecord { at: seconds(self.began) });
+        let key = keys::note(name);
         let seen = self.core.read_etag(&key).await?;
-        // If a concurrent run was faster, its time is as good.
-        self.core.swap(&key, seen.as_ref(), swept.encode()).await?;
-        Ok(())
+        match self.core.swap(&key, seen.as_ref(), record.encode()).await {
+            Err(Error::Store(error)) if error.kind() == ErrorKind::Full => {
+                tracing::debug!(%key, "there is no space for a note of GC");
+                Ok(())
+            }
+            noted => Ok(noted.map(drop)?),
+        }
     }
 
     /// Whether a record that was last written then is old enough to be removed.

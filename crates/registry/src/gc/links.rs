@@ -19,7 +19,7 @@ use super::{GcRun, REMOVALS_FREE, Result, last_key};
 use crate::fingerprint::{self, Fingerprint, ListedVersion};
 use crate::keys::{self, ParsedKey};
 use crate::link::is_deleted;
-use crate::record::{JsonRecord, Link, Location, StoredRecord, VersionedRecord};
+use crate::record::{JsonRecord, Link, Location, VersionedRecord};
 use crate::rules::Rule;
 use crate::window::CLOCK_ERROR;
 
@@ -302,7 +302,7 @@ impl GcRun<'_> {
             self.rotate_to_last_position(census.candidates.keys().cloned().collect()).await;
         for (index, shard) in shards.iter().enumerate() {
             if index % SHARDS_PER_NOTE == 0 || room.load(Ordering::Relaxed) == 0 {
-                self.note_position(shard).await?;
+                self.write_note("position", RemovalPosition { shard: shard.clone() }).await?;
             }
             self.remove_links_of(shard, &room).await?;
         }
@@ -318,16 +318,6 @@ impl GcRun<'_> {
             shards.rotate_left(before);
         }
         shards
-    }
-
-    async fn note_position(&self, shard: &str) -> Result<()> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let (key, position) = (keys::note("position"), RemovalPosition { shard: shard.to_owned() });
-        let seen = self.core.read_etag(&key).await?;
-        self.core.swap(&key, seen.as_ref(), position.encode()).await?;
-        Ok(())
     }
 
     async fn remove_links_of(&mut self, shard: &str, room: &AtomicU64) -> Result<()> {

@@ -1,4 +1,4 @@
-//! [`FullDisk`]: a disk without space.
+//! [`FullDisk`]: a disk without space, or without inodes.
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,22 +14,42 @@ const ENOSPC: i32 = 28;
 #[derive(Debug, Default)]
 pub struct FullDisk {
     room: Mutex<Option<usize>>,
+    inodes: Mutex<Option<usize>>,
+}
+
+fn lock(room: &Mutex<Option<usize>>) -> MutexGuard<'_, Option<usize>> {
+    room.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl FullDisk {
-    fn room(&self) -> MutexGuard<'_, Option<usize>> {
-        self.room.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// From now on there is space for so many calls.
     pub fn set_room(&self, calls: usize) {
-        *self.room() = Some(calls);
+        *lock(&self.room) = Some(calls);
+    }
+
+    /// From now on there are so many inodes, and one more with each file or folder that is removed.
+    pub fn set_inodes(&self, inodes: usize) {
+        *lock(&self.inodes) = Some(inodes);
+    }
+
+    fn take_inode(&self, call: Syscall) -> bool {
+        let mut inodes = lock(&self.inodes);
+        let Some(left) = &mut *inodes else { return true };
+        let after = match call {
+            Syscall::Create | Syscall::MakeFolder => left.checked_sub(1),
+            Syscall::Unlink | Syscall::RemoveFolder => Some(*left + 1),
+            _ => Some(*left),
+        };
+        after.inspect(|after| *left = *after).is_some()
     }
 }
 
 impl SyscallHook for FullDisk {
     fn before(&self, call: Syscall, _: SyscallTarget<'_>) -> io::Result<()> {
-        let mut room = self.room();
+        if !self.take_inode(call) {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        let mut room = lock(&self.room);
         let Some(left) = &mut *room else { return Ok(()) };
         let needed = match call {
             Syscall::Create | Syscall::Write | Syscall::MakeFolder => 1,
