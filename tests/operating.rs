@@ -337,6 +337,23 @@ fn commands_of_root_leave_files_of_the_owner_of_the_folder() {
     assert!(done.status.success(), "{}", err(&done));
 }
 
+/// Regression: SIGXFSZ ended the server at the first blob beyond RLIMIT_FSIZE.
+#[test]
+fn fixed_a_blob_beyond_the_limit_of_file_sizes_fails_alone() {
+    const BLOCKS_MAX: u32 = 80 * 1024;
+    let folder = tempfile::tempdir().unwrap();
+    let process = Process::start_with_small_files(BINARY, folder.path(), BLOCKS_MAX);
+    let client = process.client();
+    let large = vec![0; 1024 * BLOCKS_MAX as usize + 1];
+    block_on(async {
+        let target = format!("/v2/app/blobs/uploads/?digest={}", sha256(&large));
+        let refused = client.send(Request::new("POST", &target).body(large)).await;
+        assert!(refused.status >= 500, "{}", refused.status);
+        fill(&client).await;
+    });
+    assert!(process.terminate().success());
+}
+
 /// The longest store requests of a slow request are in its line, and its trace reaches the collector.
 #[test]
 fn a_traced_request_reaches_the_collector_and_a_slow_one_the_log() {

@@ -206,6 +206,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> io::Result<Self> {
+        // With a handler a write beyond the limit of file sizes (RLIMIT_FSIZE) fails; without one it ends the process.
+        let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?;
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }

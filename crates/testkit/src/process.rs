@@ -25,6 +25,13 @@ pub struct Process {
     client: Client,
 }
 
+/// A command with a limit of the system's.
+fn with_limit(binary: &str, limit: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\""), binary]);
+    shell
+}
+
 impl Process {
     /// Starts a binary on a folder, and waits until it says where it listens.
     pub fn start(binary: &str, folder: &Path) -> Self {
@@ -65,9 +72,12 @@ impl Process {
 
     /// Starts a binary that may have so many files open at most.
     pub fn start_with_few_files(binary: &str, folder: &Path, files_max: u32) -> Self {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {files_max}; exec \"$0\" \"$@\""), binary]);
-        Self::spawn_on(shell, folder)
+        Self::spawn_on(with_limit(binary, &format!("-n {files_max}")), folder)
+    }
+
+    /// Starts a binary whose files may have so many blocks at most, which are of 512 or of 1024 bytes.
+    pub fn start_with_small_files(binary: &str, folder: &Path, blocks_max: u32) -> Self {
+        Self::spawn_on(with_limit(binary, &format!("-f {blocks_max}")), folder)
     }
 
     fn spawn_on(mut command: Command, folder: &Path) -> Self {
