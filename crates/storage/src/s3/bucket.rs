@@ -328,9 +328,16 @@ impl BucketClient {
             if response.status.is_success() {
                 return Ok(response);
             }
-            // The text only explains: without it the status still says enough.
-            let body = whole(response.body, ERROR_BYTES_MAX).await.unwrap_or_default();
-            Err(S3Failure::of_response(response.status, &response.headers, &body))
+            let (body, lost) = match whole(response.body, ERROR_BYTES_MAX).await {
+                Ok(body) => (body, None),
+                Err(lost) => (Bytes::new(), Some(lost)),
+            };
+            let failure = S3Failure::of_response(response.status, &response.headers, &body);
+            // Other statuses say enough; of a refusal the text may have said that only the key is missing.
+            match lost.filter(|lost| lost.verdict.is_passing()) {
+                Some(lost) if failure.verdict == FailureClass::Refused => Err(lost),
+                _ => Err(failure),
+            }
         };
         timeout(within, exchange).await.unwrap_or_else(|_| Err(timed_out(within)))
     }

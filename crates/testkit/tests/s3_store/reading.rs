@@ -44,6 +44,18 @@ async fn a_body_that_is_cut_is_resumed_at_the_byte_reached() {
     assert_eq!(ranges.get(1), Some(&"bytes=1000010-2999989"));
 }
 
+/// Regression: a 404 whose text was cut was taken for a refusal, and a push failed with 500.
+#[tokio::test]
+async fn fixed_a_cut_error_is_no_refusal() {
+    let server = filled().await;
+    let absent = key("absent");
+    server.inject(FaultRule::new(S3Fault::CutBody(20)).on(S3Operation::GetObject).first(2));
+    assert_eq!(kind(store(&server).get(&absent).await), ErrorKind::NotFound);
+    assert_eq!(server.take_requests().len(), 3);
+    server.inject(FaultRule::new(S3Fault::CutBody(20)).on(S3Operation::GetObject));
+    assert_eq!(kind(store(&server).get(&absent).await), ErrorKind::Unavailable);
+}
+
 #[tokio::test]
 async fn a_body_that_stalls_is_resumed() {
     let server = filled().await;
