@@ -99,7 +99,10 @@ pub enum OpenError {
     )]
     Restoring,
     /// The mark of a registry's store is not what any version wrote.
-    #[error("jreg.json is damaged: {found:?} has no format version")]
+    #[error(
+        "jreg.json is damaged: {found:?} has no format version. Restore it, or remove it unless a backup was being \
+         restored: then a start writes a new one (docs/fsck.md)"
+    )]
     Damaged {
         /// How it begins.
         found: String,
@@ -479,8 +482,9 @@ mod tests {
             "the store has format version 7, this jreg knows 1"
         );
         for marker in ["", "{}", "not JSON"] {
-            let expected = format!("jreg.json is damaged: {marker:?} has no format version");
-            assert_eq!(open(marker).await, expected);
+            let refused = open(marker).await;
+            let expected = format!("jreg.json is damaged: {marker:?} has no format version. ");
+            assert!(refused.starts_with(&expected) && refused.contains("remove it"), "{refused}");
         }
     }
 }
