@@ -15,7 +15,7 @@ const RUN_BYTES_MAX: u64 = 64;
 /// Names that file systems create in the root of a volume.
 const OF_FILE_SYSTEMS: [&str; 2] = ["lost+found", ".snapshot"];
 /// Prefixes of files and folders that an interrupted start may leave before the marker files.
-const OF_STARTS: [&str; 3] = [".lock", ".run", ".log-"];
+const OF_STARTS: [&str; 5] = [".lock", ".run", ".log-", ".reserve", ".tmp-"];
 /// Maximum number of names in a message.
 const NAMES_SHOWN: usize = 5;
 /// Maximum number of folders searched for an OCI layout, and their maximum depth.
@@ -83,8 +83,7 @@ pub fn look(folder: &Path) -> io::Result<FolderContent> {
     let mut names = Vec::new();
     for entry in entries {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let is_of_start = OF_STARTS.iter().any(|start| name.starts_with(start));
-        if !is_of_start && !OF_FILE_SYSTEMS.contains(&name.as_str()) {
+        if !is_incidental(&name) {
             names.push(name);
         }
     }
@@ -98,6 +97,11 @@ pub fn look(folder: &Path) -> io::Result<FolderContent> {
     // Control characters must not break the line.
     let names = names.iter().map(|name| name.escape_debug().to_string()).collect();
     Ok(FolderContent::Foreign(ForeignFolder { folder: folder.to_owned(), kind, names, more }))
+}
+
+/// Whether an interrupted start or the file system may have left something of this name in the root of a store.
+pub fn is_incidental(name: &str) -> bool {
+    OF_FILE_SYSTEMS.contains(&name) || OF_STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// Whether the folder store wrote this: `EPOCH WORD`.
@@ -184,7 +188,12 @@ mod tests {
         let of = |names: &[&str]| look(folder(names).path()).unwrap();
         let above = folder(&[]);
         assert_eq!(look(&above.path().join("absent")).unwrap(), FolderContent::Absent);
-        for names in [&[][..], &["lost+found/"], &[".lock", "lost+found/"], &[".run", ".log-0"]] {
+        for names in [
+            &[][..],
+            &["lost+found/"],
+            &[".lock", "lost+found/"],
+            &[".run", ".log-0", ".reserve", ".tmp-1"],
+        ] {
             assert_eq!(of(names), FolderContent::Empty, "{names:?}");
         }
         for names in [&["jreg.json"][..], &["jreg.json", "docker/registry/v2/"]] {

@@ -30,8 +30,6 @@ use crate::options;
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Refresh interval of the progress line.
 const TICK: Duration = Duration::from_millis(100);
-/// What opening a folder makes before anything is in it: beginnings of names.
-const OF_STARTS: [&str; 4] = [".lock", ".run", ".log-", ".reserve"];
 /// The file that a folder of backups has.
 const MARK: &str = "backup.json";
 
@@ -195,10 +193,14 @@ async fn open_backups(
         StorageLocation::Folder(path) => {
             check_outside(settings, &path)?;
             if !holds_backups(&path) {
+                if purpose != BackupUse::Write {
+                    let message = format!("{place} holds no backups: it has no backup.json");
+                    return Err(TransferCommandError::Backups(message));
+                }
                 let found = folder::look(&path).unwrap_or(FolderContent::Absent);
                 let is_empty = matches!(found, FolderContent::Empty | FolderContent::Absent)
                     || is_interrupted_start(&path);
-                if purpose != BackupUse::Write || !is_empty {
+                if !is_empty {
                     return Err(unusable("it has no backup.json, and is not an empty folder"));
                 }
             }
@@ -224,10 +226,7 @@ fn holds_backups(path: &Path) -> bool {
 /// Whether a folder has nothing but what opening it leaves.
 fn is_interrupted_start(path: &Path) -> bool {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries.into_iter().all(|entry| {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        OF_STARTS.iter().any(|start| name.starts_with(start))
-    })
+    entries.into_iter().all(|entry| folder::is_incidental(&entry.file_name().to_string_lossy()))
 }
 
 async fn open_folder(
@@ -398,7 +397,7 @@ mod tests {
     #[test]
     fn a_folder_of_somebody_else_is_no_interrupted_start() {
         let folder = tempfile::tempdir().unwrap();
-        for name in [".lock", ".run", ".log-0"] {
+        for name in [".lock", ".run", ".log-0", ".reserve", ".tmp-run-1", "lost+found"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         assert!(is_interrupted_start(folder.path()));
