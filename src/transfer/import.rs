@@ -301,7 +301,7 @@ impl Importer {
             let read = self.read_manifest(root, digest).await?;
             let (manifest, parsed) = read.ok_or_else(|| absent(digest))?;
             let mut copied = self.copy_references(root, &parsed, depth).await?;
-            copied |= self.push_if_absent(root, manifest).await?;
+            copied |= self.push_if_absent(root, manifest, &parsed).await?;
             self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
             for referrer in self.source.referrers(root.pair.from, digest).await? {
                 let root = RootManifest { media_type: None, ..root };
@@ -392,14 +392,32 @@ impl Importer {
         }
     }
 
+    /// Whether the registry has a manifest, whole: a push that was interrupted may have left it out of the list of
+    /// its subject's referrers.
+    async fn is_whole(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        subject: Option<&Digest>,
+    ) -> Result<bool, ItemError> {
+        if self.target.manifest(name, &Reference::Digest(digest.clone())).await?.is_none() {
+            return Ok(false);
+        }
+        match subject {
+            None => Ok(true),
+            Some(subject) => Ok(self.target.referrers(name, subject).await?.contains(digest)),
+        }
+    }
+
     /// `false`: the registry has the manifest.
     async fn push_if_absent(
         &self,
         root: RootManifest<'_>,
         manifest: RegistryManifest,
+        parsed: &Manifest,
     ) -> Result<bool, ItemError> {
-        let reference = Reference::Digest(manifest.digest.clone());
-        if self.target.manifest(root.pair.to, &reference).await?.is_some() {
+        let subject = parsed.subject.as_ref().map(|subject| &subject.digest);
+        if self.is_whole(root.pair.to, &manifest.digest, subject).await? {
             return Ok(false);
         }
         self.count(root, manifest.bytes.len() as u64);

@@ -79,7 +79,7 @@ struct ManifestFacts<'a> {
 
 impl<'a> ManifestFacts<'a> {
     fn of(manifest: &'a StoredManifest) -> Self {
-        let StoredManifest { digest, media_type, bytes } = manifest;
+        let StoredManifest { digest, media_type, bytes, .. } = manifest;
         Self { digest, media_type, size_bytes: bytes.len() as u64 }
     }
 }

@@ -414,7 +414,7 @@ impl MirrorRepository {
         }
         self.shared.remembered.note_sizes(self.name(), &bytes);
         self.shared.remembered.note_checked(self.name(), digest);
-        let manifest = StoredManifest { digest: digest.clone(), media_type, bytes };
+        let manifest = StoredManifest { digest: digest.clone(), media_type, bytes, subject: None };
         Ok(CheckedManifest::found(UpstreamOutcome::Other, Arc::new(manifest)))
     }
 

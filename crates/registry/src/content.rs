@@ -31,6 +31,8 @@ pub struct StoredManifest {
     pub media_type: MediaType,
     /// The exact bytes that were pushed.
     pub bytes: Bytes,
+    /// What it refers to as its subject (image-spec, `subject`).
+    pub subject: Option<Digest>,
 }
 
 /// One entry of a list of referrers.

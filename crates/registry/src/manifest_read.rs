@@ -31,7 +31,8 @@ impl Repository {
     ///
     /// [`Error::ManifestUnknown`] only if it is definitely not there; [`Error::Damaged`] if its
     /// bytes are not those of its digest; [`Error::Store`]. To a client that may push
-    /// ([`TouchPolicy::IfOld`]) a damaged tag or manifest is absent, so that it pushes it again.
+    /// ([`TouchPolicy::IfOld`]) a damaged tag or manifest is absent, so that it pushes it again, and by its digest also
+    /// one that the list of its subject's referrers does not have.
     pub async fn manifest_get(
         &self,
         reference: &Reference,
@@ -50,7 +51,29 @@ impl Repository {
             TouchPolicy::IfOld => absent_if_damaged(found)?,
             TouchPolicy::Never => found?,
         };
-        found.ok_or_else(|| self.unknown(reference))
+        let found = found.ok_or_else(|| self.unknown(reference))?;
+        match self.is_pushed_in_part(reference, &found, touch).await? {
+            true => Err(self.unknown(reference)),
+            false => Ok(found),
+        }
+    }
+
+    /// Whether a push ended after it wrote this manifest, and before the list of its subject's referrers had it. A client that
+    /// asks whether it must push it would leave it out of that list for ever.
+    async fn is_pushed_in_part(
+        &self,
+        reference: &Reference,
+        found: &StoredManifest,
+        touch: TouchPolicy,
+    ) -> Result<bool> {
+        let is_asked = touch == TouchPolicy::IfOld && matches!(reference, Reference::Digest(_));
+        match &found.subject {
+            Some(subject) if is_asked && !self.shows_mirrored => {
+                let entry = keys::referrer(&self.name, subject, &found.digest);
+                Ok(!self.core.exists(&entry).await?)
+            }
+            _ => Ok(false),
+        }
     }
 
     /// What a tag leads to. A tag without its manifest, seen twice at the same version, counts as
@@ -221,5 +244,6 @@ pub(crate) fn verified(
         return Err(Error::Damaged { key: key.to_string(), reason });
     }
     let ManifestRecord { header, bytes } = record;
-    Ok(StoredManifest { digest: actual, media_type: header.media_type, bytes })
+    let (media_type, subject) = (header.media_type, header.subject);
+    Ok(StoredManifest { digest: actual, media_type, bytes, subject })
 }

@@ -105,6 +105,32 @@ async fn a_delete_of_a_manifest_without_media_type_finds_its_subject() {
     assert_eq!(bench.keys("repositories/a/_referrers/").await, []);
 }
 
+/// A push that ended between the two left a signature out of the list for ever: its client found the manifest, and did not push it
+/// again.
+#[tokio::test]
+async fn a_manifest_that_is_not_in_its_list_of_referrers_is_absent_to_a_pusher() {
+    let subject = image(&bytes(5));
+    let signature = crate::gc::referrer(&subject, &bytes(5));
+    let bench = with_manifest(&subject).await;
+    let push = async || bench.put_manifest("a", "signed", &signature).await.unwrap();
+    push().await;
+    let entries = bench.keys("repositories/a/_referrers/").await;
+    let entry = entries.first().unwrap().clone();
+    remove(&bench, &entry).await;
+    let by_digest = Reference::Digest(of(&signature));
+    let get = async |reference: &Reference, touch| {
+        bench.repository("a").manifest_get(reference, touch).await.map(|found| found.bytes.clone())
+    };
+    let asked = get(&by_digest, TouchPolicy::IfOld).await;
+    assert!(matches!(asked, Err(Error::ManifestUnknown { .. })), "{asked:?}");
+    // Who pulls it gets it.
+    get(&by_digest, TouchPolicy::Never).await.unwrap();
+    get(&"signed".parse().unwrap(), TouchPolicy::IfOld).await.unwrap();
+    push().await;
+    assert_eq!(bench.keys("repositories/a/_referrers/").await, entries);
+    get(&by_digest, TouchPolicy::IfOld).await.unwrap();
+}
+
 /// A person who is told what a repair removes is told of an index whose header line is damaged, too.
 #[tokio::test]
 async fn a_repair_names_images_whose_header_line_is_damaged() {
