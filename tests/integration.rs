@@ -24,6 +24,7 @@ mod files;
 mod fixtures;
 mod imports;
 mod instances;
+mod killed;
 mod lifecycle;
 mod maintenance;
 mod mirrors;
