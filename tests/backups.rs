@@ -139,6 +139,7 @@ fn a_served_folder_is_backed_up_and_comes_back() {
     // Not while it is served.
     let busy = jreg(&["restore", "--from", &backups, "--storage", &storage]);
     assert_eq!(busy.status.code(), Some(1));
+    assert!(complaint(&busy).contains("that no process uses"), "{}", complaint(&busy));
     process.terminate();
     // And alone.
     let third = report(&jreg(&back_up));

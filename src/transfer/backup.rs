@@ -135,7 +135,10 @@ async fn open_source(settings: &Settings) -> Result<Registry, TransferCommandErr
 
 /// The store that a backup is restored to.
 async fn open_target(settings: &Settings) -> Result<Arc<dyn Store>, TransferCommandError> {
-    Ok(open_store(settings, PlaceUse::Restore).await?)
+    Ok(open_store(settings, PlaceUse::Restore).await.map_err(|error| match error {
+        PlaceError::InUse { folder, holder } => PlaceError::Served { folder, holder },
+        other => other,
+    })?)
 }
 
 /// Checks what was restored, before anything else may open it.

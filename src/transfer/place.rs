@@ -41,6 +41,10 @@ pub enum PlaceError {
         "folder {folder} is in use by process {holder}, which does not respond on its control socket"
     )]
     InUse { folder: String, holder: String },
+    #[error(
+        "folder {folder} is in use by process {holder}: a backup is restored to a folder that no process uses"
+    )]
+    Served { folder: String, holder: String },
     #[error(transparent)]
     Start(#[from] StartError),
     #[error("{target} is in the storage of the registry, {folder}, and would be lost with it")]
