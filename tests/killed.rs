@@ -25,7 +25,7 @@ fn kill_until_done(command: impl Fn() -> Command, mut check: impl FnMut()) {
         let (mut command, mut complaint) = (command(), tempfile::tempfile().unwrap());
         let stderr = complaint.try_clone().unwrap();
         let mut running = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-        std::thread::sleep(STEP * kills);
+        block_on(async { tokio::time::sleep(STEP * kills).await });
         if let Some(status) = running.try_wait().unwrap() {
             let mut said = String::new();
             complaint.rewind().unwrap();
@@ -118,7 +118,7 @@ fn an_import_whose_server_is_killed_fails_and_is_run_again() {
         let process = Process::start(BINARY, target.path());
         let mut import = command(&["import", &source.archive], target.path());
         let mut running = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(STEP * kills);
+        block_on(async { tokio::time::sleep(STEP * kills).await });
         let done = running.try_wait().unwrap();
         process.kill();
         let status = running.wait().unwrap();

@@ -259,7 +259,7 @@ fn unavailable(key: &str) -> Error {
 
 #[async_trait]
 impl Store for UnreliableStore {
-    forward_store! { inner: capabilities, health }
+    forward_store! { inner: capabilities, health, clock }
 
     async fn purge(&self, request: &ListRequest, age_min: Duration) -> Result<Purged> {
         self.ask("purge", &request.prefix, self.inner.purge(request, age_min)).await
