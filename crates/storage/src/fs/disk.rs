@@ -170,13 +170,19 @@ impl Disk {
         FolderOwner::create_folder(self.owner, path)
     }
 
-    /// Creates a folder and those above it.
+    /// Creates a folder and those above it. Others may create them at the same time.
     pub(super) fn create_folders(&self, path: &Path) -> io::Result<()> {
-        match self.create_folder(path) {
+        match self.ensure_folder(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.create_folders(path.parent().ok_or(error)?)?;
-                self.create_folder(path)
+                self.ensure_folder(path)
             }
+            done => done,
+        }
+    }
+
+    fn ensure_folder(&self, path: &Path) -> io::Result<()> {
+        match self.create_folder(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             done => done,
         }
